@@ -1,0 +1,130 @@
+//! The host configuration: `/etc/limpet/limpet.toml` and its drop-ins, merged and validated.
+//!
+//! Fragments are parsed, merged key by key, and validated into a [`Config`]; the rest of the program sees only that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::git::ObjectId;
+
+/// A validated host configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where revisions come from.
+    pub source: Source,
+    /// What to believe.
+    pub trust: Trust,
+    /// Who this host is.
+    pub host: HostSettings,
+    /// How to apply.
+    pub apply: Apply,
+}
+
+/// `[source]`
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where the repository is.
+    pub url: SourceUrl,
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// The directory of the repository that holds fleet.toml; `""` is its root.
+    pub path: String,
+    /// How often to poll; at least 10 seconds.
+    pub interval: Duration,
+    /// Certificates to trust beside the system's roots.
+    pub ca_file: Option<String>,
+    /// The name of a systemd credential that holds a bearer token or password.
+    pub token: Option<String>,
+    /// With `token`: HTTP basic authentication.
+    pub username: Option<String>,
+    /// A proxy's URL.
+    pub proxy: Option<String>,
+}
+
+/// A repository's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceUrl {
+    /// `https://` or `http://`, as written, without credentials.
+    Http(String),
+    /// A local repository: an absolute path.
+    Path(String),
+}
+
+/// `[trust]`
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// The first commit to trust.
+    pub anchor: Anchor,
+    /// The path of the allowed signers file.
+    pub allowed_signers: String,
+    /// The path of the file of revoked keys.
+    pub revoked: String,
+    /// Which commits must be signed.
+    pub mode: TrustMode,
+}
+
+/// The first commit to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its full id.
+    pub commit: ObjectId,
+    /// SHA-256 of its signed payload, where known.
+    pub payload_sha256: Option<[u8; 32]>,
+    /// The fingerprint of its signer (`SHA256:…`), where known.
+    pub signer: Option<String>,
+}
+
+/// Which commits between the trusted head and the tip must be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrustMode {
+    /// Every commit on one path (the default).
+    #[default]
+    Path,
+    /// Only the tip; needs `accept_head_only = true`.
+    Head,
+}
+
+/// `[host]`
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// The name the repository knows this host by.
+    pub name: String,
+    /// Labels from provisioning; the repository's inventory wins.
+    pub labels: BTreeMap<String, String>,
+    /// Given, or by os-release.
+    pub package_manager: Option<PackageManager>,
+}
+
+/// The host's package manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PackageManager {
+    /// Debian's.
+    Apt,
+    /// Fedora's and Red Hat's.
+    Dnf,
+}
+
+/// `[apply]`
+#[derive(Debug, Clone)]
+pub struct Apply {
+    /// Enforce, or only report.
+    pub mode: ApplyMode,
+    /// A plan that removes more than this is held.
+    pub max_removals: usize,
+    /// Packages that are never removed, beside the built-in list.
+    pub protect_packages: Vec<String>,
+    /// Exceptions to the built-in list of paths that no fleet may manage.
+    pub allow_paths: Vec<String>,
+    /// May the fleet declare setuid, setgid and sticky modes.
+    pub allow_suid: bool,
+}
+
+/// `apply.mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ApplyMode {
+    /// Change what differs.
+    #[default]
+    Enforce,
+    /// Look, plan, log and count drift; change nothing.
+    Report,
+}

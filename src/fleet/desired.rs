@@ -1,0 +1,36 @@
+//! The desired state of one host: what rendering a fleet repository yields.
+
+use std::collections::BTreeMap;
+
+use crate::kinds::file::DesiredPath;
+use crate::kinds::package::DesiredPackage;
+use crate::kinds::unit::DesiredUnit;
+use crate::model::{Location, ResourceId};
+
+/// Everything that is declared for one host.
+#[derive(Debug, Clone, Default)]
+pub struct DesiredState {
+    /// The fleet's name, bound into trust.
+    pub fleet: String,
+    /// Files, directories and links, by path; unit files and drop-ins among them.
+    pub paths: Vec<DesiredPath>,
+    /// Packages, by name.
+    pub packages: Vec<DesiredPackage>,
+    /// Units, by name.
+    pub units: Vec<DesiredUnit>,
+    /// What each resource explicitly needs.
+    pub needs: BTreeMap<ResourceId, Vec<ResourceId>>,
+    /// Where each resource was declared: the last layer that set a key of it.
+    pub origins: BTreeMap<ResourceId, Origin>,
+    /// Hex SHA-256 over all of the above; the same on a laptop, in CI and on the host.
+    pub digest: String,
+}
+
+/// Where a resource comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The layer's name, or `hosts/<name>`.
+    pub layer: String,
+    /// The place of its declaration.
+    pub location: Location,
+}

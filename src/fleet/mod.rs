@@ -1,0 +1,2 @@
+//! The fleet repository.
+pub mod desired;

@@ -1,0 +1,99 @@
+//! What we read from Git: objects by id, and files of a tree by path.
+//!
+//! An *object* is a commit, tree, blob or tag as raw bytes; its id is the hash of those bytes. A [`Tree`] is any read-only set of
+//! files: a verified revision on a host, a working directory on a laptop.
+//!
+//! Invariant: nothing here opens a file or a socket; whoever implements [`Objects`] or [`Tree`] does.
+
+use std::fmt;
+
+pub use gix::hash::ObjectId;
+pub use gix::objs::Kind as ObjectKind;
+
+/// One object's raw bytes, without Git's header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Commit, tree, blob or tag.
+    pub kind: ObjectKind,
+    /// The bytes that follow the header `<kind> <size>\0`.
+    pub data: Vec<u8>,
+}
+
+/// Why an object could not be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectError {
+    /// The store answered, and does not have it.
+    Missing(ObjectId),
+    /// The bytes do not hash to the id that was asked for, or show a SHA-1 collision attack.
+    HashMismatch(ObjectId),
+    /// Larger than the limit for one object.
+    TooLarge(ObjectId),
+    /// The store did not answer; worth another try later.
+    Unavailable(String),
+}
+
+impl fmt::Display for ObjectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectError::Missing(id) => write!(f, "object {id} is missing"),
+            ObjectError::HashMismatch(id) => write!(f, "object {id} has other bytes than its id says"),
+            ObjectError::TooLarge(id) => write!(f, "object {id} is larger than {} MiB", MAX_OBJECT_BYTES >> 20),
+            ObjectError::Unavailable(cause) => f.write_str(cause),
+        }
+    }
+}
+
+impl std::error::Error for ObjectError {}
+
+/// The largest object we read, in bytes (trust.md, section 7: 64 MiB).
+pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
+
+/// A store of objects. Implementations either hash what they return or are wrapped in [`Hashed`].
+pub trait Objects {
+    /// The object called `id`.
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError>;
+}
+
+/// A store whose answers are hashed before anybody sees them, so that the store itself need not be trusted.
+#[derive(Debug)]
+pub struct Hashed<O>(pub O);
+
+impl<O: Objects> Objects for Hashed<O> {
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+        let object = self.0.get(id)?;
+        // gix hashes SHA-1 with collision detection: an attack is an error, not another id.
+        match gix::objs::compute_hash(id.kind(), object.kind, &object.data) {
+            Ok(actual) if actual == *id => Ok(object),
+            _ => Err(ObjectError::HashMismatch(*id)),
+        }
+    }
+}
+
+/// What a name in a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A file (mode 100644 or 100755).
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, which is never followed.
+    Symlink,
+}
+
+/// Read-only files by path. Paths are relative, with `/` between names, without `.` or `..`; `""` is the root.
+pub trait Tree {
+    /// The names in directory `path`, sorted, with what they are; `None` when there is no such directory.
+    fn list(&self, path: &str) -> Result<Option<Vec<(String, EntryKind)>>, ObjectError>;
+
+    /// The file at `path`; `None` when there is no such file (a symbolic link is no file).
+    fn read(&self, path: &str) -> Result<Option<TreeFile>, ObjectError>;
+}
+
+/// One file of a [`Tree`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeFile {
+    /// Its bytes.
+    pub data: Vec<u8>,
+    /// The blob's id, where the tree is Git's; a working directory has none.
+    pub id: Option<ObjectId>,
+}

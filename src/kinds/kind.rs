@@ -1,0 +1,108 @@
+//! The contract every kind of resource keeps.
+//!
+//! A kind looks at the machine once (`observe`), says what has to change without looking again (`plan`), and makes a batch of
+//! changes (`apply`). Between the calls only plain data travels.
+//!
+//! Invariant: `plan` has no `Host` and no `Result`: a resource that could not be observed is a value in `Observed`, and its step is
+//! a [`Step::Blocked`].
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::{Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
+use crate::sys::Host;
+
+/// A kind of resource. Per kind, not per resource: one look, one transaction.
+pub trait Kind {
+    /// One declared resource of this kind.
+    type Desired;
+    /// Everything of this kind on the machine that was asked about.
+    type Observed;
+    /// What was there before limpet first touched a resource; kept in the inventory, so that removal can restore it.
+    type Original: Serialize + DeserializeOwned + Clone + std::fmt::Debug;
+    /// One change, complete: `apply` needs nothing else.
+    type Change;
+
+    /// Looks at all `desired` and `owned` resources in one go. Changes nothing and runs no program.
+    fn observe(host: &Host, desired: &[Self::Desired], owned: &[Owned<Self::Original>]) -> Self::Observed;
+
+    /// What must change so that `observed` becomes `desired`; owned resources that are no longer desired are restored.
+    fn plan(desired: &[Self::Desired], observed: &Self::Observed, owned: &[Owned<Self::Original>]) -> Vec<Step<Self::Original, Self::Change>>;
+
+    /// Makes the changes as one batch, in the order given. Returns one outcome per change, in the same order. Safe to repeat.
+    fn apply(host: &Host, contents: &dyn Contents, changes: &[Self::Change]) -> Vec<Outcome>;
+}
+
+/// A resource that limpet has applied before.
+#[derive(Debug, Clone)]
+pub struct Owned<O> {
+    /// What declared it last.
+    pub id: ResourceId,
+    /// What is owned within the kind: a path, a package or a unit name. Ownership goes by this, not by `id`.
+    pub key: String,
+    /// What was there before.
+    pub original: O,
+    /// What to do when it is no longer declared.
+    pub on_removal: OnRemoval,
+    /// What was applied last, in the kind's own words (a JSON object of the managed keys); what is no longer among the declared
+    /// keys is taken back.
+    pub applied: serde_json::Value,
+}
+
+/// One thing a kind wants done, or cannot do.
+#[derive(Debug)]
+pub enum Step<O, C> {
+    /// A change to make.
+    Change(PlannedChange<O, C>),
+    /// The resource cannot be judged or changed: observing it failed, or a rule forbids it.
+    Blocked(Failure),
+}
+
+/// A change with what people are told about it.
+#[derive(Debug)]
+pub struct PlannedChange<O, C> {
+    /// The resource whose declaration (or former declaration) asks for it.
+    pub id: ResourceId,
+    /// What is owned within the kind, as in [`Owned::key`].
+    pub key: String,
+    /// What will be done.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// Which properties differ: `content`, `mode`, `owner`, `version`, `enabled`, …
+    pub fields: Vec<String>,
+    /// What is there now, to be kept in the inventory if this is the first time we touch it.
+    pub original: O,
+    /// True when undoing this would not be possible without a copy: counts for `max_removals`.
+    pub removes: bool,
+    /// What `apply` needs.
+    pub change: C,
+}
+
+/// Where the bytes of declared contents come from.
+pub trait Contents {
+    /// The bytes, checked against the content's SHA-256.
+    fn read(&self, content: &Content) -> Result<Vec<u8>, Failure>;
+}
+
+/// The content of a file, known by its hash so that comparing needs no bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// SHA-256 of the bytes.
+    pub sha256: [u8; 32],
+    /// Their number.
+    pub size: u64,
+    /// Where they are.
+    pub source: ContentSource,
+}
+
+/// Where a content's bytes are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContentSource {
+    /// Here: declared in TOML or rendered from a template.
+    Inline(std::sync::Arc<[u8]>),
+    /// A blob of the revision.
+    Blob(crate::git::ObjectId),
+    /// Among the originals, under the SHA-256.
+    Original,
+}

@@ -1,0 +1,6 @@
+//! The kinds of resource: one module each, and the contract they keep.
+
+pub mod file;
+pub mod kind;
+pub mod package;
+pub mod unit;

@@ -1,0 +1,331 @@
+//! Plain data that every floor speaks: resources, changes, failures.
+//!
+//! A *resource* is one declared thing, always written `kind:name`. A *change* is what a plan wants to do to one resource, an
+//! *outcome* is what became of it. A *failure* is an error sorted by who must act.
+//!
+//! Invariant: this module imports nothing of ours and does no I/O.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The kinds of resource this version knows, in the order in which they are preferred when nothing else orders two resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A package of the host's package manager.
+    Package,
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A systemd unit: its file, drop-ins, enablement and activity.
+    Unit,
+}
+
+impl Kind {
+    /// Every kind, in order.
+    pub const ALL: [Kind; 5] = [Kind::Package, Kind::Directory, Kind::File, Kind::Symlink, Kind::Unit];
+
+    /// The word that stands before the colon in `kind:name`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Package => "package",
+            Kind::Directory => "directory",
+            Kind::File => "file",
+            Kind::Symlink => "symlink",
+            Kind::Unit => "unit",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The identity of a resource everywhere: plans, logs, `needs`, the command line. Written `kind:name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceId {
+    /// What sort of thing it is.
+    pub kind: Kind,
+    /// Its name within the kind: an absolute path, a package or a unit.
+    pub name: String,
+}
+
+impl ResourceId {
+    /// A resource of `kind` called `name`.
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        ResourceId { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.name)
+    }
+}
+
+/// A text that is not `kind:name` with a kind this version knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidResourceId(pub String);
+
+impl fmt::Display for InvalidResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        write!(f, "'{}' is no resource: expected kind:name with a kind of {}", self.0, kinds.join(", "))
+    }
+}
+
+impl std::error::Error for InvalidResourceId {}
+
+impl FromStr for ResourceId {
+    type Err = InvalidResourceId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidResourceId(text.to_owned());
+        let (kind, name) = text.split_once(':').ok_or_else(invalid)?;
+        let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(invalid)?;
+        if name.is_empty() {
+            return Err(invalid());
+        }
+        Ok(ResourceId::new(kind, name))
+    }
+}
+
+impl Serialize for ResourceId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResourceId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a step does to its resource; the words of `limpet plan --json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // the names are the meaning
+pub enum Action {
+    Create,
+    Update,
+    Delete,
+    Restore,
+    Install,
+    Upgrade,
+    Downgrade,
+    Remove,
+    Hold,
+    Enable,
+    Disable,
+    Mask,
+    Unmask,
+    Start,
+    Stop,
+    Restart,
+    Reload,
+    DaemonReload,
+    Run,
+}
+
+impl Action {
+    /// The word shown to people and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Create => "create",
+            Action::Update => "update",
+            Action::Delete => "delete",
+            Action::Restore => "restore",
+            Action::Install => "install",
+            Action::Upgrade => "upgrade",
+            Action::Downgrade => "downgrade",
+            Action::Remove => "remove",
+            Action::Hold => "hold",
+            Action::Enable => "enable",
+            Action::Disable => "disable",
+            Action::Mask => "mask",
+            Action::Unmask => "unmask",
+            Action::Start => "start",
+            Action::Stop => "stop",
+            Action::Restart => "restart",
+            Action::Reload => "reload",
+            Action::DaemonReload => "daemon-reload",
+            Action::Run => "run",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a step is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Declared, and not there.
+    Missing,
+    /// Declared, there, and different.
+    Differs,
+    /// Ours, and no longer declared.
+    Undeclared,
+    /// Something it depends on changed.
+    Triggered,
+}
+
+impl Reason {
+    /// The word shown to people and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Missing => "missing",
+            Reason::Differs => "differs",
+            Reason::Undeclared => "undeclared",
+            Reason::Triggered => "triggered",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What happens to a resource whose declaration disappears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnRemoval {
+    /// Put back what was there before limpet first touched it, or delete it if nothing was.
+    #[default]
+    Restore,
+    /// Delete it.
+    Delete,
+    /// Leave it as it is.
+    Keep,
+}
+
+/// What became of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Done,
+    /// It was tried and failed.
+    Failed(Failure),
+    /// It was not tried, because this resource failed.
+    Skipped(ResourceId),
+}
+
+/// A place in a text that somebody wrote.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Location {
+    /// The file, relative to the repository's root, or absolute for the host's own files.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u32,
+    /// In characters, counted from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// Who must act on a failure; it decides retry, log level, status and exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Nobody yet: it is tried again.
+    Transient,
+    /// Whoever holds the keys.
+    Refused,
+    /// The author of the commit.
+    Author,
+    /// The operator of this machine.
+    Host,
+    /// The operator: the host configuration is wrong.
+    Config,
+    /// The makers of limpet.
+    Bug,
+}
+
+impl Class {
+    /// The exit code of a command that ends with such a failure (sysexits.h, except 1).
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Class::Transient => 75,
+            Class::Refused => 77,
+            Class::Author => 65,
+            Class::Host => 1,
+            Class::Config => 78,
+            Class::Bug => 70,
+        }
+    }
+}
+
+/// An error that a person will read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Who must act.
+    pub class: Class,
+    /// What failed, and where: lower case, no full stop.
+    pub message: String,
+    /// What the reader can do, if we know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The resource it concerns.
+    #[serde(default)]
+    pub resource: Option<ResourceId>,
+    /// Where in the fleet repository or the host configuration the mistake is.
+    #[serde(default)]
+    pub location: Option<Location>,
+    /// The source line, drawn with a mark under the mistake. For terminals; never needed to understand the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendered: Option<String>,
+}
+
+impl Failure {
+    /// A failure without hint, resource or location.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Failure { class, message: message.into(), hint: None, resource: None, location: None, rendered: None }
+    }
+
+    /// The same, with a hint for the reader.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same, about `resource`.
+    pub fn about(mut self, resource: ResourceId) -> Self {
+        self.resource = Some(resource);
+        self
+    }
+
+    /// The same, at `location`.
+    pub fn at(mut self, location: Location) -> Self {
+        self.location = Some(location);
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(location) = &self.location {
+            write!(f, "{location}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
