@@ -59,7 +59,10 @@ pub struct ResourceId {
 impl ResourceId {
     /// A resource of `kind` called `name`.
     pub fn new(kind: Kind, name: impl Into<String>) -> Self {
-        ResourceId { kind, name: name.into() }
+        ResourceId {
+            kind,
+            name: name.into(),
+        }
     }
 }
 
@@ -76,7 +79,12 @@ pub struct InvalidResourceId(pub String);
 impl fmt::Display for InvalidResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-        write!(f, "'{}' is no resource: expected kind:name with a kind of {}", self.0, kinds.join(", "))
+        write!(
+            f,
+            "'{}' is no resource: expected kind:name with a kind of {}",
+            self.0,
+            kinds.join(", ")
+        )
     }
 }
 
@@ -88,7 +96,10 @@ impl FromStr for ResourceId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidResourceId(text.to_owned());
         let (kind, name) = text.split_once(':').ok_or_else(invalid)?;
-        let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(invalid)?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|known| known.as_str() == kind)
+            .ok_or_else(invalid)?;
         if name.is_empty() {
             return Err(invalid());
         }
@@ -297,7 +308,14 @@ pub struct Failure {
 impl Failure {
     /// A failure without hint, resource or location.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Failure { class, message: message.into(), hint: None, resource: None, location: None, rendered: None }
+        Failure {
+            class,
+            message: message.into(),
+            hint: None,
+            resource: None,
+            location: None,
+            rendered: None,
+        }
     }
 
     /// The same, with a hint for the reader.

@@ -27,7 +27,11 @@ pub trait Kind {
     fn observe(host: &Host, desired: &[Self::Desired], owned: &[Owned<Self::Original>]) -> Self::Observed;
 
     /// What must change so that `observed` becomes `desired`; owned resources that are no longer desired are restored.
-    fn plan(desired: &[Self::Desired], observed: &Self::Observed, owned: &[Owned<Self::Original>]) -> Vec<Step<Self::Original, Self::Change>>;
+    fn plan(
+        desired: &[Self::Desired],
+        observed: &Self::Observed,
+        owned: &[Owned<Self::Original>],
+    ) -> Vec<Step<Self::Original, Self::Change>>;
 
     /// Makes the changes as one batch, in the order given. Returns one outcome per change, in the same order. Safe to repeat.
     fn apply(host: &Host, contents: &dyn Contents, changes: &[Self::Change]) -> Vec<Outcome>;

@@ -1,0 +1,1 @@
+//! agent: see the module map in lib.rs.

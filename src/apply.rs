@@ -1,0 +1,1 @@
+//! apply: see the module map in lib.rs.

@@ -1,0 +1,1 @@
+//! cycle: see the module map in lib.rs.

@@ -1,0 +1,1 @@
+//! document: see the module map in lib.rs.

@@ -1,0 +1,1 @@
+//! fetch: see the module map in lib.rs.

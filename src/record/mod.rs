@@ -1,0 +1,1 @@
+//! record: see the module map in lib.rs.

@@ -1,0 +1,1 @@
+//! report: see the module map in lib.rs.

@@ -1,0 +1,1 @@
+//! trust: see the module map in lib.rs.
