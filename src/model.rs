@@ -27,7 +27,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 5] = [Kind::Package, Kind::Directory, Kind::File, Kind::Symlink, Kind::Unit];
+    pub const ALL: [Kind; 5] = [
+        Kind::Package,
+        Kind::Directory,
+        Kind::File,
+        Kind::Symlink,
+        Kind::Unit,
+    ];
 
     /// The word that stands before the colon in `kind:name`.
     pub fn as_str(self) -> &'static str {

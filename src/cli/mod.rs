@@ -50,7 +50,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
                 let _ = terminal::write_failure(&mut stderr, failure);
             }
             let _ = stderr.flush();
-            failures.first().map_or(Class::Bug, |failure| failure.class).exit_code()
+            failures
+                .first()
+                .map_or(Class::Bug, |failure| failure.class)
+                .exit_code()
         }
     }
 }

@@ -36,8 +36,14 @@ impl fmt::Display for ObjectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ObjectError::Missing(id) => write!(f, "object {id} is missing"),
-            ObjectError::HashMismatch(id) => write!(f, "object {id} has other bytes than its id says"),
-            ObjectError::TooLarge(id) => write!(f, "object {id} is larger than {} MiB", MAX_OBJECT_BYTES >> 20),
+            ObjectError::HashMismatch(id) => {
+                write!(f, "object {id} has other bytes than its id says")
+            }
+            ObjectError::TooLarge(id) => write!(
+                f,
+                "object {id} is larger than {} MiB",
+                MAX_OBJECT_BYTES >> 20
+            ),
             ObjectError::Unavailable(cause) => f.write_str(cause),
         }
     }

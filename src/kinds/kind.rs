@@ -24,7 +24,11 @@ pub trait Kind {
     type Change;
 
     /// Looks at all `desired` and `owned` resources in one go. Changes nothing and runs no program.
-    fn observe(host: &Host, desired: &[Self::Desired], owned: &[Owned<Self::Original>]) -> Self::Observed;
+    fn observe(
+        host: &Host,
+        desired: &[Self::Desired],
+        owned: &[Owned<Self::Original>],
+    ) -> Self::Observed;
 
     /// What must change so that `observed` becomes `desired`; owned resources that are no longer desired are restored.
     fn plan(
