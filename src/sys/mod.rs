@@ -1,5 +1,37 @@
 //! The managed machine: every access to it goes through [`Host`].
+//!
+//! Invariant: no other module opens a file, runs a program or reads the clock (the fetcher, which is another process without a
+//! `Host`, excepted).
+
+use std::path::{Path, PathBuf};
+
+pub mod systemd;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.
 #[derive(Debug)]
-pub struct Host {}
+pub struct Host {
+    root: PathBuf,
+    systemd: systemd::Systemd,
+}
+
+impl Host {
+    /// The machine whose root directory is `root`: `/`, an image being built, or a test's temporary directory. systemd is asked
+    /// only where `root` is `/`.
+    pub fn new(root: &Path) -> Self {
+        let is_running_system = root == Path::new("/");
+        Host {
+            root: root.to_owned(),
+            systemd: systemd::Systemd::new(is_running_system),
+        }
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The system's manager.
+    pub fn systemd(&self) -> &systemd::Systemd {
+        &self.systemd
+    }
+}
