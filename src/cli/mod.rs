@@ -9,6 +9,13 @@ use clap::{Parser, Subcommand};
 
 use crate::model::{Class, Failure};
 
+pub mod agent;
+mod agent_or_record;
+pub mod apply;
+pub mod enroll;
+pub mod plan;
+pub mod status;
+pub mod sync;
 pub mod terminal;
 
 /// What a command returns: the exit code, or the failures that ended it (the first decides the exit code).
@@ -30,7 +37,15 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Status(status::Arguments),
+    Sync(sync::Arguments),
+    Plan(plan::Arguments),
+    Enroll(enroll::Arguments),
+    Apply(apply::Arguments),
+    #[command(hide = true)]
+    Agent(agent::Arguments),
+}
 
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -41,7 +56,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return if error.use_stderr() { USAGE } else { 0 };
         }
     };
-    let result: CommandResult = match arguments.command {};
+    let terminal = terminal::Terminal::standard();
+    let result = match &arguments.command {
+        Command::Status(arguments) => status::run(arguments, &terminal),
+        Command::Sync(arguments) => sync::run(arguments, &terminal),
+        Command::Plan(arguments) => plan::run(arguments, &terminal),
+        Command::Enroll(arguments) => enroll::run(arguments, &terminal),
+        Command::Apply(arguments) => apply::run(arguments, &terminal),
+        Command::Agent(arguments) => agent::run(arguments),
+    };
     match result {
         Ok(code) => code,
         Err(failures) => {
