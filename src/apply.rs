@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::kinds::file::Files;
+use crate::config::ORIGINALS_DIRECTORY;
+use crate::kinds::file::{Applied, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
-use crate::model::{Action, Failure, Outcome, Reason, ResourceId};
+use crate::model::{Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
 use crate::plan::{Change, Declaration, InventoryKind, Plan, Step};
 use crate::record::{HistoryEntry, InventoryEntry, Owed, Record};
 use crate::report::journal;
@@ -30,6 +31,8 @@ pub struct Walk<'a> {
     pub contents: &'a dyn Contents,
     /// What is declared, by what it owns.
     pub declarations: &'a BTreeMap<(InventoryKind, &'a str), Declaration>,
+    /// What the inventory knows already.
+    pub owned: &'a BTreeSet<(InventoryKind, String)>,
     /// The revision being applied, in hex.
     pub revision: &'a str,
     /// Told what is being done, and how long it may take.
@@ -62,6 +65,9 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
     let mut results = Vec::new();
 
     record.intend(walk.revision, &[], &debts(walk.revision, &plan), clock::now())?;
+    let released: Vec<(String, String)> =
+        plan.released.iter().map(|(kind, key)| (kind.as_str().to_owned(), key.clone())).collect();
+    record.conclude(walk.revision, &[], &released, &[], &[])?;
     for batch in plan.batches {
         let mut steps = Vec::new();
         for step in batch {
@@ -78,7 +84,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
             continue;
         }
         announce(walk, &steps);
-        prepare(record, walk, &mut steps, &mut failed, &mut results)?;
+        let steps = prepare(record, walk, steps, &mut failed, &mut results)?;
         let outcomes = make(walk, &steps);
         for done in conclude(record, walk, steps, outcomes)? {
             match &done.outcome {
@@ -119,38 +125,59 @@ fn announce(walk: &Walk<'_>, steps: &[Step]) {
 fn prepare(
     record: &mut Record,
     walk: &Walk<'_>,
-    steps: &mut Vec<Step>,
+    steps: Vec<Step>,
     failed: &mut BTreeSet<ResourceId>,
     results: &mut Vec<Done>,
-) -> Result<(), Failure> {
-    let mut unkept = Vec::new();
-    for (index, step) in steps.iter().enumerate() {
-        if let Change::Path(change) = &step.change
-            && let Err(failure) = crate::kinds::file::keep_original(walk.host, change)
-        {
-            unkept.push((index, failure.about(step.id.clone())));
+) -> Result<Vec<Step>, Failure> {
+    let mut prepared = Vec::with_capacity(steps.len());
+    let mut entries = Vec::new();
+    for mut step in steps {
+        let is_known = walk.owned.contains(&(step.kind, step.key.clone()));
+        if !is_known && let Change::Path(change) = &step.change {
+            // Now, not when it was planned: a package of the same run may have brought the file.
+            match save_original(walk.host, &change.path, ORIGINALS_DIRECTORY) {
+                Ok(original) => step.original = serde_json::to_value(original).expect("an original is plain data"),
+                Err(failure) => {
+                    failed.insert(step.id.clone());
+                    let failure = failure.about(step.id.clone());
+                    results.extend(conclude(record, walk, vec![step], vec![Outcome::Failed(failure)])?);
+                    continue;
+                }
+            }
         }
+        if !is_known {
+            entries.extend(entry(walk, &step, serde_json::Value::Null));
+        }
+        prepared.push(step);
     }
-    for (index, failure) in unkept.into_iter().rev() {
-        let step = steps.remove(index);
-        failed.insert(step.id.clone());
-        results.extend(conclude(record, walk, vec![step], vec![Outcome::Failed(failure)])?);
-    }
-    let entries: Vec<InventoryEntry> = steps.iter().filter_map(|step| intention(walk, step)).collect();
-    record.intend(walk.revision, &entries, &[], clock::now())
+    record.intend(walk.revision, &entries, &[], clock::now())?;
+    Ok(prepared)
 }
 
-/// What the inventory says of a step before it is made: its original, and that nothing was applied yet.
-fn intention(walk: &Walk<'_>, step: &Step) -> Option<InventoryEntry> {
-    let declaration = walk.declarations.get(&(step.kind, step.key.as_str()))?;
-    Some(InventoryEntry {
+/// What the inventory says of a step once `applied` is applied; nothing for what is not owned, such as a restart.
+fn entry(walk: &Walk<'_>, step: &Step, applied: serde_json::Value) -> Option<InventoryEntry> {
+    let is_owned = !matches!(step.reason, Reason::Undeclared | Reason::Triggered);
+    let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
+    is_owned.then(|| InventoryEntry {
         kind: step.kind.as_str().to_owned(),
         key: step.key.clone(),
-        resource: declaration.id.clone(),
-        on_removal: declaration.on_removal,
-        applied: serde_json::Value::Null,
+        resource: declaration.map_or(&step.id, |declaration| &declaration.id).clone(),
+        on_removal: declaration.map_or(OnRemoval::Restore, |declaration| declaration.on_removal),
+        applied,
         original: step.original.clone(),
     })
+}
+
+/// What a step leaves applied, in the kind's words.
+fn applied(walk: &Walk<'_>, step: &Step) -> serde_json::Value {
+    match &step.change {
+        // A path may be owned without being declared: the parent of a declared one.
+        Change::Path(change) => change.applied.as_ref().map_or(serde_json::Value::Null, Applied::to_value),
+        _ => {
+            let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
+            declaration.map_or(serde_json::Value::Null, |declaration| declaration.applied.clone())
+        }
+    }
 }
 
 /// Makes a batch; its steps are of one kind, because they share a rank.
@@ -166,7 +193,7 @@ fn make(walk: &Walk<'_>, steps: &[Step]) -> Vec<Outcome> {
         }
     }
     if !paths.is_empty() {
-        Files::apply(walk.host, walk.contents, &paths)
+        Paths::apply(walk.host, walk.contents, &paths)
     } else if !packages.is_empty() {
         Packages::apply(walk.host, walk.contents, &packages)
     } else {
@@ -196,11 +223,8 @@ fn conclude(
                 entry.detail = step.fields.join(", ");
                 if step.reason == Reason::Undeclared {
                     released.push((step.kind.as_str().to_owned(), step.key.clone()));
-                } else if let Some(declaration) = walk.declarations.get(&(step.kind, step.key.as_str())) {
-                    owned.push(InventoryEntry {
-                        applied: declaration.applied.clone(),
-                        ..intention(walk, &step).expect("it was found a line above")
-                    });
+                } else {
+                    owned.extend(entry(walk, &step, applied(walk, &step)));
                 }
                 if matches!(step.action, Action::Restart | Action::Reload | Action::Start | Action::Stop) {
                     paid.push((step.key.clone(), Action::Reload));

@@ -6,7 +6,7 @@
 //! Invariant: enforcement needs neither the fetcher nor the network. A cycle that finds nothing to do writes nothing, runs no program
 //! and logs nothing above debug.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,7 +17,7 @@ use crate::config::{self, ApplyMode, Config};
 use crate::fetch::client::Client;
 use crate::fleet::{self, desired::DesiredState};
 use crate::git::{ObjectId, Objects, Tree};
-use crate::kinds::file::Files;
+use crate::kinds::file::{Paths, save_original};
 use crate::kinds::kind::{Kind, Owned};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
@@ -406,10 +406,12 @@ impl Cycle {
     fn apply(&mut self, in_force: &InForce, plan: Plan, progress: Progress<'_>) -> Result<Vec<Done>, Failure> {
         let contents = StoredContents { host: &self.host, objects: &self.objects };
         let declarations = plan::declarations(&in_force.desired);
+        let owned = owned_keys(&self.record)?;
         let walk = Walk {
             host: &self.host,
             contents: &contents,
             declarations: &declarations,
+            owned: &owned,
             revision: &in_force.revision,
             progress,
         };
@@ -454,7 +456,13 @@ impl Cycle {
         let known = crate::record::by_key(&entries);
         let mut owned = Vec::new();
         for ((kind, key), declaration) in plan::declarations(&in_force.desired) {
-            let Some(original) = original(&observed, kind, key) else { continue };
+            let is_owned = known.contains_key(&(kind.as_str(), key));
+            let original = match kind {
+                _ if is_owned => serde_json::Value::Null,
+                InventoryKind::Path => plain(save_original(&self.host, key, config::ORIGINALS_DIRECTORY)?),
+                InventoryKind::Package => plain(observed.packages.original(key)),
+                InventoryKind::Unit => plain(observed.units.original(key)),
+            };
             let entry = InventoryEntry {
                 kind: kind.as_str().to_owned(),
                 key: key.to_owned(),
@@ -507,7 +515,7 @@ impl Cycle {
             }
         }
         let total = in_force.desired.resource_count();
-        let failed: std::collections::BTreeSet<&ResourceId> =
+        let failed: BTreeSet<&ResourceId> =
             failures.iter().filter_map(|failure| failure.resource.as_ref()).collect();
         self.situation.resources = Counts {
             total,
@@ -681,19 +689,20 @@ fn unreadable(error: &crate::git::ObjectError) -> Failure {
 /// Looks at everything that is declared or owned.
 fn observe(host: &Host, desired: &DesiredState, inventory: &plan::Inventory) -> Observed {
     Observed {
-        paths: Files::observe(host, &desired.paths, &inventory.paths),
+        paths: Paths::observe(host, &desired.paths, &inventory.paths),
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
         units: Units::observe(host, &desired.units, &inventory.units),
     }
 }
 
-/// What is there now, for the inventory.
-fn original(observed: &Observed, kind: InventoryKind, key: &str) -> Option<serde_json::Value> {
-    match kind {
-        InventoryKind::Path => observed.paths.original(key).and_then(|original| serde_json::to_value(original).ok()),
-        InventoryKind::Package => observed.packages.original(key).and_then(|original| serde_json::to_value(original).ok()),
-        InventoryKind::Unit => observed.units.original(key).and_then(|original| serde_json::to_value(original).ok()),
-    }
+fn plain<T: serde::Serialize>(value: T) -> serde_json::Value {
+    serde_json::to_value(value).expect("what a kind keeps is plain data")
+}
+
+/// What the inventory knows.
+fn owned_keys(record: &Record) -> Result<BTreeSet<(InventoryKind, String)>, Failure> {
+    let kind = |word: &str| [InventoryKind::Path, InventoryKind::Package, InventoryKind::Unit].into_iter().find(|kind| kind.as_str() == word);
+    Ok(record.inventory()?.into_iter().filter_map(|entry| Some((kind(&entry.kind)?, entry.key))).collect())
 }
 
 /// The inventory, sorted by kind.

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::desired::DesiredState;
-use crate::kinds::file::Files;
+use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::{UnitChange, Units};
@@ -23,7 +23,7 @@ mod trigger;
 #[derive(Debug)]
 pub struct Observed {
     /// Files, directories and links.
-    pub paths: <Files as Kind>::Observed,
+    pub paths: <Paths as Kind>::Observed,
     /// Packages.
     pub packages: <Packages as Kind>::Observed,
     /// Units.
@@ -34,7 +34,7 @@ pub struct Observed {
 #[derive(Debug, Default)]
 pub struct Inventory {
     /// Files, directories and links.
-    pub paths: Vec<Owned<<Files as Kind>::Original>>,
+    pub paths: Vec<Owned<<Paths as Kind>::Original>>,
     /// Packages.
     pub packages: Vec<Owned<<Packages as Kind>::Original>>,
     /// Units.
@@ -69,6 +69,8 @@ pub struct Plan {
     pub held_because: Option<Failure>,
     /// Resources that cannot be judged or are not tried yet.
     pub blocked: Vec<Failure>,
+    /// What is owned, no longer declared, and already as it would be left: the inventory forgets it.
+    pub released: Vec<(InventoryKind, String)>,
 }
 
 /// One change to one resource.
@@ -127,8 +129,8 @@ impl InventoryKind {
 /// A kind's own change.
 #[derive(Debug)]
 pub enum Change {
-    /// For [`Files`].
-    Path(<Files as Kind>::Change),
+    /// For [`Paths`].
+    Path(<Paths as Kind>::Change),
     /// For [`Packages`].
     Package(<Packages as Kind>::Change),
     /// For [`Units`].
@@ -140,16 +142,17 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
     let mut plan = Plan::default();
     let mut steps = Vec::new();
     let unchanged = unchanged_since_applied(desired, inventory);
-    let mut collect = |found: Vec<Result<Step, Failure>>| {
-        for step in found {
-            match step {
-                Ok(step) => steps.push(step),
-                Err(failure) => plan.blocked.push(failure),
+    let mut collect = |found: Vec<Read>| {
+        for read in found {
+            match read {
+                Read::Step(step) => steps.push(*step),
+                Read::Released(kind, key) => plan.released.push((kind, key)),
+                Read::Blocked(failure) => plan.blocked.push(failure),
             }
         }
     };
-    collect(read::<Files>(
-        Files::plan(&desired.paths, &observed.paths, &inventory.paths),
+    collect(read::<Paths>(
+        Paths::plan(&desired.paths, &observed.paths, &inventory.paths),
         InventoryKind::Path,
         &unchanged,
         Change::Path,
@@ -169,6 +172,7 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
 
     if rules.keep_everything {
         steps.retain(|step| step.reason != Reason::Undeclared);
+        plan.released.clear();
     }
     steps.retain(|step| match rules.resting.get(&step.id) {
         Some(failure) => {
@@ -189,19 +193,27 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
     plan
 }
 
+/// One step of a kind, in the plan's own terms.
+enum Read {
+    Step(Box<Step>),
+    Released(InventoryKind, String),
+    Blocked(Failure),
+}
+
 /// Turns a kind's steps into ours.
 fn read<K: Kind>(
     steps: Vec<kind::Step<K::Original, K::Change>>,
     kind: InventoryKind,
     unchanged: &BTreeSet<(InventoryKind, String)>,
     wrap: fn(K::Change) -> Change,
-) -> Vec<Result<Step, Failure>> {
+) -> Vec<Read> {
     let one = |step| match step {
-        kind::Step::Blocked(failure) => Err(failure),
+        kind::Step::Blocked(failure) => Read::Blocked(failure),
+        kind::Step::Release { key, .. } => Read::Released(kind, key),
         kind::Step::Change(PlannedChange { id, key, action, reason, fields, original, removes, change }) => {
             let original = serde_json::to_value(original).expect("what a kind keeps is plain data");
             let is_drift = unchanged.contains(&(kind, key.clone()));
-            Ok(Step {
+            Read::Step(Box::new(Step {
                 id,
                 kind,
                 key,
@@ -215,7 +227,7 @@ fn read<K: Kind>(
                 is_owed: false,
                 original,
                 change: wrap(change),
-            })
+            }))
         }
     };
     steps.into_iter().map(one).collect()
@@ -239,7 +251,8 @@ pub fn declarations(desired: &DesiredState) -> BTreeMap<(InventoryKind, &str), D
         declarations.insert((kind, key), Declaration { id: id.clone(), on_removal, applied });
     };
     for path in &desired.paths {
-        declare(InventoryKind::Path, path.path.as_str(), &path.id, path.on_removal, kinds::file::applied(path));
+        let applied = kinds::file::applied(path).to_value();
+        declare(InventoryKind::Path, path.path.as_str(), &path.id, path.on_removal, applied);
     }
     for package in &desired.packages {
         let applied = kinds::package::applied(package);
