@@ -5,7 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod clock;
+pub mod command;
+pub mod identity;
 pub mod systemd;
+pub mod transient;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.
 #[derive(Debug)]
