@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::model::{Class, Failure};
 
 pub mod terminal;
+pub mod verify;
 
 /// What a command returns: the exit code, or the failures that ended it (the first decides the exit code).
 pub type CommandResult = Result<u8, Vec<Failure>>;
@@ -30,7 +31,10 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Check a revision the way a host does
+    Verify(verify::Verify),
+}
 
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -41,7 +45,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return if error.use_stderr() { USAGE } else { 0 };
         }
     };
-    let result: CommandResult = match arguments.command {};
+    let result: CommandResult = match arguments.command {
+        Command::Verify(arguments) => verify::run(&arguments, verify::no_host),
+    };
     match result {
         Ok(code) => code,
         Err(failures) => {

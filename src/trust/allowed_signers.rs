@@ -62,7 +62,9 @@ impl AllowedSigners {
             format!("failed to read '{file}': {cause}"),
         )
         .about(file)
-        .with_hint("create it with one line for each key: NAME namespaces=\"git\" ssh-ed25519 AAAA…")
+        .with_hint(
+            "create it with one line for each key: NAME namespaces=\"git\" ssh-ed25519 AAAA…",
+        )
     }
 
     /// Where it was read from.
@@ -143,7 +145,10 @@ fn split_field(text: &str) -> Result<(&str, &str), String> {
         match character {
             '"' => is_quoted = !is_quoted,
             ' ' | '\t' if !is_quoted => {
-                return Ok((&text[..index], text[index..].trim_start_matches([' ', '\t'])));
+                return Ok((
+                    &text[..index],
+                    text[index..].trim_start_matches([' ', '\t']),
+                ));
             }
             _ => {}
         }
@@ -194,7 +199,9 @@ fn parse_options(field: &str) -> Result<Options, String> {
             value
                 .and_then(|value| value.strip_prefix('"')?.strip_suffix('"'))
                 .filter(|value| !value.contains('"'))
-                .ok_or(format!("the option '{name}' needs a value in double quotes"))
+                .ok_or(format!(
+                    "the option '{name}' needs a value in double quotes"
+                ))
         };
         match name.as_str() {
             "namespaces" => {

@@ -229,9 +229,8 @@ pub(super) fn read_ancestry(id: ObjectId, data: &[u8]) -> (Vec<ObjectId>, i64) {
     {
         if let Some(hex) = line.strip_prefix(b"parent ") {
             parents.extend(
-                parse_id(id, hex).filter(|parent| {
-                    parents.len() < MAX_PARENTS && !parents.contains(parent)
-                }),
+                parse_id(id, hex)
+                    .filter(|parent| parents.len() < MAX_PARENTS && !parents.contains(parent)),
             );
         } else if let Some(identity) = line.strip_prefix(b"committer ") {
             claimed_time_secs = parse_date(identity).unwrap_or(0);

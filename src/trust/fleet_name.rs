@@ -35,7 +35,10 @@ mod tests {
             assert_eq!(parse(text.as_bytes()).as_deref(), expected, "{text}");
         }
         check("format = 1\nfleet = \"acme\"\n", Some("acme"));
-        check("fleet = \"acme\"\n[[match]]\nhosts = [\"*\"\n", Some("acme"));
+        check(
+            "fleet = \"acme\"\n[[match]]\nhosts = [\"*\"\n",
+            Some("acme"),
+        );
         check("format = = 1\nfleet = \"acme\" # ours\n", Some("acme"));
         check("[match]\nfleet = \"acme\"\n", None);
         check("[match\nfleet = \"acme\"\n", None);

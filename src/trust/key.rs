@@ -47,10 +47,16 @@ pub struct PublicKey {
 #[derive(Clone, PartialEq, Eq)]
 enum Material {
     Ed25519(Vec<u8>),
-    SecurityKeyEd25519 { point: Vec<u8>, application: Vec<u8> },
+    SecurityKeyEd25519 {
+        point: Vec<u8>,
+        application: Vec<u8>,
+    },
     EcdsaP256(Vec<u8>),
     EcdsaP384(Vec<u8>),
-    Rsa { exponent: Vec<u8>, modulus: Vec<u8> },
+    Rsa {
+        exponent: Vec<u8>,
+        modulus: Vec<u8>,
+    },
     Dsa,
 }
 
@@ -154,7 +160,9 @@ impl PublicKey {
             .map_err(|_| KeyError::Malformed("it is not base64"))?;
         let key = PublicKey::parse(&blob)?;
         if key.type_name() != name {
-            return Err(KeyError::Malformed("it is of another type than its line says"));
+            return Err(KeyError::Malformed(
+                "it is of another type than its line says",
+            ));
         }
         Ok(key)
     }
@@ -176,11 +184,6 @@ impl PublicKey {
         fingerprint(&self.blob)
     }
 
-    /// As SSH encodes it.
-    pub(super) fn blob(&self) -> &[u8] {
-        &self.blob
-    }
-
     /// Why no signature of this key may count, if so.
     pub(super) fn weakness(&self) -> Option<String> {
         match &self.material {
@@ -190,9 +193,13 @@ impl PublicKey {
             Material::Rsa { modulus, .. } => {
                 let bits = bit_length(modulus);
                 if bits < MIN_RSA_BITS {
-                    Some(format!("is RSA with {bits} bits, at least {MIN_RSA_BITS} are needed"))
+                    Some(format!(
+                        "is RSA with {bits} bits, at least {MIN_RSA_BITS} are needed"
+                    ))
                 } else if bits > MAX_RSA_BITS {
-                    Some(format!("is RSA with {bits} bits, at most {MAX_RSA_BITS} are read"))
+                    Some(format!(
+                        "is RSA with {bits} bits, at most {MAX_RSA_BITS} are read"
+                    ))
                 } else {
                     None
                 }

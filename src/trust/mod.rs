@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Anchor, TrustMode};
 use crate::git::{ObjectError, ObjectId, Objects, Tree};
+use crate::model::{Class, Failure};
 
 mod allowed_signers;
 mod authority;
@@ -201,6 +202,39 @@ pub enum Verdict {
     Unavailable(ObjectError),
 }
 
+impl Verdict {
+    /// What to tell people, unless all is well.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Verdict::Accepted(_) | Verdict::Unchanged => None,
+            Verdict::Behind { trusted, tip } => Some(
+                Failure::new(
+                    Class::Transient,
+                    format!(
+                        "revision {} is older than the trusted revision {}",
+                        tip.to_hex_with_len(7),
+                        trusted.to_hex_with_len(7)
+                    ),
+                )
+                .with_hint("wait for the server to catch up; to go back on purpose, push a signed revert"),
+            ),
+            Verdict::Diverged { trusted, tip } => Some(
+                Failure::new(
+                    Class::Refused,
+                    format!(
+                        "refused revision {}: it does not descend from the trusted revision {}",
+                        tip.to_hex_with_len(7),
+                        trusted.to_hex_with_len(7)
+                    ),
+                )
+                .with_hint("history was rewritten: push commits on top of the trusted one, or set another head by hand: limpet trust set --commit ID --reason TEXT"),
+            ),
+            Verdict::Refused(refusal) => Some(refusal.clone().into()),
+            Verdict::Unavailable(error) => Some(unavailable(error)),
+        }
+    }
+}
+
 /// Judges `tip` against what is trusted. `objects` must hash what it returns; `now` is the host's time.
 pub fn verify(
     objects: &dyn Objects,
@@ -269,22 +303,23 @@ fn judge_tip(
     };
 
     let authority = policy.authority(now);
-    let judge_head = |commit: &Commit| authority.judge(commit)?.valid_now(commit);
-    let judge = |commit: &Commit| {
+    let judge_head = |commit: &Commit| {
+        authority
+            .judge(commit)
+            .and_then(|signed| signed.valid_now(commit))
+            .map_err(|refusal| name_remedy(refusal, &start))
+    };
+    let judge = |commit: &Commit| match policy.mode {
+        _ if commit.id == tip => judge_head(commit).map(drop),
+        TrustMode::Head => Ok(()),
         // A key that expired since may have signed a step below the tip: the tip's own key is valid now, so it is another one,
         // and vouches for what it builds on.
-        if commit.id == tip || policy.mode == TrustMode::Head {
-            judge_head(if commit.id == tip { commit } else { &head })
-        } else {
-            authority.judge(commit)
-        }
+        TrustMode::Path => match authority.judge(commit) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(name_remedy(refusal, &start)),
+        },
     };
-    let position = match path::find_path(objects, &start.base, tip, policy.max_catchup, &judge) {
-        Err(Stop::Refused(refusal)) if start.is_anchor => {
-            return Err(name_remedy_for_old_anchor(refusal).into());
-        }
-        other => other?,
-    };
+    let position = path::find_path(objects, &start.base, tip, policy.max_catchup, &judge)?;
     let steps = match position {
         Position::Ahead(steps) => steps,
         Position::Behind => {
@@ -498,10 +533,10 @@ fn read_commit(objects: &dyn Objects, id: ObjectId) -> Result<Commit, Stop> {
     Ok(Commit::parse(id, object.kind, &object.data)?)
 }
 
-/// A new host may be unable to accept old history, because a key was revoked or expired since.
-fn name_remedy_for_old_anchor(refusal: Refusal) -> Refusal {
+/// A host that starts at an old anchor may be unable to accept the history since, because a key was revoked or expired.
+fn name_remedy(refusal: Refusal, start: &Start) -> Refusal {
     match refusal.rule {
-        Rule::KeyRevoked | Rule::KeyExpired => refusal.with_hint(
+        Rule::KeyRevoked | Rule::KeyExpired if start.is_anchor => refusal.with_hint(
             "if history up to here is known to be good, anchor the host at a more recent commit; else sign the change again with a valid key",
         ),
         _ => refusal,
@@ -514,7 +549,11 @@ fn hex(bytes: &[u8; 32]) -> String {
 
 /// A SHA-256 in hex.
 pub fn parse_sha256(text: &str) -> Option<[u8; 32]> {
-    match ObjectId::from_hex(text.as_bytes()).ok()?.as_slice().try_into() {
+    match ObjectId::from_hex(text.as_bytes())
+        .ok()?
+        .as_slice()
+        .try_into()
+    {
         Ok(hash) if text.len() == 64 => Some(hash),
         _ => None,
     }
@@ -526,7 +565,10 @@ mod hex_id {
 
     use crate::git::ObjectId;
 
-    pub(super) fn serialize<S: Serializer>(id: &ObjectId, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        id: &ObjectId,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)
     }
 

@@ -9,7 +9,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::authority::Signed;
 use super::commit::{Commit, read_ancestry};
 use super::rule::{Refusal, Rule, Stop};
 use crate::git::{ObjectError, ObjectId, Objects};
@@ -56,12 +55,14 @@ pub(super) fn find_path(
     base: &Base,
     tip: ObjectId,
     max_commits: usize,
-    judge: &dyn Fn(&Commit) -> Result<Signed, Refusal>,
+    judge: &dyn Fn(&Commit) -> Result<(), Refusal>,
 ) -> Result<Position, Stop> {
     let mut graph = Graph {
         objects,
         base,
+        tip,
         judge,
+        max_commits,
         max_reads: max_commits,
         reads: 0,
         commits: HashMap::new(),
@@ -71,13 +72,13 @@ pub(super) fn find_path(
     let base_time = graph.read(base.commit)?;
     let base_time = base_time.map(|id| graph.commits[&id].claimed_time_secs);
     graph.max_reads = graph.reads + max_commits;
-    match graph.follow_first_parents(tip, base_time)? {
+    match graph.follow_first_parents(base_time)? {
         FirstParents::Path(path) => return Ok(Position::Ahead(path)),
         FirstParents::Refused(refusal) => return Err(refusal.into()),
         FirstParents::Elsewhere => {}
     }
     graph.max_reads = graph.reads + max_commits;
-    graph.search(tip, max_commits)
+    graph.search()
 }
 
 /// What was learned of a commit.
@@ -92,7 +93,9 @@ struct Known {
 struct Graph<'a> {
     objects: &'a dyn Objects,
     base: &'a Base,
-    judge: &'a dyn Fn(&Commit) -> Result<Signed, Refusal>,
+    tip: ObjectId,
+    judge: &'a dyn Fn(&Commit) -> Result<(), Refusal>,
+    max_commits: usize,
     max_reads: usize,
     reads: usize,
     commits: HashMap<ObjectId, Known>,
@@ -121,15 +124,7 @@ impl Graph<'_> {
             return Ok(Some(id));
         }
         if self.reads >= self.max_reads {
-            return Err(Refusal::new(
-                Rule::TooManyCommits,
-                format!(
-                    "it is more than {} commits away from the trusted revision {}",
-                    self.max_reads,
-                    self.base.commit.to_hex_with_len(7)
-                ),
-            )
-            .into());
+            return Err(self.too_many_commits().into());
         }
         self.reads += 1;
         let object = match self.objects.get(&id) {
@@ -143,7 +138,7 @@ impl Graph<'_> {
                 return Ok(Some(self.base.commit));
             }
             Ok(commit) => Known {
-                step: (self.judge)(&commit).map(|_signed| Step {
+                step: (self.judge)(&commit).map(|()| Step {
                     commit: id,
                     tree: commit.tree,
                 }),
@@ -163,6 +158,18 @@ impl Graph<'_> {
         Ok(Some(id))
     }
 
+    fn too_many_commits(&self) -> Refusal {
+        Refusal::new(
+            Rule::TooManyCommits,
+            format!(
+                "it is more than {} commits away from the trusted revision {}",
+                self.max_commits,
+                self.base.commit.to_hex_with_len(7)
+            ),
+        )
+        .of(self.tip)
+    }
+
     fn parents(&self, id: ObjectId) -> Vec<ObjectId> {
         self.commits
             .get(&id)
@@ -171,15 +178,11 @@ impl Graph<'_> {
     }
 
     /// The usual case, in as many reads as the path is long.
-    fn follow_first_parents(
-        &mut self,
-        tip: ObjectId,
-        base_time: Option<i64>,
-    ) -> Result<FirstParents, Stop> {
+    fn follow_first_parents(&mut self, base_time: Option<i64>) -> Result<FirstParents, Stop> {
         let mut path = Vec::new();
         let mut refusal = None;
         let mut is_below_merge = false;
-        let mut id = tip;
+        let mut id = self.tip;
         while id != self.base.commit {
             if self.reads >= self.max_reads {
                 return Ok(FirstParents::Elsewhere); // the search says so, if it does no better
@@ -216,11 +219,11 @@ impl Graph<'_> {
     }
 
     /// Any case: reads what the tip has and the base has not, and looks for a path in that.
-    fn search(&mut self, tip: ObjectId, max_commits: usize) -> Result<Position, Stop> {
-        let colours = self.paint(tip)?;
+    fn search(&mut self) -> Result<Position, Stop> {
+        let colours = self.paint()?;
         let is_above = |id: &ObjectId| colours.get(id).is_some_and(|colour| colour.of_tip);
         if !is_above(&self.base.commit) {
-            if colours.get(&tip).is_some_and(|colour| colour.of_base) {
+            if colours.get(&self.tip).is_some_and(|colour| colour.of_base) {
                 return Ok(Position::Behind);
             }
             return Ok(match self.cut {
@@ -228,26 +231,25 @@ impl Graph<'_> {
                 None => Position::Diverged,
             });
         }
-        let path = self.search_path(tip, &self.reaching_base(&colours))?;
-        if path.len() > max_commits {
-            return Err(Refusal::new(
-                Rule::TooManyCommits,
-                format!("it is more than {max_commits} commits away from the trusted revision"),
-            )
-            .of(tip)
-            .into());
+        let path = self.search_path(&self.reaching_base(&colours))?;
+        if path.len() > self.max_commits {
+            return Err(self.too_many_commits().into());
         }
         Ok(Position::Ahead(path))
     }
 
     /// Marks what each of tip and base descends from, until nothing is left that only the tip has. It looks at the newest commits
     /// first, as `git merge-base` does, and takes turns so that wrong dates cannot make it read one side to its end.
-    fn paint(&mut self, tip: ObjectId) -> Result<HashMap<ObjectId, Colour>, Stop> {
+    fn paint(&mut self) -> Result<HashMap<ObjectId, Colour>, Stop> {
         let mut painting = Painting::default();
         self.spread(&mut painting, self.base.commit, OF_BASE, None)?;
         // A base that is not there has no known ancestors, and may still be met by its id.
-        painting.colours.entry(self.base.commit).or_default().of_base = true;
-        self.spread(&mut painting, tip, OF_TIP, None)?;
+        painting
+            .colours
+            .entry(self.base.commit)
+            .or_default()
+            .of_base = true;
+        self.spread(&mut painting, self.tip, OF_TIP, None)?;
         let mut turns: u32 = 0;
         loop {
             let next_of_tip = painting.peek(OF_TIP);
@@ -257,7 +259,7 @@ impl Graph<'_> {
                 (None, _) if is_met => break,
                 (None, None) => break,
                 (None, Some(_)) => {
-                    if painting.colours.get(&tip).is_some_and(|c| c.of_base) {
+                    if painting.colours.get(&self.tip).is_some_and(|c| c.of_base) {
                         break;
                     }
                     OF_BASE
@@ -349,16 +351,12 @@ impl Graph<'_> {
     }
 
     /// A signed path among `reaching`, first parents first; else the first commit that may not stand on one.
-    fn search_path(
-        &self,
-        tip: ObjectId,
-        reaching: &HashSet<ObjectId>,
-    ) -> Result<Vec<Step>, Refusal> {
+    fn search_path(&self, reaching: &HashSet<ObjectId>) -> Result<Vec<Step>, Refusal> {
         let mut refusal = None;
         let mut seen = HashSet::new();
         // Depth first without recursion: each element is a commit on the way and the parent of it to try next.
         let mut way: Vec<(Step, usize)> = Vec::new();
-        let mut candidate = Some(tip);
+        let mut candidate = Some(self.tip);
         loop {
             match candidate.take() {
                 Some(id) if seen.insert(id) => match &self.commits[&id].step {
@@ -390,7 +388,7 @@ impl Graph<'_> {
             }
         }
         Err(refusal.unwrap_or_else(|| {
-            Refusal::new(Rule::Unsigned, "no path of signed commits leads to it").of(tip)
+            Refusal::new(Rule::Unsigned, "no path of signed commits leads to it").of(self.tip)
         }))
     }
 }

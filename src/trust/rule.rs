@@ -124,9 +124,7 @@ impl Rule {
             Rule::KeyExpired => {
                 "sign a later commit with a key that is valid now, or extend the key's valid-before"
             }
-            Rule::KeyNotYetValid => {
-                "check this host's clock, or sign with a key that is valid now"
-            }
+            Rule::KeyNotYetValid => "check this host's clock, or sign with a key that is valid now",
             Rule::KeyRevoked => "sign the change again with a key that is not revoked",
             Rule::WeakKey => "use an Ed25519 key: ssh-keygen -t ed25519",
             Rule::NoUserPresence => {
@@ -135,9 +133,7 @@ impl Rule {
             Rule::UnsupportedFormat => {
                 "sign with a plain SSH key: git config gpg.format ssh, git config user.signingkey FILE.pub"
             }
-            Rule::WrongFleet => {
-                "check the source url: this host takes revisions of one fleet only"
-            }
+            Rule::WrongFleet => "check the source url: this host takes revisions of one fleet only",
             Rule::Shallow => "fetch the full history: git fetch --unshallow",
             Rule::TooManyCommits => "anchor the host at a more recent commit",
             Rule::SignersFileInvalid => "correct the line; no key of the file counts until then",
@@ -252,9 +248,9 @@ impl Stop {
     /// What an object that could not be read means for the commit `of`; `too_large` is the rule that bounds such objects.
     pub(super) fn reading(error: ObjectError, of: ObjectId, too_large: Rule) -> Self {
         match error {
-            ObjectError::HashMismatch(_) => {
-                Refusal::new(Rule::HashMismatch, error.to_string()).of(of).into()
-            }
+            ObjectError::HashMismatch(_) => Refusal::new(Rule::HashMismatch, error.to_string())
+                .of(of)
+                .into(),
             ObjectError::TooLarge(_) => Refusal::new(too_large, error.to_string()).of(of).into(),
             ObjectError::Missing(_) | ObjectError::Unavailable(_) => Stop::Unavailable(error),
         }
@@ -278,7 +274,10 @@ impl From<Stop> for Failure {
 
 /// An object that could not be had, as people read it.
 pub fn unavailable(error: &ObjectError) -> Failure {
-    Failure::new(Class::Transient, format!("failed to verify the revision: {error}"))
+    Failure::new(
+        Class::Transient,
+        format!("failed to verify the revision: {error}"),
+    )
 }
 
 /// `bytes` as it may be shown to people: control characters and what is not UTF-8 are escaped.
@@ -321,10 +320,7 @@ mod tests {
     #[test]
     fn a_rule_is_called_the_same_in_text_and_in_json() {
         for rule in Rule::ALL {
-            assert_eq!(
-                serde_json::to_string(&rule).unwrap(),
-                format!("\"{rule}\"")
-            );
+            assert_eq!(serde_json::to_string(&rule).unwrap(), format!("\"{rule}\""));
         }
     }
 

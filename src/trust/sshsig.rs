@@ -90,7 +90,11 @@ impl Signature {
         let hash = match hash {
             b"sha256" => Hash::Sha256,
             b"sha512" => Hash::Sha512,
-            _ => return Err(malformed(Malformed("its hash is neither sha256 nor sha512"))),
+            _ => {
+                return Err(malformed(Malformed(
+                    "its hash is neither sha256 nor sha512",
+                )));
+            }
         };
         Ok(Signature {
             key,
