@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::model::{Class, Failure};
 
+mod fetch;
 pub mod terminal;
 
 /// What a command returns: the exit code, or the failures that ended it (the first decides the exit code).
@@ -30,7 +31,10 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Fetch for the agent; limpet-fetch.socket starts this.
+    Fetch(fetch::Arguments),
+}
 
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -41,7 +45,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return if error.use_stderr() { USAGE } else { 0 };
         }
     };
-    let result: CommandResult = match arguments.command {};
+    let result: CommandResult = match arguments.command {
+        Command::Fetch(arguments) => fetch::run(&arguments),
+    };
     match result {
         Ok(code) => code,
         Err(failures) => {
