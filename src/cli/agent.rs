@@ -7,7 +7,7 @@ use tracing::Level;
 use crate::cli::CommandResult;
 use crate::config::{self, Config};
 use crate::cycle::Cycle;
-use crate::fetch::client::Client;
+use crate::fetch::client::{Client, Upstream};
 use crate::model::{Class, Failure};
 use crate::report::journal;
 use crate::sys::Host;
@@ -42,7 +42,7 @@ fn serve() -> Result<u8, Vec<Failure>> {
     let _lock = host.lock(config::LOCK_FILE).map_err(one)?;
     let machine_id = host.read_machine_id().map_err(one)?;
     let listener = host.listen(config::CONTROL_SOCKET, 0o660, config::OPERATORS_GROUP).map_err(one)?;
-    let connect = || Client::connect(Path::new(config::FETCH_SOCKET));
+    let connect = || Ok(Box::new(Client::connect(Path::new(config::FETCH_SOCKET))?) as Box<dyn Upstream>);
     let cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
     let reload = || -> Result<Config, Vec<Failure>> { super::host_config(&Host::new(Path::new("/"))) };
     crate::agent::run(cycle, listener, &machine_id, reload).map_err(one)?;

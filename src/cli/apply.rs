@@ -9,7 +9,8 @@ use crate::cli::terminal::Terminal;
 use crate::cli::{CommandResult, status};
 use crate::config::{self, SourceUrl};
 use crate::cycle::{Cycle, Trigger};
-use crate::fetch::child;
+use crate::fetch::child::{Child, Launch};
+use crate::fetch::client::Upstream;
 use crate::model::{Class, Failure};
 use crate::report::journal;
 use crate::sys::Host;
@@ -64,7 +65,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         }
         (_, false) => None,
     };
-    let connect = move || child::spawn(&source);
+    let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
+    let connect = move || Ok(Box::new(Child::spawn(&launch, &source)?) as Box<dyn Upstream>);
     let mut cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
     let progress = |message: &str, _: Duration| terminal.message(message);
     let trigger = match unverified_path {

@@ -9,7 +9,8 @@ use crate::cli::CommandResult;
 use crate::cli::terminal::Terminal;
 use crate::config::{self, Config};
 use crate::cycle::state;
-use crate::fetch::child;
+use crate::fetch::child::{Child, Launch};
+use crate::fetch::client::Upstream;
 use crate::git::{Hashed, ObjectId};
 use crate::model::{Class, Failure};
 use crate::sys::Host;
@@ -167,9 +168,10 @@ fn look_at_anchor(
     if let Some(path) = &arguments.ca_file {
         source.ca_file = Some(path.display().to_string());
     }
-    let seen = child::spawn(&source).and_then(|client| {
-        client.poll(None)?;
-        trust::describe_commit(&Hashed(&client), &id)
+    let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
+    let seen = Child::spawn(&launch, &source).and_then(|child| {
+        child.poll(None)?;
+        trust::describe_commit(&Hashed(&child), id)
     });
     match seen {
         Ok(described) => {
@@ -181,7 +183,6 @@ fn look_at_anchor(
         }
         Err(failure) if failure.class == Class::Refused => Err(vec![failure]),
         Err(failure) => {
-            let _ = host;
             terminal.message(&format!("warning: the anchor could not be looked at, only its id is pinned: {failure}"));
             Ok(None)
         }

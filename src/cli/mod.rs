@@ -16,6 +16,7 @@ pub mod agent;
 mod agent_or_record;
 pub mod apply;
 pub mod enroll;
+pub mod fetch;
 pub mod plan;
 pub mod status;
 pub mod sync;
@@ -51,6 +52,8 @@ enum Command {
     Agent(agent::Arguments),
     /// Check a revision the way a host does
     Verify(verify::Verify),
+    #[command(hide = true)]
+    Fetch(fetch::Arguments),
 }
 
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.
@@ -71,6 +74,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),
+        Command::Fetch(arguments) => fetch::run(arguments),
     };
     match result {
         Ok(code) => code,

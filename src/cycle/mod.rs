@@ -14,9 +14,9 @@ use tracing::{debug, warn};
 
 use crate::apply::{self, Done, Walk};
 use crate::config::{self, ApplyMode, Config};
-use crate::fetch::client::Client;
+use crate::fetch::client::Upstream;
 use crate::fleet::{self, desired::DesiredState};
-use crate::git::{ObjectId, Objects, Tree};
+use crate::git::{Hashed, ObjectId, Objects, Tree};
 use crate::kinds::file::{Paths, save_original};
 use crate::kinds::kind::{Kind, Owned};
 use crate::kinds::package::Packages;
@@ -32,6 +32,7 @@ use crate::sys::{Host, clock};
 use crate::trust::{self, Policy, TrustedHead, Verdict, VerifiedRevision};
 
 pub mod contents;
+pub mod judge;
 pub mod situation;
 pub mod state;
 
@@ -69,7 +70,7 @@ impl Trigger {
 }
 
 /// Makes a connection to the fetcher.
-pub type Connect = Box<dyn Fn() -> Result<Client, Failure> + Send>;
+pub type Connect = Box<dyn Fn() -> Result<Box<dyn Upstream>, Failure> + Send>;
 
 /// Told what is being done, and how long it may take.
 pub type Progress<'a> = &'a dyn Fn(&str, Duration);
@@ -183,8 +184,8 @@ impl Cycle {
     /// Loads the trusted head from what is stored here, so that it is enforced without the fetcher.
     fn restore(&mut self) {
         let Some(head) = self.head.clone() else { return };
-        let restored = self.policy().and_then(|policy| {
-            let revision = trust::resume(&self.objects, &policy, &head, clock::now())?;
+        let restored = judge::read_policy(&self.host, &self.config).and_then(|policy| {
+            let revision = trust::resume(&self.objects, &policy, &head).map_err(Failure::from)?;
             self.render(&revision, &self.objects).map(|desired| (revision, desired)).map_err(first)
         });
         match restored {
@@ -201,147 +202,10 @@ impl Cycle {
         self.in_force = Some(InForce {
             revision: revision.commit().to_string(),
             subject: revision.subject().to_owned(),
-            signer: Some(revision.signer().to_string()),
-            allowed_removals: revision.trailer("Limpet-Allow-Removals").and_then(|value| value.parse().ok()),
+            signer: revision.signer().map(ToString::to_string),
+            allowed_removals: allowed_removals(revision),
             desired,
         });
-    }
-
-    fn policy(&self) -> Result<Policy, Failure> {
-        let read = |path: &str| self.host.read_file(path, trust::MAX_FILE_BYTES);
-        Policy::read(&self.config.trust, &self.config.source.path, &read)
-    }
-
-    /// Asks the fetcher for the tip and judges it.
-    fn poll(&mut self) {
-        let at = clock::now();
-        let asked = (self.connect)().and_then(|client| {
-            let tip = client.poll(self.head.as_ref().map(|head| head.commit))?;
-            Ok((client, tip.commit))
-        });
-        let result = match asked {
-            Ok((client, tip)) => {
-                self.situation.source = None;
-                self.judge(&client, tip)
-            }
-            Err(failure) => {
-                debug!("failed to poll: {failure}");
-                let result = failure.message.clone();
-                self.situation.source = Some(failure);
-                result
-            }
-        };
-        self.situation.last_poll = Some(Poll { at, result });
-    }
-
-    /// Decides what becomes of `tip`, and says so in a word or two.
-    fn judge(&mut self, client: &Client, tip: ObjectId) -> String {
-        if self.judged == Some(tip) {
-            return "unchanged".to_owned();
-        }
-        if self.situation.state_missing.is_some() {
-            return "not accepted, trust state is missing".to_owned();
-        }
-        let policy = match self.policy() {
-            Ok(policy) => policy,
-            Err(failure) => return self.refuse(tip, None, failure),
-        };
-        let hashed = crate::git::Hashed(client);
-        let verdict = trust::verify(&hashed, &policy, self.head.as_ref(), tip, clock::now());
-        self.judged = Some(tip);
-        self.situation.behind = None;
-        match verdict {
-            Verdict::Unchanged => {
-                self.situation.refusal = None;
-                self.situation.mistakes.clear();
-                "unchanged".to_owned()
-            }
-            Verdict::Accepted(revision) => self.accept(client, &revision),
-            Verdict::Behind { .. } => {
-                self.situation.refusal = None;
-                let head = self.head.as_ref().map(|head| head.commit.to_string()).unwrap_or_default();
-                self.situation.behind = Some(Failure::new(
-                    Class::Transient,
-                    format!("the source is behind: its tip {} is older than the trusted {}", short(&tip.to_string()), short(&head)),
-                ));
-                "behind".to_owned()
-            }
-            Verdict::Unavailable(error) => {
-                self.judged = None;
-                let failure = Failure::new(Class::Transient, format!("failed to read revision {}: {error}", short(&tip.to_string())));
-                self.situation.source = Some(failure);
-                error.to_string()
-            }
-            Verdict::Refused(refusal) | Verdict::Diverged(refusal) => {
-                if refusal.depends_on_time() {
-                    self.judged = None;
-                }
-                let signer = refusal.signer.clone();
-                self.refuse(tip, signer.as_deref(), refusal.into())
-            }
-        }
-    }
-
-    fn refuse(&mut self, tip: ObjectId, signer: Option<&str>, failure: Failure) -> String {
-        if self.situation.refusal.as_ref() != Some(&failure) {
-            journal::revision_refused(&tip.to_string(), signer, &failure);
-        }
-        self.situation.refusal = Some(failure);
-        "refused".to_owned()
-    }
-
-    /// Renders a verified revision and makes it the trusted one; with an author's mistake the old one stays.
-    fn accept(&mut self, client: &Client, revision: &VerifiedRevision) -> String {
-        self.situation.refusal = None;
-        match self.take_over(client, revision) {
-            Ok(()) => {
-                self.situation.mistakes.clear();
-                self.situation.held.clear();
-                self.resting.clear();
-                "new".to_owned()
-            }
-            Err(failures) => {
-                let class = failures.first().map_or(Class::Bug, |failure| failure.class);
-                if class == Class::Transient {
-                    self.judged = None;
-                }
-                for failure in failures.iter().filter(|failure| !self.situation.mistakes.contains(failure)) {
-                    warn!(limpet_revision = %revision.commit(), "{failure}");
-                }
-                self.situation.mistakes = failures;
-                match class {
-                    Class::Author => "the fleet data is wrong".to_owned(),
-                    _ => "not taken over".to_owned(),
-                }
-            }
-        }
-    }
-
-    fn take_over(&mut self, client: &Client, revision: &VerifiedRevision) -> Result<(), Vec<Failure>> {
-        let through = ReadThrough::new(&self.objects, client).map_err(|failure| vec![failure])?;
-        // The commit itself is read again at the next start.
-        through.get(&revision.commit()).map_err(|error| vec![unreadable(&error)])?;
-        let desired = self.render(revision, &through)?;
-        let others: Vec<ObjectId> = self.head.iter().map(|head| head.commit).collect();
-        through.keep(&revision.commit(), &others).map_err(|failure| vec![failure])?;
-        let head = revision.trusted_head(self.head.as_ref(), clock::now());
-        state::trust(&self.host, &self.record, &head).map_err(|failure| vec![failure])?;
-        self.head = Some(head);
-        self.put_in_force(revision, desired);
-        Ok(())
-    }
-
-    /// The desired state of this host in `revision`.
-    fn render(&self, revision: &VerifiedRevision, objects: &dyn Objects) -> Result<DesiredState, Vec<Failure>> {
-        let files = revision.files(objects);
-        self.render_tree(&files)
-    }
-
-    fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
-        let identity = fleet::HostIdentity::measured(&self.host, &self.config.host).map_err(|failure| vec![failure])?;
-        let limits = fleet::Limits::of(&self.config);
-        let tree = fleet::SubTree::new(files, &self.config.source.path);
-        fleet::render(&tree, &identity, &limits).map(|rendered| rendered.state)
     }
 
     /// Takes over what an agent before us started and did not see the end of.
@@ -682,8 +546,10 @@ fn first(failures: Vec<Failure>) -> Failure {
     failures.into_iter().next().unwrap_or_else(|| Failure::new(Class::Bug, "a failure without a cause"))
 }
 
-fn unreadable(error: &crate::git::ObjectError) -> Failure {
-    Failure::new(Class::Transient, format!("failed to read the revision: {error}"))
+/// What the message of `revision` allows to be removed, beyond what the host does.
+fn allowed_removals(revision: &VerifiedRevision) -> Option<usize> {
+    let allowed = revision.trailers().iter().filter(|(key, _)| key.eq_ignore_ascii_case("Limpet-Allow-Removals"));
+    allowed.filter_map(|(_, value)| value.trim().parse().ok()).max()
 }
 
 /// Looks at everything that is declared or owned.

@@ -80,7 +80,8 @@ fn open_objects(host: &Host) -> Result<ObjectStore, Failure> {
     })
 }
 
-fn read_mark(host: &Host) -> Result<Option<TrustedHead>, Failure> {
+/// The trusted head that the second mark remembers; anybody may read it.
+pub fn read_mark(host: &Host) -> Result<Option<TrustedHead>, Failure> {
     let Some(bytes) = host.read_file(config::ENROLLED_MARK, MARK_LIMIT)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
         Failure::new(Class::Host, format!("failed to read the second mark '{}': {error}", config::ENROLLED_MARK))
