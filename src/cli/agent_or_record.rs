@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use crate::config;
+use crate::cycle::Cycle;
 use crate::control::{Conversation, Reply, Request};
 use crate::model::{Class, Failure};
 use crate::record::Record;
+use crate::report::preview::Preview;
 use crate::report::status::{Condition, Status};
+use crate::sys::Host;
 
 /// Asks the agent of this machine and returns its last reply; fails when none answers.
 pub fn ask(request: &Request) -> Result<Reply, Failure> {
@@ -36,13 +39,25 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
 pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
     let now = crate::sys::clock::now();
     let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE)).and_then(|record| record.recall("status"));
-    let Ok(Some(mut status)) = recorded else {
-        return Err(vec![no_agent.clone()]);
-    };
-    let status_of: &mut Status = &mut status;
-    status_of.next_poll_at = None;
-    status_of.conditions.push(agent_down(no_agent, now));
+    let Ok(Some(status)) = recorded else { return Err(vec![no_agent.clone()]) };
+    let mut status: Status = status;
+    status.next_poll_at = None;
+    status.conditions.push(agent_down(no_agent, now));
     Ok(status)
+}
+
+/// What would change, planned here from what the agent recorded; `no_agent` says why.
+pub fn own_preview(no_agent: &Failure) -> Result<Preview, Vec<Failure>> {
+    let host = Host::new(Path::new("/"));
+    if !nix::unistd::geteuid().is_root() {
+        return Err(vec![no_agent.clone()]);
+    }
+    let config = super::host_config(&host)?;
+    let source = no_agent.clone();
+    let mut cycle = Cycle::open(host, config, Box::new(move || Err(source.clone()))).map_err(|failure| vec![failure])?;
+    let mut preview = cycle.preview();
+    preview.conditions.push(agent_down(no_agent, crate::sys::clock::now()));
+    Ok(preview)
 }
 
 /// The condition that no agent answers.

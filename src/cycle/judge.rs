@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use crate::config::Config;
 use crate::cycle::{Cycle, state};
 use crate::fetch::client::Upstream;
-use crate::fleet::{self, desired::DesiredState};
+use crate::fleet::{self, DesiredState, HostIdentity};
 use crate::git::{Hashed, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
 use crate::record::objects::ReadThrough;
@@ -145,8 +145,8 @@ impl Cycle {
     }
 
     fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
-        let identity = fleet::HostIdentity::measured(&self.host, &self.config.host).map_err(|failure| vec![failure])?;
-        let limits = fleet::Limits::of(&self.config);
+        let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
+        let limits = fleet::Limits::from(&self.config.apply);
         fleet::render(files, &identity, &limits).map(|rendered| rendered.state)
     }
 }
@@ -173,6 +173,18 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
         max_catchup: trust::MAX_CATCHUP,
         source_path: config.source.path.clone(),
         fleet: None,
+    })
+}
+
+/// Who this host is: its configured name, and what can be measured of it.
+pub fn measure(host: &Host, config: &Config) -> Result<HostIdentity, Failure> {
+    let facts = host.read_facts()?;
+    let facts = [("os", facts.os), ("family", facts.family), ("os_version", facts.os_version), ("arch", facts.arch)];
+    Ok(HostIdentity {
+        name: config.host.name.clone(),
+        labels: config.host.labels.clone(),
+        facts: facts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect(),
+        machine_id: host.read_machine_id().ok(),
     })
 }
 

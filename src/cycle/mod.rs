@@ -262,6 +262,7 @@ impl Cycle {
                 false => Some(in_force.allowed_removals.unwrap_or(0).max(self.config.apply.max_removals)),
             },
             keep_everything: self.situation.state_missing.is_some(),
+            protect_packages: self.config.apply.protect_packages.clone(),
             resting,
         };
         Ok(plan::plan(&in_force.desired, &observed, &inventory, &rules))

@@ -12,7 +12,7 @@ use crate::fleet::desired::DesiredState;
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
-use crate::kinds::unit::{UnitChange, Units};
+use crate::kinds::unit::{Operation, UnitChange, Units, is_read_by_systemd};
 use crate::kinds::{self, kind};
 use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
 
@@ -52,6 +52,8 @@ pub struct Rules {
     pub max_removals: Option<usize>,
     /// Remove nothing at all: the inventory cannot be trusted to be complete.
     pub keep_everything: bool,
+    /// Packages that the operator wants never to be removed.
+    pub protect_packages: Vec<String>,
     /// Resources that failed a short while ago and are not tried again yet, with their failure.
     pub resting: BTreeMap<ResourceId, Failure>,
 }
@@ -158,7 +160,10 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
         Change::Path,
     ));
     collect(read::<Packages>(
-        Packages::plan(&desired.packages, &observed.packages, &inventory.packages),
+        kinds::package::protect(
+            Packages::plan(&desired.packages, &observed.packages, &inventory.packages),
+            &rules.protect_packages,
+        ),
         InventoryKind::Package,
         &unchanged,
         Change::Package,
@@ -376,7 +381,7 @@ fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
         if batch.iter().any(|step| step.kind == InventoryKind::Unit && rank(step) > 0) && !unloaded.is_empty() {
             planned.push(vec![daemon_reload(std::mem::take(&mut unloaded))]);
         }
-        let unit_files = batch.iter().filter(|step| step.kind == InventoryKind::Path && is_unit_file(&step.key));
+        let unit_files = batch.iter().filter(|step| step.kind == InventoryKind::Path && is_read_by_systemd(&step.key));
         unloaded.extend(unit_files.map(|step| step.id.clone()));
         planned.push(batch);
     }
@@ -384,18 +389,6 @@ fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
         planned.push(vec![daemon_reload(unloaded)]);
     }
     planned
-}
-
-/// Is this a file from which systemd makes units.
-fn is_unit_file(path: &str) -> bool {
-    const DIRECTORIES: [&str; 5] = [
-        "/etc/systemd/system/",
-        "/run/systemd/system/",
-        "/usr/local/lib/systemd/system/",
-        "/usr/lib/systemd/system/",
-        "/etc/containers/systemd/",
-    ];
-    path == "/etc/fstab" || DIRECTORIES.iter().any(|directory| path.starts_with(directory))
 }
 
 fn daemon_reload(because: Vec<ResourceId>) -> Step {
@@ -412,7 +405,7 @@ fn daemon_reload(because: Vec<ResourceId>) -> Step {
         because,
         is_owed: false,
         original: serde_json::Value::Null,
-        change: Change::Unit(UnitChange::DaemonReload),
+        change: Change::Unit(UnitChange { name: String::new(), operation: Operation::DaemonReload }),
     }
 }
 

@@ -172,6 +172,8 @@ pub enum Verb {
     Start,
     /// Stops it.
     Stop,
+    /// Restarts it, or starts it.
+    Restart,
     /// Restarts it if it is active.
     TryRestart,
     /// Reloads it if it is active, or restarts it where it cannot reload.
@@ -183,6 +185,7 @@ impl Verb {
         match self {
             Verb::Start => "StartUnit",
             Verb::Stop => "StopUnit",
+            Verb::Restart => "RestartUnit",
             Verb::TryRestart => "TryRestartUnit",
             Verb::ReloadOrTryRestart => "ReloadOrTryRestartUnit",
         }
@@ -209,6 +212,13 @@ pub enum JobResult {
     Unseen,
     /// It still runs after the time that we wait.
     Unfinished,
+}
+
+impl JobResult {
+    /// Was it carried out, as far as can be known.
+    pub fn is_done(&self) -> bool {
+        matches!(self, JobResult::Done | JobResult::Unseen)
+    }
 }
 
 /// Where one job stands while a batch runs.

@@ -76,6 +76,11 @@ impl AllowedSigners {
         self.signers.iter().find(|signer| signer.key == *key)
     }
 
+    /// Who is listed, in the file's order: principal and fingerprint.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, String)> {
+        self.signers.iter().map(|signer| (signer.principal.as_str(), signer.key.fingerprint()))
+    }
+
     /// The principal whose key has this fingerprint.
     pub fn principal_of(&self, fingerprint: &str) -> Option<&str> {
         self.signers

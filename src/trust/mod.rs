@@ -227,7 +227,7 @@ impl Verdict {
                         trusted.to_hex_with_len(7)
                     ),
                 )
-                .with_hint("history was rewritten: push commits on top of the trusted one, or set another head by hand: limpet trust set --commit ID --reason TEXT"),
+                .with_hint("history was rewritten: push commits on top of the trusted one, or enrol this host again with a recent anchor"),
             ),
             Verdict::Refused(refusal) => Some(refusal.clone().into()),
             Verdict::Unavailable(error) => Some(unavailable(error)),
@@ -272,6 +272,44 @@ pub fn resume(
         trusted.fleet.clone(),
         trusted.signer.clone(),
     ))
+}
+
+/// What a person sees of a commit before trusting it as an anchor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// SHA-256 of its payload, in hex.
+    pub payload_sha256: String,
+    /// The key that signed it, if one did; whether that key may sign is another question.
+    pub fingerprint: Option<String>,
+    /// The first line of its message, safe to show.
+    pub subject: String,
+}
+
+/// Reads the commit `id` and checks its signature, if it has one. Nothing is trusted by this.
+pub fn describe_commit(objects: &dyn Objects, id: ObjectId) -> Result<Described, Failure> {
+    let commit = match objects.get(&id) {
+        Err(ObjectError::Missing(_)) => {
+            return Err(
+                Failure::new(Class::Refused, format!("the source has no commit {id}"))
+                    .with_hint("name a commit of the branch by its full id, as 'git rev-parse HEAD' prints it"),
+            );
+        }
+        Err(error) => return Err(unavailable(&error)),
+        Ok(object) => Commit::parse(id, object.kind, &object.data)?,
+    };
+    let fingerprint = match &commit.signature {
+        None => None,
+        Some(_) => {
+            let signature = read_signature(&commit)?;
+            authority::verify(&signature, &commit)?;
+            Some(signature.key.fingerprint())
+        }
+    };
+    Ok(Described {
+        payload_sha256: hex(&commit.payload_sha256),
+        fingerprint,
+        subject: commit.subject(),
+    })
 }
 
 /// What a tip is judged against: the trusted head, or the anchor before there is one.

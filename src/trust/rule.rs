@@ -69,6 +69,11 @@ impl Rule {
         Rule::HashMismatch,
     ];
 
+    /// Can the verdict change by waiting.
+    pub fn depends_on_time(self) -> bool {
+        matches!(self, Rule::KeyNotYetValid | Rule::KeyExpired)
+    }
+
     /// The word shown to people and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
