@@ -51,7 +51,7 @@ impl Table {
             };
             let mistake = match T::deserialize(access) {
                 Ok(value) if mistakes.is_empty() => return Ok(value),
-                Ok(_) => return Err(mistakes),
+                Ok(_) => return Err(in_order(mistakes)),
                 Err(mistake) => mistake,
             };
             let key = mistake.key.clone();
@@ -61,10 +61,21 @@ impl Table {
             }
             match key {
                 Some(key) => without.push(key),
-                None => return Err(mistakes),
+                None => return Err(in_order(mistakes)),
             }
         }
     }
+}
+
+/// As a reader meets them.
+fn in_order(mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
+    mistakes.sort_by_key(|mistake| {
+        mistake
+            .place
+            .as_ref()
+            .map(|place| (place.file().to_owned(), place.span().start))
+    });
+    mistakes
 }
 
 fn explain(
@@ -113,11 +124,17 @@ impl de::Error for Mistake {
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Mistake::somewhere(format!("expected {expected}, found {}", name_of(unexpected)))
+        Mistake::somewhere(format!(
+            "expected {expected}, found {}",
+            name_of(unexpected)
+        ))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Mistake::somewhere(format!("expected {expected}, found {}", name_of(unexpected)))
+        Mistake::somewhere(format!(
+            "expected {expected}, found {}",
+            name_of(unexpected)
+        ))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -130,9 +147,11 @@ impl de::Error for Mistake {
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         match nearest(field, expected.iter().copied()) {
-            Some(near) => Mistake::somewhere(format!("{UNKNOWN_FIELD}{field}\n, expected `{near}`"))
-                .label("no such field")
-                .hint(format!("did you mean '{near}'?")),
+            Some(near) => {
+                Mistake::somewhere(format!("{UNKNOWN_FIELD}{field}\n, expected `{near}`"))
+                    .label("no such field")
+                    .hint(format!("did you mean '{near}'?"))
+            }
             None => Mistake::somewhere(format!("{UNKNOWN_FIELD}{field}"))
                 .label("no such field")
                 .hint(format!("known here: {}", expected.join(", "))),
@@ -246,7 +265,11 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
                 &visitor,
             )),
             Data::Array(values) => visitor.visit_seq(Elements(values.iter())),
-            Data::Table(table) => TableDeserializer { table, without: &[] }.deserialize_any(visitor),
+            Data::Table(table) => TableDeserializer {
+                table,
+                without: &[],
+            }
+            .deserialize_any(visitor),
         };
         result.map_err(|mut mistake| {
             mistake.place.get_or_insert_with(|| place.clone());
@@ -383,25 +406,70 @@ mod tests {
             later: &["weight"],
             hint: |key, _| (key == "name").then(|| "names are quoted".to_owned()),
         };
-        table.deserialize_into(&place, expectation).map_err(|mistakes| {
-            let drawn: Vec<String> = mistakes.iter().map(|mistake| mistake.draw(false).unwrap()).collect();
-            drawn.join("\n")
-        })
+        table
+            .deserialize_into(&place, expectation)
+            .map_err(|mistakes| {
+                let drawn: Vec<String> = mistakes
+                    .iter()
+                    .map(|mistake| mistake.draw(false).unwrap())
+                    .collect();
+                drawn.join("\n")
+            })
     }
 
     #[test]
     fn what_fits_is_read() {
-        let thing = read("name = 'a'\nsize = 3\ncolour = 'green'\ntags = ['x']\n[inner.y]\nname = 'b'").unwrap();
-        insta::assert_snapshot!(format!("{thing:?}"), @"");
+        let thing =
+            read("name = 'a'\nsize = 3\ncolour = 'green'\ntags = ['x']\n[inner.y]\nname = 'b'")
+                .unwrap();
+        insta::assert_snapshot!(format!("{thing:?}"), @r#"Thing { name: Some("a"), size: Some(3), colour: Some(Green), tags: Some(["x"]), inner: Some({"y": Thing { name: Some("b"), size: None, colour: None, tags: None, inner: None }}) }"#);
     }
 
     #[test]
     fn every_mistake_is_found_at_once_with_its_place() {
-        insta::assert_snapshot!(read("nmae = 'a'\nsize = 'big'\ncolour = 'gren'\nweight = 3\nname = 7\ntags = ['a', 3]\n").unwrap_err(), @"");
+        insta::assert_snapshot!(read("nmae = 'a'\nsize = 'big'\ncolour = 'gren'\nweight = 3\nname = 7\ntags = ['a', 3]\n").unwrap_err(), @r#"
+        error: a.toml:3:10: unknown value `gren`, expected `red` or `green` for `colour` in thing:x
+          |
+        3 | colour = 'gren'
+          |          ^^^^^^
+          |
+        hint: did you mean 'green'?
+        error: a.toml:5:8: expected a string, found integer 7 for `name` in thing:x
+          |
+        5 | name = 7
+          |        ^
+          |
+        hint: names are quoted
+        error: a.toml:1:1: unknown field `nmae` in thing:x, expected `name`
+          |
+        1 | nmae = 'a'
+          | ^^^^ no such field
+          |
+        hint: did you mean 'name'?
+        error: a.toml:2:8: expected u32, found string "big" for `size` in thing:x
+          |
+        2 | size = 'big'
+          |        ^^^^^
+        error: a.toml:6:14: expected a string, found integer 3 for `tags` in thing:x
+          |
+        6 | tags = ['a', 3]
+          |              ^
+        error: a.toml:4:1: `weight` in thing:x is not supported by limpet 0.1.0
+          |
+        4 | weight = 3
+          | ^^^^^^
+        "#);
     }
 
     #[test]
     fn a_mistake_deep_inside_is_shown_where_it_is() {
-        insta::assert_snapshot!(read("[inner.y]\nsise = 3\n[inner.z]\nsize = -1").unwrap_err(), @"");
+        insta::assert_snapshot!(read("[inner.y]\nsise = 3\n[inner.z]\nsize = -1").unwrap_err(), @r"
+        error: a.toml:2:1: unknown field `sise` in thing:x, expected `size`
+          |
+        2 | sise = 3
+          | ^^^^ no such field
+          |
+        hint: did you mean 'size'?
+        ");
     }
 }

@@ -74,8 +74,14 @@ mod tests {
         let t = merged.entry("t").unwrap();
         let values = t.value.as_table().unwrap();
         assert_eq!(format!("{:?}", t.key), "two.toml:2:2");
-        assert_eq!(format!("{:?}", values.get("a").unwrap().place), "one.toml:2:5");
-        assert_eq!(format!("{:?}", values.get("b").unwrap().place), "two.toml:3:5");
+        assert_eq!(
+            format!("{:?}", values.get("a").unwrap().place),
+            "one.toml:2:5"
+        );
+        assert_eq!(
+            format!("{:?}", values.get("b").unwrap().place),
+            "two.toml:3:5"
+        );
     }
 
     #[test]
@@ -85,7 +91,17 @@ mod tests {
         let other = parse(&Source::new("b.toml", "[file.x]\ngroup = 2\nmode = 1")).unwrap();
         table.unite(other, &mut mistakes);
         assert_eq!(mistakes.len(), 1);
-        insta::assert_snapshot!(mistakes[0].draw(false).unwrap(), @"");
+        insta::assert_snapshot!(mistakes[0].draw(false).unwrap(), @r"
+        error: b.toml:3:1: key 'mode' is set twice
+          |
+        3 | mode = 1
+          | ^^^^
+          |
+        note: a.toml:2:1: first set here
+          |
+        2 | mode = 1
+          | ^^^^
+        ");
     }
 
     /// Any table, in which a key's values may be of different sorts.
@@ -96,7 +112,8 @@ mod tests {
             any::<bool>().prop_map(Data::Boolean),
         ];
         let data = leaf.prop_recursive(3, 24, 4, |inner| {
-            proptest::collection::btree_map("[a-d]", inner, 0..4).prop_map(|entries| Data::Table(table_of(entries)))
+            proptest::collection::btree_map("[a-d]", inner, 0..4)
+                .prop_map(|entries| Data::Table(table_of(entries)))
         });
         proptest::collection::btree_map("[a-d]", data, 0..4).prop_map(table_of)
     }

@@ -133,7 +133,10 @@ impl fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 /// The line of `place` with a mark under it. A place of several lines is marked to the end of its first.
-fn quote<'a>(place: &'a Place, label: Option<&'a str>) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+fn quote<'a>(
+    place: &'a Place,
+    label: Option<&'a str>,
+) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
     let text = place.source().text();
     let Range { start, end } = place.span();
     let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
@@ -225,6 +228,17 @@ mod tests {
             failure.to_string(),
             "layers/base/a.toml:2:6: wrong; first at layers/base/a.toml:1:1"
         );
-        insta::assert_snapshot!(failure.rendered.unwrap(), @"");
+        insta::assert_snapshot!(failure.rendered.unwrap(), @r"
+        error: layers/base/a.toml:2:6: wrong
+          |
+        2 |     y = 'ä' # why
+          |         ^^^ here
+          |
+        note: layers/base/a.toml:1:1: first
+          |
+        1 | x = 1
+          | ^
+        hint: write less
+        ");
     }
 }

@@ -29,10 +29,7 @@ fn syntax_mistake(source: &Arc<Source>, error: &toml::de::Error) -> Mistake {
     let span = error.span().unwrap_or(0..0);
     let place = Place::new(source, span.clone());
     if error.message().starts_with("duplicate key") {
-        let mistake = Mistake::new(
-            &place,
-            format!("key {} is set twice", place.text().trim()),
-        );
+        let mistake = Mistake::new(&place, format!("key {} is set twice", place.text().trim()));
         return match first_of_duplicate(source, span) {
             Some(first) => mistake.note("first set here", &first),
             None => mistake,
@@ -98,12 +95,10 @@ fn convert_value(source: &Arc<Source>, value: &Spanned<DeValue<'_>>) -> Result<V
     let place = Place::new(source, value.span());
     let data = match value.get_ref() {
         DeValue::String(text) => Data::String(text.as_ref().to_owned()),
-        DeValue::Integer(integer) => {
-            match i64::from_str_radix(integer.as_str(), integer.radix()) {
-                Ok(integer) => Data::Integer(integer),
-                Err(_) => return Err(Mistake::new(&place, "integer does not fit in 64 bits")),
-            }
-        }
+        DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(integer) => Data::Integer(integer),
+            Err(_) => return Err(Mistake::new(&place, "integer does not fit in 64 bits")),
+        },
         DeValue::Float(float) => match float.as_str().parse() {
             Ok(float) => Data::Float(float),
             Err(_) => return Err(Mistake::new(&place, "number cannot be represented")),
@@ -145,7 +140,11 @@ mod tests {
 
     #[test]
     fn every_key_and_value_knows_its_place() {
-        let table = parse(&Source::new("a.toml", "# first\n[x.\"y z\"]\n k = [1, 'two']\n")).unwrap();
+        let table = parse(&Source::new(
+            "a.toml",
+            "# first\n[x.\"y z\"]\n k = [1, 'two']\n",
+        ))
+        .unwrap();
         let x = table.get("x").unwrap().as_table().unwrap();
         let y = x.entry("y z").unwrap();
         assert_eq!(format!("{:?}", y.key), "a.toml:2:4");
@@ -158,14 +157,44 @@ mod tests {
 
     #[test]
     fn a_key_set_twice_names_both_places() {
-        insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\nowner = \"x\"\nmode = \"2\"\n"), @"");
-        insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\n[file.\"/b\"]\n[file.\"/a\"]\n"), @"");
+        insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\nowner = \"x\"\nmode = \"2\"\n"), @r#"
+        error: a.toml:4:1: key mode is set twice
+          |
+        4 | mode = "2"
+          | ^^^^
+          |
+        note: a.toml:2:1: first set here
+          |
+        2 | mode = "1"
+          | ^^^^
+        "#);
+        insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\n[file.\"/b\"]\n[file.\"/a\"]\n"), @r#"
+        error: a.toml:4:7: key "/a" is set twice
+          |
+        4 | [file."/a"]
+          |       ^^^^
+          |
+        note: a.toml:1:7: first set here
+          |
+        1 | [file."/a"]
+          |       ^^^^
+        "#);
     }
 
     #[test]
     fn a_syntax_error_quotes_its_line() {
-        insta::assert_snapshot!(drawn("a = 1\nb = \"open\nc = 2\n"), @"");
-        insta::assert_snapshot!(drawn("a 1\n"), @"");
+        insta::assert_snapshot!(drawn("a = 1\nb = \"open\nc = 2\n"), @r#"
+        error: a.toml:2:10: invalid basic string, expected `"`
+          |
+        2 | b = "open
+          |          ^
+        "#);
+        insta::assert_snapshot!(drawn("a 1\n"), @r"
+        error: a.toml:1:3: key with no value, expected `=`
+          |
+        1 | a 1
+          |   ^
+        ");
     }
 
     #[test]
@@ -182,7 +211,10 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(
-            table.iter().map(|(_, entry)| entry.value.to_string()).collect::<Vec<_>>(),
+            table
+                .iter()
+                .map(|(_, entry)| entry.value.to_string())
+                .collect::<Vec<_>>(),
             ["1000", "420", "10.5", "255", "-inf", "-7"]
         );
     }

@@ -186,7 +186,9 @@ impl Table {
 
     /// All keys, in the order of their bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
-        self.entries.iter().map(|(key, entry)| (key.as_str(), entry))
+        self.entries
+            .iter()
+            .map(|(key, entry)| (key.as_str(), entry))
     }
 
     /// The same, to change.
