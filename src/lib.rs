@@ -6,6 +6,7 @@ pub mod cli;
 
 pub mod agent;
 pub mod cycle;
+pub mod schedule;
 
 pub mod apply;
 pub mod plan;
@@ -15,6 +16,7 @@ pub mod fleet;
 pub mod trust;
 
 pub mod kinds;
+pub mod control;
 pub mod record;
 pub mod report;
 

@@ -3,12 +3,15 @@
 //! An *object* is a commit, tree, blob or tag as raw bytes; its id is the hash of those bytes. A [`Tree`] is any read-only set of
 //! files: a verified revision on a host, a working directory on a laptop.
 //!
-//! Invariant: nothing here opens a file or a socket; whoever implements [`Objects`] or [`Tree`] does.
+//! Invariant: nothing here opens a file or a socket; whoever implements [`Objects`] or [`Tree`] does, and so does [`repository`],
+//! for repositories on this machine.
 
 use std::fmt;
 
 pub use gix::hash::ObjectId;
 pub use gix::objs::Kind as ObjectKind;
+
+pub mod repository;
 
 /// One object's raw bytes, without Git's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
