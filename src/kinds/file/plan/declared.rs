@@ -12,19 +12,35 @@ use crate::model::{Action, Class, Failure, Reason};
 use crate::sys::files::{Attributes, Entry, split};
 
 impl<'a> Planner<'a> {
-    /// Refuses what two declarations or a path's place in the tree make impossible.
-    pub(super) fn check_place(
-        &self,
-        item: &'a DesiredPath,
-        seen: &'a ObservedPath,
-        places: &mut BTreeMap<&'a str, &'a DesiredPath>,
-    ) -> Result<(), Failure> {
+    /// Refuses a path that its own declaration or one above it makes impossible, whatever the host looks like.
+    pub(super) fn check_path(&self, item: &DesiredPath) -> Result<(), Failure> {
         if item.path == "/" {
             return Err(Failure::new(
                 Class::Author,
                 "the root directory cannot be managed",
             ));
         }
+        for above in self.declared_above(item) {
+            if let PathSpec::File { .. } | PathSpec::Absent = above.spec {
+                return Err(Failure::new(
+                    Class::Author,
+                    format!(
+                        "{} lies below {}, which is declared to be no directory",
+                        item.id, above.id
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a path that this host's links make impossible.
+    pub(super) fn check_place(
+        &self,
+        item: &'a DesiredPath,
+        seen: &'a ObservedPath,
+        places: &mut BTreeMap<&'a str, &'a DesiredPath>,
+    ) -> Result<(), Failure> {
         if let Some(other) = places.insert(&seen.look.physical, item) {
             return Err(Failure::new(
                 Class::Author,
@@ -35,40 +51,29 @@ impl<'a> Planner<'a> {
             )
             .with_hint("a directory on the way is a symbolic link; declare the path once"));
         }
-        let mut above = split(&item.path).0;
-        while above != "/" {
-            match self
-                .desired
-                .get(above)
-                .map(|other| (&other.spec, &other.id))
+        for above in self.declared_above(item) {
+            if matches!(above.spec, PathSpec::Symlink { .. })
+                && seen.look.missing_parents.contains(&above.path)
             {
-                Some((PathSpec::File { .. } | PathSpec::Absent, id)) => {
-                    return Err(Failure::new(
-                        Class::Author,
-                        format!(
-                            "{} lies below {id}, which is declared to be no directory",
-                            item.id
-                        ),
-                    ));
-                }
-                Some((PathSpec::Symlink { .. }, id))
-                    if seen
-                        .look
-                        .missing_parents
-                        .iter()
-                        .any(|missing| missing == above) =>
-                {
-                    return Err(Failure::new(
-                        Class::Author,
-                        format!("{} lies below {id}, which does not exist yet", item.id),
-                    )
-                    .with_hint("declare it below the link's target"));
-                }
-                _ => {}
+                return Err(Failure::new(
+                    Class::Author,
+                    format!(
+                        "{} lies below {}, which does not exist yet",
+                        item.id, above.id
+                    ),
+                )
+                .with_hint("declare it below the link's target"));
             }
-            above = split(above).0;
         }
         Ok(())
+    }
+
+    /// The declarations of the directories on the way to it, innermost first.
+    fn declared_above(&self, item: &DesiredPath) -> impl Iterator<Item = &'a DesiredPath> {
+        std::iter::successors(Some(split(&item.path).0), |path| {
+            (*path != "/").then(|| split(path).0)
+        })
+        .filter_map(|path| self.desired.get(path).copied())
     }
 
     pub(super) fn desired_change(

@@ -105,7 +105,8 @@ pub(super) fn plan(
     let mut parents: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
     let mut places: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
     for item in planner.desired.values().copied() {
-        let result = planner.observed(&item.path).and_then(|seen| {
+        let result = planner.check_path(item).and_then(|()| {
+            let seen = planner.observed(&item.path)?;
             planner.check_place(item, seen, &mut places)?;
             Ok((seen, planner.desired_change(item, seen)?))
         });

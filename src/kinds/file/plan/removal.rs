@@ -38,6 +38,11 @@ impl Planner<'_> {
         }
     }
 
+    /// Is something declared below it.
+    fn is_needed(&self, path: &str) -> bool {
+        self.desired.keys().any(|desired| is_below(desired, path))
+    }
+
     fn directory_removal(
         &self,
         known: &Known<'_>,
@@ -45,7 +50,7 @@ impl Planner<'_> {
         going: &BTreeSet<&str>,
     ) -> Removal {
         let path = known.item.key.as_str();
-        let needed = self.desired.keys().any(|desired| is_below(desired, path));
+        let needed = self.is_needed(path);
         let attributes = match &seen.look.entry {
             Entry::Directory(attributes) => attributes,
             Entry::Absent if needed => return Removal::Wait,
@@ -130,6 +135,24 @@ impl Planner<'_> {
     /// A file or link that we wrote, or the absence of one.
     fn file_removal(&self, known: &Known<'_>, seen: &ObservedPath) -> Result<Removal, Failure> {
         let entry = &seen.look.entry;
+        if self.is_needed(&known.item.key) {
+            // What was there cannot come back while something is declared below it: it is remembered for the day nothing is.
+            return match entry {
+                Entry::Absent | Entry::Directory(_) => Ok(Removal::Wait),
+                _ if self.is_ours(&known.item.key, entry) => {
+                    let access = Wish::default().access(DIRECTORY_MODE);
+                    let edit = Edit::MakeDirectory {
+                        access,
+                        replace: true,
+                    };
+                    let mut change =
+                        undeclared(known, Action::Update, edit, vec!["type".to_owned()]);
+                    change.change.applied = Some(Applied::Parent);
+                    Ok(Removal::Change(change))
+                }
+                _ => Err(changed_since(known)),
+            };
+        }
         let target = match known.item.on_removal {
             OnRemoval::Delete => &Original::Absent,
             OnRemoval::Restore | OnRemoval::Keep => &known.item.original,
@@ -139,11 +162,7 @@ impl Planner<'_> {
             return Ok(Removal::Release);
         }
         if *entry != Entry::Absent && !self.is_ours(&known.item.key, entry) {
-            return Err(Failure::new(
-                Class::Host,
-                format!("kept '{}', which is no longer declared: it was changed since limpet wrote it", known.item.key),
-            )
-            .with_hint("if it is not needed delete it by hand; else declare it again, or move it away and back once limpet has let go"));
+            return Err(changed_since(known));
         }
         let replaced = if *entry == Entry::Absent {
             Vec::new()
@@ -256,6 +275,17 @@ fn restored_file(sha256: [u8; 32], size: u64, attributes: Attributes, replace: b
         validate: None,
         replace,
     }
+}
+
+fn changed_since(known: &Known<'_>) -> Failure {
+    Failure::new(
+        Class::Host,
+        format!(
+            "kept '{}', which is no longer declared: it was changed since limpet wrote it",
+            known.item.key
+        ),
+    )
+    .with_hint("if it is not needed delete it by hand; else declare it again, with on_removal = \"keep\" to let go of it")
 }
 
 fn undeclared(
