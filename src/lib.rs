@@ -15,8 +15,8 @@ pub mod fetch;
 pub mod fleet;
 pub mod trust;
 
-pub mod kinds;
 pub mod control;
+pub mod kinds;
 pub mod record;
 pub mod report;
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::config;
-use crate::cycle::Cycle;
 use crate::control::{Conversation, Reply, Request};
+use crate::cycle::Cycle;
 use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::report::preview::Preview;
@@ -18,15 +18,20 @@ pub fn ask(request: &Request) -> Result<Reply, Failure> {
 
 /// The same, handing every progress message to `progress`.
 pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Reply, Failure> {
-    let mut conversation = Conversation::start(Path::new(config::CONTROL_SOCKET), request).map_err(|error| {
-        let failure = Failure::new(Class::Transient, format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET));
-        match error.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                failure.with_hint("run this as root, or as a member of the group limpet-operators")
+    let mut conversation = Conversation::start(Path::new(config::CONTROL_SOCKET), request)
+        .map_err(|error| {
+            let failure = Failure::new(
+                Class::Transient,
+                format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET),
+            );
+            match error.kind() {
+                std::io::ErrorKind::PermissionDenied => failure
+                    .with_hint("run this as root, or as a member of the group limpet-operators"),
+                _ => failure.with_hint(
+                    "see 'systemctl status limpet', or enrol this host with 'limpet enroll'",
+                ),
             }
-            _ => failure.with_hint("see 'systemctl status limpet', or enrol this host with 'limpet enroll'"),
-        }
-    })?;
+        })?;
     loop {
         match conversation.next_reply()? {
             Reply::Progress { message } => progress(&message),
@@ -38,8 +43,11 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
 /// The status that the agent recorded last, with the condition `agent-down`; `no_agent` says why it had to be read.
 pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
     let now = crate::sys::clock::now();
-    let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE)).and_then(|record| record.recall("status"));
-    let Ok(Some(status)) = recorded else { return Err(vec![no_agent.clone()]) };
+    let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE))
+        .and_then(|record| record.recall("status"));
+    let Ok(Some(status)) = recorded else {
+        return Err(vec![no_agent.clone()]);
+    };
     let mut status: Status = status;
     status.next_poll_at = None;
     status.conditions.push(agent_down(no_agent, now));
@@ -54,9 +62,12 @@ pub fn own_preview(no_agent: &Failure) -> Result<Preview, Vec<Failure>> {
     }
     let config = super::host_config(&host)?;
     let source = no_agent.clone();
-    let mut cycle = Cycle::open(host, config, Box::new(move || Err(source.clone()))).map_err(|failure| vec![failure])?;
+    let mut cycle = Cycle::open(host, config, Box::new(move || Err(source.clone())))
+        .map_err(|failure| vec![failure])?;
     let mut preview = cycle.preview();
-    preview.conditions.push(agent_down(no_agent, crate::sys::clock::now()));
+    preview
+        .conditions
+        .push(agent_down(no_agent, crate::sys::clock::now()));
     Ok(preview)
 }
 
@@ -74,6 +85,9 @@ pub fn agent_down(no_agent: &Failure, now: jiff::Timestamp) -> Condition {
 pub fn unexpected(reply: &Reply) -> Failure {
     match reply {
         Reply::Failed { failure } => failure.clone(),
-        _ => Failure::new(Class::Bug, "the agent answered another question than was asked"),
+        _ => Failure::new(
+            Class::Bug,
+            "the agent answered another question than was asked",
+        ),
     }
 }

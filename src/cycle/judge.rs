@@ -22,7 +22,7 @@ const TRUST_FILE_LIMIT: u64 = 4 << 20;
 
 impl Cycle {
     /// Asks the fetcher for the tip and judges it.
-    fn poll(&mut self) {
+    pub(super) fn poll(&mut self) {
         let at = clock::now();
         let asked = (self.connect)().and_then(|client| {
             let tip = client.poll(self.head.as_ref().map(|head| head.commit))?;
@@ -112,7 +112,10 @@ impl Cycle {
                 if class == Class::Transient {
                     self.judged = None;
                 }
-                for failure in failures.iter().filter(|failure| !self.situation.mistakes.contains(failure)) {
+                for failure in failures
+                    .iter()
+                    .filter(|failure| !self.situation.mistakes.contains(failure))
+                {
                     warn!(limpet_revision = %revision.commit(), "{failure}");
                 }
                 self.situation.mistakes = failures;
@@ -124,13 +127,21 @@ impl Cycle {
         }
     }
 
-    fn take_over(&mut self, client: &dyn Upstream, revision: &VerifiedRevision) -> Result<(), Vec<Failure>> {
+    fn take_over(
+        &mut self,
+        client: &dyn Upstream,
+        revision: &VerifiedRevision,
+    ) -> Result<(), Vec<Failure>> {
         let through = ReadThrough::new(&self.objects, client).map_err(|failure| vec![failure])?;
         // The commit itself is read again at the next start.
-        through.get(&revision.commit()).map_err(|error| vec![unreadable(&error)])?;
+        through
+            .get(&revision.commit())
+            .map_err(|error| vec![unreadable(&error)])?;
         let desired = self.render(revision, &through)?;
         let others: Vec<ObjectId> = self.head.iter().map(|head| head.commit).collect();
-        through.keep(&revision.commit(), &others).map_err(|failure| vec![failure])?;
+        through
+            .keep(&revision.commit(), &others)
+            .map_err(|failure| vec![failure])?;
         let head = revision.trusted_head();
         state::trust(&self.host, &self.record, head).map_err(|failure| vec![failure])?;
         self.head = Some(head.clone());
@@ -139,12 +150,16 @@ impl Cycle {
     }
 
     /// The desired state of this host in `revision`.
-    fn render(&self, revision: &VerifiedRevision, objects: &dyn Objects) -> Result<DesiredState, Vec<Failure>> {
+    pub(super) fn render(
+        &self,
+        revision: &VerifiedRevision,
+        objects: &dyn Objects,
+    ) -> Result<DesiredState, Vec<Failure>> {
         let files = revision.files(objects);
         self.render_tree(&files)
     }
 
-    fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
+    pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
         let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
         let limits = fleet::Limits::from(&self.config.apply);
         fleet::render(files, &identity, &limits).map(|rendered| rendered.state)
@@ -158,7 +173,10 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
         Ok(None) => Err("there is no such file".to_owned()),
         Err(failure) => Err(failure.message),
     };
-    let (signers, revoked) = (config.trust.allowed_signers.as_str(), config.trust.revoked.as_str());
+    let (signers, revoked) = (
+        config.trust.allowed_signers.as_str(),
+        config.trust.revoked.as_str(),
+    );
     Ok(Policy {
         anchor: config.trust.anchor.clone(),
         allowed: match read(signers) {
@@ -179,15 +197,27 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
 /// Who this host is: its configured name, and what can be measured of it.
 pub fn measure(host: &Host, config: &Config) -> Result<HostIdentity, Failure> {
     let facts = host.read_facts()?;
-    let facts = [("os", facts.os), ("family", facts.family), ("os_version", facts.os_version), ("arch", facts.arch)];
+    let facts = [
+        ("os", facts.os),
+        ("family", facts.family),
+        ("os_version", facts.os_version),
+        ("arch", facts.arch),
+    ];
     Ok(HostIdentity {
         name: config.host.name.clone(),
         labels: config.host.labels.clone(),
-        facts: facts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value)).collect(),
+        facts: facts
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         machine_id: host.read_machine_id().ok(),
     })
 }
 
 fn unreadable(error: &crate::git::ObjectError) -> Failure {
-    Failure::new(Class::Transient, format!("failed to read the revision: {error}"))
+    Failure::new(
+        Class::Transient,
+        format!("failed to read the revision: {error}"),
+    )
 }

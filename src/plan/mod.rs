@@ -140,7 +140,12 @@ pub enum Change {
 }
 
 /// Plans.
-pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, rules: &Rules) -> Plan {
+pub fn plan(
+    desired: &DesiredState,
+    observed: &Observed,
+    inventory: &Inventory,
+    rules: &Rules,
+) -> Plan {
     let mut plan = Plan::default();
     let mut steps = Vec::new();
     let unchanged = unchanged_since_applied(desired, inventory);
@@ -187,8 +192,9 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
         None => true,
     });
     let reported: BTreeSet<&ResourceId> = reported_resources(desired);
-    let (touched, reported) =
-        steps.into_iter().partition(|step: &Step| !rules.report_only && !reported.contains(&step.id));
+    let (touched, reported) = steps
+        .into_iter()
+        .partition(|step: &Step| !rules.report_only && !reported.contains(&step.id));
     plan.reported = reported;
     steps = hold(touched, rules, &mut plan);
 
@@ -215,7 +221,16 @@ fn read<K: Kind>(
     let one = |step| match step {
         kind::Step::Blocked(failure) => Read::Blocked(failure),
         kind::Step::Release { key, .. } => Read::Released(kind, key),
-        kind::Step::Change(PlannedChange { id, key, action, reason, fields, original, removes, change }) => {
+        kind::Step::Change(PlannedChange {
+            id,
+            key,
+            action,
+            reason,
+            fields,
+            original,
+            removes,
+            change,
+        }) => {
             let original = serde_json::to_value(original).expect("what a kind keeps is plain data");
             let is_drift = unchanged.contains(&(kind, key.clone()));
             Read::Step(Box::new(Step {
@@ -253,48 +268,103 @@ pub struct Declaration {
 pub fn declarations(desired: &DesiredState) -> BTreeMap<(InventoryKind, &str), Declaration> {
     let mut declarations = BTreeMap::new();
     let mut declare = |kind, key, id: &ResourceId, on_removal, applied| {
-        declarations.insert((kind, key), Declaration { id: id.clone(), on_removal, applied });
+        declarations.insert(
+            (kind, key),
+            Declaration {
+                id: id.clone(),
+                on_removal,
+                applied,
+            },
+        );
     };
     for path in &desired.paths {
         let applied = kinds::file::applied(path).to_value();
-        declare(InventoryKind::Path, path.path.as_str(), &path.id, path.on_removal, applied);
+        declare(
+            InventoryKind::Path,
+            path.path.as_str(),
+            &path.id,
+            path.on_removal,
+            applied,
+        );
     }
     for package in &desired.packages {
         let applied = kinds::package::applied(package);
-        declare(InventoryKind::Package, package.name.as_str(), &package.id, package.on_removal, applied);
+        declare(
+            InventoryKind::Package,
+            package.name.as_str(),
+            &package.id,
+            package.on_removal,
+            applied,
+        );
     }
     for unit in &desired.units {
-        declare(InventoryKind::Unit, unit.name.as_str(), &unit.id, unit.on_removal, kinds::unit::applied(unit));
+        declare(
+            InventoryKind::Unit,
+            unit.name.as_str(),
+            &unit.id,
+            unit.on_removal,
+            kinds::unit::applied(unit),
+        );
     }
     declarations
 }
 
 /// The keys that are declared exactly as they were applied last: what differs there is drift.
-fn unchanged_since_applied(desired: &DesiredState, inventory: &Inventory) -> BTreeSet<(InventoryKind, String)> {
+fn unchanged_since_applied(
+    desired: &DesiredState,
+    inventory: &Inventory,
+) -> BTreeSet<(InventoryKind, String)> {
     let declared = declarations(desired);
-    let paths = inventory.paths.iter().map(|owned| (InventoryKind::Path, &owned.key, &owned.applied));
-    let packages = inventory.packages.iter().map(|owned| (InventoryKind::Package, &owned.key, &owned.applied));
-    let units = inventory.units.iter().map(|owned| (InventoryKind::Unit, &owned.key, &owned.applied));
+    let paths = inventory
+        .paths
+        .iter()
+        .map(|owned| (InventoryKind::Path, &owned.key, &owned.applied));
+    let packages = inventory
+        .packages
+        .iter()
+        .map(|owned| (InventoryKind::Package, &owned.key, &owned.applied));
+    let units = inventory
+        .units
+        .iter()
+        .map(|owned| (InventoryKind::Unit, &owned.key, &owned.applied));
     paths
         .chain(packages)
         .chain(units)
-        .filter(|(kind, key, applied)| declared.get(&(*kind, key.as_str())).is_some_and(|known| known.applied == **applied))
+        .filter(|(kind, key, applied)| {
+            declared
+                .get(&(*kind, key.as_str()))
+                .is_some_and(|known| known.applied == **applied)
+        })
         .map(|(kind, key, _)| (kind, key.clone()))
         .collect()
 }
 
 /// The resources that are looked at and not touched.
 fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
-    let paths = desired.paths.iter().filter(|path| path.report).map(|path| &path.id);
-    let packages = desired.packages.iter().filter(|package| package.report).map(|package| &package.id);
-    let units = desired.units.iter().filter(|unit| unit.report).map(|unit| &unit.id);
+    let paths = desired
+        .paths
+        .iter()
+        .filter(|path| path.report)
+        .map(|path| &path.id);
+    let packages = desired
+        .packages
+        .iter()
+        .filter(|package| package.report)
+        .map(|package| &package.id);
+    let units = desired
+        .units
+        .iter()
+        .filter(|unit| unit.report)
+        .map(|unit| &unit.id);
     paths.chain(packages).chain(units).collect()
 }
 
 /// Holds the steps of a plan that removes too much; corrections of drift go on.
 fn hold(steps: Vec<Step>, rules: &Rules, plan: &mut Plan) -> Vec<Step> {
     let removals = steps.iter().filter(|step| step.removes).count();
-    let Some(limit) = rules.max_removals.filter(|limit| removals > *limit) else { return steps };
+    let Some(limit) = rules.max_removals.filter(|limit| removals > *limit) else {
+        return steps;
+    };
     let (going_on, held) = steps.into_iter().partition(|step| step.is_drift);
     plan.held = held;
     plan.held_because = Some(
@@ -311,8 +381,11 @@ fn hold(steps: Vec<Step>, rules: &Rules, plan: &mut Plan) -> Vec<Step> {
 
 /// Failure spreads along these edges: what is needed, the parent directory, and a unit's own files.
 fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
-    let declared: BTreeMap<&str, &ResourceId> =
-        desired.paths.iter().map(|path| (path.path.as_str(), &path.id)).collect();
+    let declared: BTreeMap<&str, &ResourceId> = desired
+        .paths
+        .iter()
+        .map(|path| (path.path.as_str(), &path.id))
+        .collect();
     for step in steps {
         step.blockers = desired.needs.get(&step.id).cloned().unwrap_or_default();
         if step.kind == InventoryKind::Path {
@@ -345,7 +418,9 @@ fn rank(step: &Step) -> u8 {
 }
 
 fn configures_packages(path: &str) -> bool {
-    ["/etc/apt/", "/etc/dnf/", "/etc/yum.repos.d/"].iter().any(|directory| path.starts_with(directory))
+    ["/etc/apt/", "/etc/dnf/", "/etc/yum.repos.d/"]
+        .iter()
+        .any(|directory| path.starts_with(directory))
 }
 
 /// Orders the steps, and puts one daemon-reload between changed unit files and the units.
@@ -360,14 +435,23 @@ fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
             let needs = desired.needs.get(&step.id).into_iter().flatten();
             // A trigger waits for what caused it, but nobody waits for a trigger: what needs the unit needs it running.
             let needed = needs.flat_map(|id| by_id.get(id).into_iter().flatten());
-            let mut after: Vec<usize> =
-                needed.copied().filter(|&index| steps[index].reason != Reason::Triggered).collect();
+            let mut after: Vec<usize> = needed
+                .copied()
+                .filter(|&index| steps[index].reason != Reason::Triggered)
+                .collect();
             if step.reason == Reason::Triggered {
-                after.extend(step.because.iter().flat_map(|id| by_id.get(id).into_iter().flatten()).copied().filter(
-                    |&index| steps[index].reason != Reason::Triggered,
-                ));
+                after.extend(
+                    step.because
+                        .iter()
+                        .flat_map(|id| by_id.get(id).into_iter().flatten())
+                        .copied()
+                        .filter(|&index| steps[index].reason != Reason::Triggered),
+                );
             }
-            order::Place { rank: rank(step), after }
+            order::Place {
+                rank: rank(step),
+                after,
+            }
         })
         .collect();
     let batches = order::batches(&places);
@@ -377,11 +461,20 @@ fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut planned = Vec::new();
     let mut unloaded: Vec<ResourceId> = Vec::new();
     for batch in batches {
-        let batch: Vec<Step> = batch.into_iter().filter_map(|index| steps[index].take()).collect();
-        if batch.iter().any(|step| step.kind == InventoryKind::Unit && rank(step) > 0) && !unloaded.is_empty() {
+        let batch: Vec<Step> = batch
+            .into_iter()
+            .filter_map(|index| steps[index].take())
+            .collect();
+        if batch
+            .iter()
+            .any(|step| step.kind == InventoryKind::Unit && rank(step) > 0)
+            && !unloaded.is_empty()
+        {
             planned.push(vec![daemon_reload(std::mem::take(&mut unloaded))]);
         }
-        let unit_files = batch.iter().filter(|step| step.kind == InventoryKind::Path && is_read_by_systemd(&step.key));
+        let unit_files = batch
+            .iter()
+            .filter(|step| step.kind == InventoryKind::Path && is_read_by_systemd(&step.key));
         unloaded.extend(unit_files.map(|step| step.id.clone()));
         planned.push(batch);
     }
@@ -405,7 +498,10 @@ fn daemon_reload(because: Vec<ResourceId>) -> Step {
         because,
         is_owed: false,
         original: serde_json::Value::Null,
-        change: Change::Unit(UnitChange { name: String::new(), operation: Operation::DaemonReload }),
+        change: Change::Unit(UnitChange {
+            name: String::new(),
+            operation: Operation::DaemonReload,
+        }),
     }
 }
 
@@ -417,6 +513,9 @@ impl Plan {
 
     /// Is there nothing to do, to report or to hold.
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.reported.is_empty() && self.held.is_empty() && self.blocked.is_empty()
+        self.batches.is_empty()
+            && self.reported.is_empty()
+            && self.held.is_empty()
+            && self.blocked.is_empty()
     }
 }

@@ -11,9 +11,17 @@ use crate::plan::{Change, Inventory, InventoryKind, Observed, Step};
 ///
 /// A restart makes a reload needless; a unit that is started, stopped or masked by a step needs neither, and one that is not active
 /// is left alone: implied restarts are try-restarts.
-pub fn triggers(desired: &DesiredState, observed: &Observed, inventory: &Inventory, steps: &[Step]) -> Vec<Step> {
-    let changed: BTreeSet<&ResourceId> =
-        steps.iter().filter(|step| step.kind != InventoryKind::Unit).map(|step| &step.id).collect();
+pub fn triggers(
+    desired: &DesiredState,
+    observed: &Observed,
+    inventory: &Inventory,
+    steps: &[Step],
+) -> Vec<Step> {
+    let changed: BTreeSet<&ResourceId> = steps
+        .iter()
+        .filter(|step| step.kind != InventoryKind::Unit)
+        .map(|step| &step.id)
+        .collect();
     let changed_paths: BTreeMap<&str, &ResourceId> = steps
         .iter()
         .filter(|step| step.kind == InventoryKind::Path)
@@ -31,13 +39,29 @@ pub fn triggers(desired: &DesiredState, observed: &Observed, inventory: &Invento
         if settled_by_a_step.contains(unit.name.as_str()) || !is_up(observed, &unit.name) {
             continue;
         }
-        let own_files = changed_paths.iter().filter(|(path, _)| owns(unit, path)).map(|(_, id)| (*id).clone());
+        let own_files = changed_paths
+            .iter()
+            .filter(|(path, _)| owns(unit, path))
+            .map(|(_, id)| (*id).clone());
         let mut restart_because: Vec<ResourceId> = own_files.collect();
-        restart_because.extend(unit.restart_on.iter().filter(|id| changed.contains(id)).cloned());
-        let mut reload_because: Vec<ResourceId> =
-            unit.reload_on.iter().filter(|id| changed.contains(id)).cloned().collect();
+        restart_because.extend(
+            unit.restart_on
+                .iter()
+                .filter(|id| changed.contains(id))
+                .cloned(),
+        );
+        let mut reload_because: Vec<ResourceId> = unit
+            .reload_on
+            .iter()
+            .filter(|id| changed.contains(id))
+            .cloned()
+            .collect();
         let mut is_owed = false;
-        for (_, action, because) in inventory.owed.iter().filter(|(name, _, _)| *name == unit.name) {
+        for (_, action, because) in inventory
+            .owed
+            .iter()
+            .filter(|(name, _, _)| *name == unit.name)
+        {
             is_owed = true;
             match action {
                 Action::Reload => reload_because.push(because.clone()),
@@ -64,7 +88,11 @@ pub fn triggers(desired: &DesiredState, observed: &Observed, inventory: &Invento
             original: serde_json::Value::Null,
             change: Change::Unit(UnitChange {
                 name: unit.name.clone(),
-                operation: if action == Action::Reload { Operation::Reload } else { Operation::Restart },
+                operation: if action == Action::Reload {
+                    Operation::Reload
+                } else {
+                    Operation::Restart
+                },
             }),
         });
     }

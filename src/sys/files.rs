@@ -122,11 +122,16 @@ impl Host {
     /// Reads a file that the person at the keyboard named: any path of theirs, relative ones and links included.
     pub fn read_foreign_file(&self, path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
         let failed = |cause: &dyn std::fmt::Display| {
-            Failure::new(Class::Config, format!("failed to read '{}': {cause}", path.display()))
+            Failure::new(
+                Class::Config,
+                format!("failed to read '{}': {cause}", path.display()),
+            )
         };
         let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
         let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| failed(&error))?;
         if bytes.len() as u64 > limit {
             return Err(failed(&format!("it has more than {limit} bytes")));
         }

@@ -14,6 +14,7 @@ pub mod lock;
 pub mod socket;
 pub mod systemd;
 pub mod transient;
+pub mod workdir;
 pub mod write;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.

@@ -78,7 +78,9 @@ impl AllowedSigners {
 
     /// Who is listed, in the file's order: principal and fingerprint.
     pub fn listed(&self) -> impl Iterator<Item = (&str, String)> {
-        self.signers.iter().map(|signer| (signer.principal.as_str(), signer.key.fingerprint()))
+        self.signers
+            .iter()
+            .map(|signer| (signer.principal.as_str(), signer.key.fingerprint()))
     }
 
     /// The principal whose key has this fingerprint.

@@ -290,8 +290,9 @@ pub fn describe_commit(objects: &dyn Objects, id: ObjectId) -> Result<Described,
     let commit = match objects.get(&id) {
         Err(ObjectError::Missing(_)) => {
             return Err(
-                Failure::new(Class::Refused, format!("the source has no commit {id}"))
-                    .with_hint("name a commit of the branch by its full id, as 'git rev-parse HEAD' prints it"),
+                Failure::new(Class::Refused, format!("the source has no commit {id}")).with_hint(
+                    "name a commit of the branch by its full id, as 'git rev-parse HEAD' prints it",
+                ),
             );
         }
         Err(error) => return Err(unavailable(&error)),
