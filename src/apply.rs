@@ -255,7 +255,7 @@ fn conclude(
     let mut history = Vec::new();
     let mut done = Vec::new();
     for (step, outcome) in steps.into_iter().zip(outcomes) {
-        let mut entry = HistoryEntry::of_resource(
+        let mut line = HistoryEntry::of_resource(
             now,
             walk.revision,
             &step.id,
@@ -273,8 +273,8 @@ fn conclude(
                     &step.fields,
                     step.is_drift,
                 );
-                entry.outcome = "done".to_owned();
-                entry.detail = step.fields.join(", ");
+                line.outcome = "done".to_owned();
+                line.detail = step.fields.join(", ");
                 if step.reason == Reason::Undeclared {
                     released.push((step.kind.as_str().to_owned(), step.key.clone()));
                 } else {
@@ -291,15 +291,15 @@ fn conclude(
                 }
             }
             Outcome::Failed(failure) => {
-                entry.outcome = "failed".to_owned();
-                entry.detail = failure.message.clone();
+                line.outcome = "failed".to_owned();
+                line.detail = failure.message.clone();
             }
             Outcome::Skipped(blocker) => {
-                entry.outcome = "skipped".to_owned();
-                entry.detail = format!("{blocker} failed");
+                line.outcome = "skipped".to_owned();
+                line.detail = format!("{blocker} failed");
             }
         }
-        history.push(entry);
+        history.push(line);
         done.push(Done {
             id: step.id,
             action: step.action,

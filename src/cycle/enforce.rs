@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::apply::{self, Done, Walk};
 use crate::config::{self, ApplyMode};
 use crate::cycle::contents::StoredContents;
-use crate::cycle::{Cycle, InForce, Progress, Rest};
+use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::DesiredState;
 use crate::kinds::file::{Paths, save_original};
 use crate::kinds::kind::{Kind, Owned};
@@ -259,7 +259,7 @@ impl Cycle {
         self.situation.owed = owed
             .into_iter()
             .map(|owed| OwedEffect {
-                resource: ResourceId::new(crate::model::Kind::Unit, owed.unit),
+                resource: ResourceId::new(model::Kind::Unit, owed.unit),
                 because: owed.because,
             })
             .collect();
@@ -268,29 +268,18 @@ impl Cycle {
         self.situation.reboot_required = self.host.exists("/run/reboot-required")?;
         let is_clean = failures.is_empty() && self.situation.held.is_empty();
         self.situation.failures = failures;
-        if is_new && self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce
-        {
-            let now = clock::now();
-            self.situation.revision = Some(in_force.revision.clone());
-            self.situation.subject = Some(in_force.subject.clone());
-            self.situation.signer = in_force.signer.clone();
-            self.situation.applied_at = Some(now);
-            let applied: Option<(String, Timestamp)> = self.record.recall("applied")?;
-            match applied.filter(|(revision, _)| *revision == in_force.revision) {
-                Some((_, at)) => self.situation.applied_at = Some(at),
-                None => {
-                    self.record
-                        .remember("applied", &(&in_force.revision, now))?;
-                    if is_clean {
-                        let signer = in_force.signer.as_deref().unwrap_or("nobody");
-                        journal::revision_applied(
-                            &in_force.revision,
-                            signer,
-                            &in_force.subject,
-                            made,
-                        );
-                    }
-                }
+        if is_new && self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce {
+            let applied = AppliedRevision {
+                revision: in_force.revision.clone(),
+                subject: in_force.subject.clone(),
+                signer: in_force.signer.clone(),
+                at: clock::now(),
+            };
+            self.record.remember(APPLIED, &applied)?;
+            self.situation.take_applied(applied);
+            if is_clean {
+                let signer = in_force.signer.as_deref().unwrap_or("nobody");
+                journal::revision_applied(&in_force.revision, signer, &in_force.subject, made);
             }
         }
         Ok(())

@@ -6,32 +6,26 @@
 //! Invariant: enforcement needs neither the fetcher nor the network. A cycle that finds nothing to do writes nothing, runs no program
 //! and logs nothing above debug.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::apply::{self, Done, Walk};
-use crate::config::{self, ApplyMode, Config};
+use crate::config::Config;
 use crate::fetch::client::Upstream;
-use crate::fleet::{self, desired::DesiredState};
-use crate::git::{Hashed, ObjectId, Objects, Tree};
-use crate::kinds::file::{Paths, save_original};
-use crate::kinds::kind::{Kind, Owned};
-use crate::kinds::package::Packages;
-use crate::kinds::unit::Units;
-use crate::model::{Class, Failure, Outcome, ResourceId};
-use crate::plan::{self, InventoryKind, Observed, Plan, Rules, Step};
-use crate::record::objects::{ObjectStore, ReadThrough};
-use crate::record::{InventoryEntry, Record};
-use crate::report::journal::{self, short};
+use crate::fleet::DesiredState;
+use crate::git::{ObjectId, Tree};
+use crate::model::{Class, Failure, ResourceId};
+use crate::plan::{self, Step};
+use crate::record::Record;
+use crate::record::objects::ObjectStore;
+use crate::report::journal;
 use crate::report::preview::{Preview, PreviewChange, PreviewHeld};
-use crate::report::status::{
-    Counts, Drift, OwedEffect, Poll, State as HostState, Status, StatusError,
-};
+use crate::report::status::{State as HostState, Status, StatusError};
 use crate::sys::{Host, clock};
-use crate::trust::{self, Policy, TrustedHead, Verdict, VerifiedRevision};
+use crate::trust::{self, TrustedHead, VerifiedRevision};
 
 pub mod contents;
 mod enforce;
@@ -44,12 +38,6 @@ use situation::{Beginnings, Situation};
 
 /// How long the poll may be silent: the fetcher's own limit and some.
 const POLL_SILENCE: Duration = Duration::from_secs(12 * 60);
-
-/// How long a resource that failed rests before it is tried again; doubled with every failure.
-const FIRST_REST: SignedDuration = SignedDuration::from_secs(60);
-
-/// The longest rest.
-const LONGEST_REST: SignedDuration = SignedDuration::from_hours(1);
 
 /// Why a cycle runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +103,22 @@ struct InForce {
     desired: DesiredState,
 }
 
+/// Under which name the record keeps the [`AppliedRevision`].
+const APPLIED: &str = "applied";
+
+/// The revision whose plan was walked to its end last, whatever failed on the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedRevision {
+    /// In hex.
+    pub revision: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// Who signed it.
+    pub signer: Option<String>,
+    /// When that was.
+    pub at: Timestamp,
+}
+
 /// A resource that failed and is not tried again yet.
 #[derive(Debug)]
 struct Rest {
@@ -127,12 +131,17 @@ impl Cycle {
     /// Opens the state of `host` and loads the revision in force; `connect` reaches the fetcher.
     pub fn open(host: Host, config: Config, connect: Connect) -> Result<Self, Failure> {
         let state = state::open(&host)?;
+        let applied: Option<AppliedRevision> = state.record.recall(APPLIED)?;
+        let mut situation = Situation {
+            state_missing: state.missing,
+            ..Situation::default()
+        };
+        if let Some(applied) = applied {
+            situation.take_applied(applied);
+        }
         let mut cycle = Cycle {
             beginnings: state.record.recall("beginnings")?.unwrap_or_default(),
-            situation: Situation {
-                state_missing: state.missing,
-                ..Situation::default()
-            },
+            situation,
             host,
             config,
             connect,

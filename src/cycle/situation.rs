@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::cycle::AppliedRevision;
 use crate::model::{Class, Failure};
 use crate::report::status::{
     Condition, Counts, Drift, OwedEffect, Poll, State, Status, StatusError, who_must_act,
@@ -56,6 +57,14 @@ pub struct Situation {
 pub type Beginnings = BTreeMap<String, Timestamp>;
 
 impl Situation {
+    /// Says that `applied` is the revision in force.
+    pub fn take_applied(&mut self, applied: AppliedRevision) {
+        self.revision = Some(applied.revision);
+        self.subject = Some(applied.subject);
+        self.signer = applied.signer;
+        self.applied_at = Some(applied.at);
+    }
+
     /// The status of `host` at `now`; `beginnings` is brought up to date.
     pub fn status(
         &self,

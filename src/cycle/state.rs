@@ -4,8 +4,6 @@
 //! the mark but lost the database was enrolled once: it goes on enforcing the marked revision, removes nothing, and accepts nothing
 //! new, because falling back to the anchor would let a hostile server take it back in time.
 
-use std::path::Path;
-
 use crate::config;
 use crate::model::{Class, Failure};
 use crate::record::Record;

@@ -84,6 +84,7 @@ fn path(path: &DesiredPath) -> Value {
             json!({ "mode": mode.map(octal), "owner": owner, "group": group }),
         ),
         PathSpec::Symlink { target } => ("symlink", json!({ "target": target })),
+        PathSpec::Absent => ("absent", json!({})),
     };
     value["type"] = json!(kind);
     extend(&mut value, spec);
