@@ -1,1 +1,13 @@
-fn main() {}
+//! The real package on real machines: Debian 12 with systemd as PID 1, a Git server over HTTPS, apt.
+//!
+//! Needs root and what `tests/run` installs; without them the tests fail, none is skipped.
+#![allow(clippy::disallowed_methods, clippy::print_stderr)] // the tests are outside the program: they may touch files and run programs
+
+#[path = "../fixture"]
+mod fixture {
+    pub mod apt_repository;
+    pub mod machine;
+    pub mod package;
+}
+
+mod package_life;
