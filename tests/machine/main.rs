@@ -6,8 +6,20 @@
 #[path = "../fixture"]
 mod fixture {
     pub mod apt_repository;
+    pub mod git_server;
     pub mod machine;
     pub mod package;
+    pub mod repository;
 }
 
+mod scene;
+
+mod enrolment;
+mod files;
+mod mistakes;
 mod package_life;
+mod packages;
+mod quiet;
+mod refusals;
+mod resilience;
+mod units;
