@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let trigger = match unverified_path {
         Some(path) => {
             cycle.force_unverified(
-                &WorkDir::open(Path::new(&path)).map_err(|error| vec![unreadable(&path, &error)])?,
+                &WorkDir::open(Path::new(&path)).map_err(one)?,
             )?;
             Trigger::Start
         }
@@ -95,8 +95,4 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         0 if offline => Class::Transient.exit_code(),
         code => code,
     })
-}
-
-fn unreadable(path: &str, error: &std::io::Error) -> Failure {
-    Failure::new(Class::Host, format!("failed to read the fleet in '{path}': {error}"))
 }

@@ -171,7 +171,7 @@ impl Cycle {
 
     /// Runs one cycle.
     pub fn run(&mut self, trigger: Trigger, progress: Progress<'_>) -> Status {
-        if trigger != Trigger::Start || self.head.is_none() {
+        if trigger != Trigger::Start || self.in_force.is_none() {
             if trigger.is_nudge() {
                 self.judged = None;
                 self.resting.clear();
@@ -209,12 +209,14 @@ impl Cycle {
         let Some(head) = self.head.clone() else {
             return;
         };
-        let restored = judge::read_policy(&self.host, &self.config).and_then(|policy| {
-            let revision = trust::resume(&self.objects, &policy, &head).map_err(Failure::from)?;
-            self.render(&revision, &self.objects)
-                .map(|desired| (revision, desired))
-                .map_err(first)
-        });
+        // Neither the trust files nor the network are asked: it was verified once, and is enforced whatever became of them.
+        let source_path = &self.config.source.path;
+        let restored = trust::resume(&self.objects, source_path, &head)
+            .map_err(Failure::from)
+            .and_then(|revision| {
+                let desired = self.render(&revision, &self.objects).map_err(first)?;
+                Ok((revision, desired))
+            });
         match restored {
             Ok((revision, desired)) => self.put_in_force(&revision, desired),
             Err(failure) => {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! {"fleet": "…", "format": 1, "needs": {"kind:name": ["kind:name"]}, "packages": [{"name", "id", "state", …}],
-//!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink", …}], "units": [{"name", "id", …}]}
+//!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" | "absent", …}], "units": [{"name", "id", …}]}
 //! ```
 //!
 //! A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::git::{EntryKind, MAX_OBJECT_BYTES, ObjectError, Tree, TreeFile};
+use crate::model::{Class, Failure};
 
 /// The files below a directory, as they are right now. Symbolic links are seen and never followed, as in a revision.
 #[derive(Debug)]
@@ -15,12 +16,19 @@ pub struct WorkDir {
 impl WorkDir {
     /// The directory `root`; fails when there is none.
     #[allow(clippy::disallowed_methods)] // this is the one place that reads a working directory
-    pub fn open(root: &Path) -> io::Result<Self> {
-        let root = fs::canonicalize(root)?;
-        if !fs::metadata(&root)?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
+    pub fn open(root: &Path) -> Result<Self, Failure> {
+        let failed = |cause: &str| {
+            let message = format!("failed to read directory '{}': {cause}", root.display());
+            Failure::new(Class::Author, message)
+        };
+        match fs::canonicalize(root) {
+            Ok(root) if root.is_dir() => Ok(WorkDir { root }),
+            Ok(_) => Err(failed("not a directory")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(failed("no such directory"))
+            }
+            Err(error) => Err(failed(&cause_of(&error))),
         }
-        Ok(WorkDir { root })
     }
 
     /// What lies at `path`, unless a part of the way is a link or is missing.
@@ -104,10 +112,14 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn unavailable(error: &io::Error) -> ObjectError {
-    ObjectError::Unavailable(match error.kind() {
+    ObjectError::Unavailable(cause_of(error))
+}
+
+fn cause_of(error: &io::Error) -> String {
+    match error.kind() {
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -53,12 +53,10 @@ fn a_commit_by_an_unknown_key_is_refused() {
 #[test]
 fn a_rewritten_history_is_refused() {
     let scene = scene();
-    scene.repository.git(&["commit", "--amend", "-q", "-S", "--no-edit", "-m", "rewritten"]);
-    let first = scene.repository.id("HEAD");
-    scene.repository.write("README", "more\n");
-    scene.repository.commit(&scene.alice, "more");
+    // The next commit has no parent: another history, by a key that may sign.
+    scene.repository.git(&["update-ref", "-d", "HEAD"]);
+    scene.repository.commit(&scene.alice, "rewritten");
     scene.repository.force_push();
-    assert_ne!(first, "");
     check(&scene, 77, "it does not descend from the trusted revision");
 }
 

@@ -25,8 +25,9 @@ pub struct Run {
 impl Scene {
     /// A machine called `gw-1`, enrolled in a repository whose first commit declares `layer` (the text of `layers/base/base.toml`).
     pub fn new(layer: &str) -> Self {
-        let mut scene = Scene { repository: Repository::new(), alice: Key::default(), root: tempfile::tempdir().unwrap() };
-        scene.alice = scene.repository.key("alice");
+        let repository = Repository::new();
+        let alice = repository.key("alice");
+        let scene = Scene { repository, alice, root: tempfile::tempdir().unwrap() };
         // Root's fetcher is another user, who must be able to read the repository.
         fs::set_permissions(scene.repository.directory(), fs::Permissions::from_mode(0o755)).unwrap();
         scene.repository.write(
