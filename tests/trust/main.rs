@@ -19,6 +19,8 @@ use repository::{Key, Repository};
 /// A repository whose first commit is the anchor, two keys that may sign, and one that may not.
 struct Bench {
     repository: Repository,
+    /// What `--repo` says.
+    repo: PathBuf,
     alice: Key,
     bob: Key,
     mallory: Key,
@@ -57,6 +59,7 @@ impl Bench {
             ),
             revoked: repository.file("revoked", "# nobody\n"),
             options: Vec::new(),
+            repo: repository.work(),
             repository,
             alice,
             bob,
@@ -80,7 +83,7 @@ impl Bench {
             .env_remove("GIT_QUARANTINE_PATH")
             .arg("verify")
             .arg("--repo")
-            .arg(self.repository.work())
+            .arg(&self.repo)
             .arg("--allowed-signers")
             .arg(&self.allowed_signers)
             .arg("--revoked")

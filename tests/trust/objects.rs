@@ -178,12 +178,49 @@ fn an_object_with_other_bytes_than_its_id_says_is_refused() {
     };
     std::fs::remove_file(path(&other)).unwrap();
     std::fs::copy(path(&good), path(&other)).unwrap();
-    let output = bench.command(&other).arg("--json").output().unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{stdout}{stderr}");
-    assert!(
-        stdout.contains("hash-mismatch") || stderr.contains("other bytes"),
-        "{stdout}{stderr}"
-    );
+    let answer = bench.refuses(&other, "hash-mismatch");
+    assert_eq!(answer.text("commit"), other);
+    bench.refuses("HEAD", "hash-mismatch");
+}
+
+#[test]
+fn a_tree_with_other_bytes_than_its_id_says_is_refused() {
+    let bench = Bench::new();
+    bench.repository.write("etc/motd", "hello");
+    bench.repository.commit(&bench.alice, "one");
+    let tree = bench.repository.id("HEAD:etc");
+    let fake = bench.repository.id("HEAD^{tree}");
+    let path = |id: &str| {
+        bench
+            .repository
+            .work()
+            .join(format!(".git/objects/{}/{}", &id[..2], &id[2..]))
+    };
+    std::fs::remove_file(path(&tree)).unwrap();
+    std::fs::copy(path(&fake), path(&tree)).unwrap();
+    bench.refuses("HEAD", "hash-mismatch");
+}
+
+#[test]
+fn an_object_of_more_than_64_mib_is_not_read() {
+    let bench = Bench::new();
+    let huge = bench
+        .repository
+        .write_object("tree", &vec![b'1'; (64 << 20) + 1]);
+    let tip = bench
+        .repository
+        .commit_tree(&bench.alice, &huge, &[&bench.anchor], "one");
+    let answer = bench.refuses(&tip, "malformed-tree");
+    assert!(answer.text("detail").contains("64 MiB"), "{}", answer.json);
+}
+
+#[test]
+fn a_commit_of_more_than_1_mib_is_refused() {
+    let bench = Bench::new();
+    let tree = bench.repository.id("main^{tree}");
+    let message = "long ".repeat(1 << 18);
+    let tip = bench
+        .repository
+        .commit_tree(&bench.alice, &tree, &[&bench.anchor], &message);
+    bench.refuses(&tip, "malformed-commit");
 }

@@ -89,7 +89,11 @@ fn a_revoked_file_that_is_missing_or_wrong_is_not_read_as_empty() {
             .repository
             .file("revoked", &format!("# gone\n{line}\n"));
         let answer = bench.refuses("HEAD", "revoked-file-missing");
-        assert!(answer.text("detail").contains("line 2"), "{}", answer.json);
+        assert!(
+            answer.text("detail").contains("revoked:2: "),
+            "{}",
+            answer.json
+        );
     }
 }
 
@@ -103,7 +107,7 @@ fn one_mistake_refuses_the_whole_signers_file() {
         let answer = bench.refuses("HEAD", "signers-file-invalid");
         let detail = answer.text("detail");
         assert!(
-            detail.contains("line 3: ") && detail.contains(expected),
+            detail.contains("allowed_signers:3: ") && detail.contains(expected),
             "{detail}"
         );
     }
