@@ -16,12 +16,16 @@ use crate::model::{Class, Failure};
 mod allowed_signers;
 mod authority;
 mod commit;
+#[cfg(test)]
+mod fixture;
 mod fleet_name;
 mod key;
 mod path;
 mod revoked;
 mod rule;
 mod sshsig;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod wire;
 
@@ -112,7 +116,7 @@ pub struct VerifiedRevision {
 impl VerifiedRevision {
     fn new(
         commit: &Commit,
-        policy: &Policy,
+        source_path: &str,
         fleet: Option<String>,
         signer: Option<Signer>,
     ) -> Self {
@@ -126,7 +130,7 @@ impl VerifiedRevision {
             },
             subject: commit.subject(),
             trailers: commit.trailers(),
-            source_path: policy.source_path.clone(),
+            source_path: source_path.to_owned(),
         }
     }
 
@@ -167,11 +171,7 @@ impl VerifiedRevision {
 
     /// Its files, relative to the directory that holds fleet.toml. `objects` must hash what it returns.
     pub fn files<'a>(&self, objects: &'a dyn Objects) -> impl Tree + 'a {
-        Files {
-            objects,
-            root: self.head.tree,
-            base: self.source_path.clone(),
-        }
+        Files::new(objects, self.head.tree, &self.source_path)
     }
 }
 
@@ -250,11 +250,12 @@ pub fn verify(
     }
 }
 
-/// Reads the trusted head again, after a restart: it was verified once, and must still be what was verified then. A key that was
-/// revoked since does not undo it, because going on with the last good state is safer than having none.
+/// Reads the trusted head again, after a restart: it was verified once, and must still be what was verified then. Neither a key that
+/// was revoked since nor a mistake in the host's files undoes it, because going on with the last good state is safer than having
+/// none. `source_path` is the directory that holds fleet.toml.
 pub fn resume(
     objects: &dyn Objects,
-    policy: &Policy,
+    source_path: &str,
     trusted: &TrustedHead,
 ) -> Result<VerifiedRevision, Stop> {
     let commit = read_commit(objects, trusted.commit)?;
@@ -268,7 +269,7 @@ pub fn resume(
     }
     Ok(VerifiedRevision::new(
         &commit,
-        policy,
+        source_path,
         trusted.fleet.clone(),
         trusted.signer.clone(),
     ))
@@ -395,7 +396,7 @@ fn judge_tip(
     let signed = judge_head(&head)?;
     Ok(Verdict::Accepted(VerifiedRevision::new(
         &head,
-        policy,
+        &policy.source_path,
         fleet,
         Some(signed.signer),
     )))
@@ -547,12 +548,7 @@ fn read_fleet_name(
     commit: ObjectId,
     tree: ObjectId,
 ) -> Result<Option<String>, Stop> {
-    let files = Files {
-        objects,
-        root: tree,
-        base: policy.source_path.clone(),
-    };
-    let file = files
+    let file = Files::new(objects, tree, &policy.source_path)
         .read(fleet_name::FILE)
         .map_err(|error| Stop::reading(error, commit, Rule::WrongFleet))?;
     Ok(file.and_then(|file| fleet_name::parse(&file.data)))
