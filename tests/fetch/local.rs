@@ -29,7 +29,10 @@ fn a_bare_repository_is_read_in_place() {
 fn a_repository_with_a_work_tree_and_loose_objects_is_read_too() {
     let setting = Setting::new();
     let work = setting.directory.path().join("work");
-    setting.run(setting.directory.path(), &["init", "-q", "-b", "main", "work"]);
+    setting.run(
+        setting.directory.path(),
+        &["init", "-q", "-b", "main", "work"],
+    );
     std::fs::write(work.join("fleet.toml"), "format = 1\n").unwrap();
     setting.run(&work, &["add", "."]);
     setting.run(&work, &["commit", "-qm", "first"]);
@@ -56,25 +59,53 @@ fn what_cannot_be_read_is_explained() {
     let setting = Setting::new();
     let directory = setting.directory.path().to_str().unwrap().to_owned();
     let check = |path: &Path| {
-        let failure = setting.fetcher(local_source(path), SHORT).poll(None).unwrap_err();
+        let failure = setting
+            .fetcher(local_source(path), SHORT)
+            .poll(None)
+            .unwrap_err();
         show(&failure, &[(&directory, "DIR")])
     };
-    insta::assert_snapshot!(check(&setting.repository()), @"");
-    insta::assert_snapshot!(check(&setting.directory.path().join("none")), @"");
-    insta::assert_snapshot!(check(&setting.repositories()), @"");
-    insta::assert_snapshot!(check(&setting.repository().join("HEAD")), @"");
+    insta::assert_snapshot!(check(&setting.repository()), @"
+    Host: found no branch 'main' in 'DIR/repos/fleet.git'
+    hint: check source.branch
+    ");
+    insta::assert_snapshot!(check(&setting.directory.path().join("none")), @"
+    Host: failed to open repository 'DIR/none': no such directory
+    hint: check source.url
+    ");
+    insta::assert_snapshot!(check(&setting.repositories()), @r#"
+    Host: failed to open repository 'DIR/repos': "DIR/repos" does not appear to be a git repository
+    hint: it must be a Git repository, bare or with a work tree
+    "#);
+    insta::assert_snapshot!(check(&setting.repository().join("HEAD")), @"
+    Host: failed to open repository 'DIR/repos/fleet.git/HEAD': it is no directory
+    hint: check source.url
+    ");
 
     setting.commit("main2", "other", &[("a", "1")]);
-    insta::assert_snapshot!(check(&setting.repository()), @"");
+    insta::assert_snapshot!(check(&setting.repository()), @"
+    Host: found no branch 'main' in 'DIR/repos/fleet.git'
+    hint: check source.branch
+    ");
 
     setting.commit("main", "first", &[("a", "1")]);
     let alternates = setting.repository().join("objects/info/alternates");
     std::fs::write(&alternates, "/srv/other.git/objects\n").unwrap();
-    insta::assert_snapshot!(check(&setting.repository()), @"");
+    insta::assert_snapshot!(check(&setting.repository()), @"
+    Host: failed to open repository 'DIR/repos/fleet.git': it borrows objects from another repository (alternates)
+    hint: 'git repack -a -d' and removing objects/info/alternates make it stand alone
+    ");
     std::fs::remove_file(alternates).unwrap();
 
-    std::fs::write(setting.repository().join("shallow"), setting.tip("main").to_string() + "\n").unwrap();
-    insta::assert_snapshot!(check(&setting.repository()), @"");
+    std::fs::write(
+        setting.repository().join("shallow"),
+        setting.tip("main").to_string() + "\n",
+    )
+    .unwrap();
+    insta::assert_snapshot!(check(&setting.repository()), @"
+    Host: failed to open repository 'DIR/repos/fleet.git': it is shallow: its history is not complete
+    hint: 'git fetch --unshallow' completes it
+    ");
     std::fs::remove_file(setting.repository().join("shallow")).unwrap();
 
     // Root reads everything.

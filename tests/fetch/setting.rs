@@ -28,7 +28,15 @@ impl Setting {
         let format = format!("--object-format={format}");
         setting.run(
             setting.directory.path(),
-            &["init", "-q", "--bare", "-b", "main", &format, "repos/fleet.git"],
+            &[
+                "init",
+                "-q",
+                "--bare",
+                "-b",
+                "main",
+                &format,
+                "repos/fleet.git",
+            ],
         );
         setting
     }
@@ -84,7 +92,12 @@ impl Setting {
             writeln!(stream, "from {full}^0").unwrap();
         }
         for (name, text) in files {
-            write!(stream, "M 100644 inline {name}\ndata {}\n{text}\n", text.len()).unwrap();
+            write!(
+                stream,
+                "M 100644 inline {name}\ndata {}\n{text}\n",
+                text.len()
+            )
+            .unwrap();
         }
         let path = self.directory.path().join("stream");
         std::fs::write(&path, stream).unwrap();

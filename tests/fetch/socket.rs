@@ -32,18 +32,39 @@ fn client_of(answer: &'static [u8]) -> Client {
 #[test]
 fn a_fetcher_that_talks_nonsense_is_transient() {
     let poll = |answer| show(&client_of(answer).poll(None).unwrap_err(), &[]);
-    insta::assert_snapshot!(poll(b""), @"");
-    insta::assert_snapshot!(poll(b"tip 12\n"), @"");
-    insta::assert_snapshot!(poll(b"\x00\xff\x16\x03\x01\n"), @"");
-    insta::assert_snapshot!(poll(b"tip 3f2a91c0d4e5b6a798081726354433221100ffee\ntip"), @"");
-    insta::assert_snapshot!(poll(b"failure {\"class\":\"no\"}\n"), @"");
+    insta::assert_snapshot!(poll(b""), @"
+    Transient: failed to talk to the fetcher: it hung up in the middle
+    hint: see 'journalctl -u limpet-fetch.service'
+    ");
+    insta::assert_snapshot!(poll(b"tip 12\n"), @"
+    Transient: failed to talk to the fetcher: it talks nonsense: expected an object's id, got '12'
+    hint: see 'journalctl -u limpet-fetch.service'
+    ");
+    insta::assert_snapshot!(poll(b"\x00\xff\x16\x03\x01\n"), @"
+    Transient: failed to talk to the fetcher: it talks nonsense: a line is not UTF-8
+    hint: see 'journalctl -u limpet-fetch.service'
+    ");
+    insta::assert_snapshot!(poll(b"tip 3f2a91c0d4e5b6a798081726354433221100ffee\ntip"), @"
+    Transient: failed to talk to the fetcher: it talks nonsense: more bytes than the answer has
+    hint: see 'journalctl -u limpet-fetch.service'
+    ");
+    insta::assert_snapshot!(poll(b"failure {\"class\":\"no\"}\n"), @"
+    Transient: failed to talk to the fetcher: it talks nonsense: invalid failure: unknown variant `no`, expected one of `transient`, `refused`, `author`, `host`, `config`, `bug` at line 1 column 13
+    hint: see 'journalctl -u limpet-fetch.service'
+    ");
 
     let get = |answer| client_of(answer).get(&id()).unwrap_err().to_string();
-    insta::assert_snapshot!(get(b"object blob 99999999999\n"), @"");
-    insta::assert_snapshot!(get(b"object blob 10\nhalf"), @"");
-    insta::assert_snapshot!(get(b"object sock 1\nx"), @"");
-    assert_eq!(client_of(b"missing\n").get(&id()), Err(ObjectError::Missing(id())));
-    assert_eq!(client_of(b"too-large\n").get(&id()), Err(ObjectError::TooLarge(id())));
+    insta::assert_snapshot!(get(b"object blob 99999999999\n"), @"failed to talk to the fetcher: it talks nonsense: an object of 99999999999 bytes is over the limit");
+    insta::assert_snapshot!(get(b"object blob 10\nhalf"), @"failed to talk to the fetcher: it hung up in the middle");
+    insta::assert_snapshot!(get(b"object sock 1\nx"), @"failed to talk to the fetcher: it talks nonsense: expected an object's kind, got 'sock'");
+    assert_eq!(
+        client_of(b"missing\n").get(&id()),
+        Err(ObjectError::Missing(id()))
+    );
+    assert_eq!(
+        client_of(b"too-large\n").get(&id()),
+        Err(ObjectError::TooLarge(id()))
+    );
 }
 
 #[test]
@@ -55,8 +76,12 @@ fn a_client_that_talks_nonsense_is_told_and_hung_up_on() {
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
-    insta::assert_snapshot!(answer, @"");
-    assert_eq!(client.poll(None).unwrap().commit, tip, "others are served on");
+    insta::assert_snapshot!(answer, @r#"failure {"class":"bug","message":"invalid request: expected a request, got 'GET / HTTP/1.1\\r'","resource":null,"location":null}"#);
+    assert_eq!(
+        client.poll(None).unwrap().commit,
+        tip,
+        "others are served on"
+    );
 }
 
 #[test]
@@ -65,7 +90,9 @@ fn requests_may_be_sent_ahead() {
     let tip = setting.commit("main", "first", &[("a", "1")]);
     let _client = setting.fetcher(local_source(&setting.repository()), SHORT);
     let mut stream = UnixStream::connect(setting.directory.path().join("fetch.sock")).unwrap();
-    stream.write_all(format!("poll -\nobject {ID}\npoll {ID}\n").as_bytes()).unwrap();
+    stream
+        .write_all(format!("poll -\nobject {ID}\npoll {ID}\n").as_bytes())
+        .unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -78,7 +105,10 @@ fn nobody_listening_is_transient() {
     let path = directory.path().join("fetch.sock");
     let place = directory.path().to_str().unwrap();
     let failure = Client::connect(&path).unwrap_err();
-    insta::assert_snapshot!(show(&failure, &[(place, "DIR")]), @"");
+    insta::assert_snapshot!(show(&failure, &[(place, "DIR")]), @"
+    Transient: failed to connect to the fetcher at 'DIR/fetch.sock': No such file or directory (os error 2)
+    hint: see 'systemctl status limpet-fetch.socket'
+    ");
 }
 
 #[test]
@@ -127,8 +157,14 @@ fn a_killed_child_is_a_clear_failure() {
     child.poll(None).unwrap();
     let process = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
-    insta::assert_snapshot!(show(&child.poll(None).unwrap_err(), &[]), @"");
-    insta::assert_snapshot!(show(&child.poll(None).unwrap_err(), &[]), @"");
+    insta::assert_snapshot!(show(&child.poll(None).unwrap_err(), &[]), @"
+    Transient: failed to talk to the fetcher: it hung up in the middle
+    hint: see 'journalctl -u limpet-fetch.service'
+    ");
+    insta::assert_snapshot!(show(&child.poll(None).unwrap_err(), &[]), @"
+    Transient: failed to talk to the fetcher: it is gone
+    hint: see 'journalctl -u limpet-fetch.service'
+    ");
 }
 
 #[test]
@@ -158,7 +194,10 @@ fn the_child_of_root_is_nobody() {
 }
 
 fn open_to_all(path: &Path) {
-    let status = Command::new("chmod").args(["-R", "a+rX"]).arg(path).status();
+    let status = Command::new("chmod")
+        .args(["-R", "a+rX"])
+        .arg(path)
+        .status();
     assert!(status.unwrap().success());
 }
 
@@ -169,7 +208,10 @@ fn a_terminal_is_no_socket() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"");
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"
+    error: failed to use standard input as a socket: ENOTSOCK: Socket operation on non-socket
+    hint: limpet-fetch.socket starts the fetcher when the agent needs it
+    ");
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -184,6 +226,6 @@ fn a_parent_that_talks_nonsense_ends_the_child() {
         .unwrap();
     ours.write_all(b"start {\"url\": 1}\n").unwrap();
     let output = child.wait_with_output().unwrap();
-    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"");
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"error: failed to serve the parent: invalid start line: invalid type: integer `1`, expected a string at line 1 column 9");
     assert_eq!(output.status.code(), Some(75));
 }
