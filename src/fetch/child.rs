@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::{Gid, Uid, User};
 
-use super::client::{Client, Tip};
+use super::client::{Client, Tip, Upstream};
 use super::protocol::{self, Start};
 use crate::config::Source;
 use crate::git::{Object, ObjectError, ObjectId, Objects};
@@ -98,9 +98,10 @@ impl Child {
     pub fn id(&self) -> u32 {
         self.process.id()
     }
+}
 
-    /// See [`Client::poll`].
-    pub fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
+impl Upstream for Child {
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
         self.client.poll(trusted)
     }
 }

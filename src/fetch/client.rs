@@ -28,6 +28,18 @@ pub struct Tip {
     pub commit: ObjectId,
 }
 
+/// Where revisions come from: a fetcher, in whatever way it is reached.
+pub trait Upstream: Objects {
+    /// The tip of the branch, now; see [`Client::poll`].
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure>;
+}
+
+impl Upstream for Client {
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
+        Client::poll(self, trusted)
+    }
+}
+
 /// A connection to a fetcher, which need not be trusted: wrap it in [`crate::git::Hashed`].
 #[derive(Debug)]
 pub struct Client {
@@ -164,6 +176,8 @@ impl Connection {
     }
 
     fn new(stream: UnixStream) -> Self {
+        // One request always fits into the socket's buffer unless the peer is stuck. The call fails only for a limit of zero.
+        let _ = stream.set_write_timeout(Some(OBJECT_LIMIT));
         let deadlined = Deadlined {
             stream,
             deadline: None,
@@ -186,8 +200,6 @@ impl Connection {
         let deadlined = self.input.get_mut();
         deadlined.deadline = Some(Instant::now() + limit);
         deadlined.is_heard = false;
-        // One request always fits into the socket's buffer unless the peer is stuck.
-        deadlined.stream.set_write_timeout(Some(limit))?;
         deadlined.stream.write_all(&self.line)?;
         let answer = read(&mut self.input, &mut self.line)?;
         if !self.input.buffer().is_empty() {

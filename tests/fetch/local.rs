@@ -5,14 +5,14 @@ use std::path::Path;
 
 use limpet::git::Objects;
 
-use crate::setting::{SHORT, Setting, local_source};
+use crate::setting::{LONG, Setting, local_source};
 use crate::{read_all, show};
 
 #[test]
 fn a_bare_repository_is_read_in_place() {
     let setting = Setting::new();
     let first = setting.commit("main", "first", &[("a", "1"), ("b/c", "2")]);
-    let client = setting.fetcher(local_source(&setting.repository()), SHORT);
+    let client = setting.fetcher(local_source(&setting.repository()), LONG);
     assert_eq!(client.poll(None).unwrap().commit, first);
     assert_eq!(read_all(&client, first).unwrap(), 1 + 2 + 2);
 
@@ -37,7 +37,7 @@ fn a_repository_with_a_work_tree_and_loose_objects_is_read_too() {
     setting.run(&work, &["add", "."]);
     setting.run(&work, &["commit", "-qm", "first"]);
     let tip = setting.run(&work, &["rev-parse", "HEAD"]).parse().unwrap();
-    let client = setting.fetcher(local_source(&work), SHORT);
+    let client = setting.fetcher(local_source(&work), LONG);
     assert_eq!(client.poll(None).unwrap().commit, tip);
     assert_eq!(read_all(&client, tip).unwrap(), 3);
 }
@@ -48,7 +48,7 @@ fn a_replacement_is_not_honoured() {
     let first = setting.commit("main", "first", &[("a", "1")]);
     let evil = setting.commit("evil", "evil", &[("a", "evil")]);
     setting.git(&["replace", &first.to_string(), &evil.to_string()]);
-    let client = setting.fetcher(local_source(&setting.repository()), SHORT);
+    let client = setting.fetcher(local_source(&setting.repository()), LONG);
     let object = client.get(&client.poll(None).unwrap().commit).unwrap();
     assert!(object.data.ends_with(b"first\n") || object.data.ends_with(b"first"));
     assert_eq!(read_all(&client, first).unwrap(), 3);
@@ -60,7 +60,7 @@ fn what_cannot_be_read_is_explained() {
     let directory = setting.directory.path().to_str().unwrap().to_owned();
     let check = |path: &Path| {
         let failure = setting
-            .fetcher(local_source(path), SHORT)
+            .fetcher(local_source(path), LONG)
             .poll(None)
             .unwrap_err();
         show(&failure, &[(&directory, "DIR")])

@@ -1,5 +1,6 @@
 //! The fetcher against real servers, real repositories, and peers that misbehave.
 #![allow(clippy::disallowed_methods)] // tests make their own files and run their own programs
+#![allow(clippy::unwrap_used)] // also outside of functions marked as tests
 
 use limpet::git::{Object, ObjectError, ObjectId, ObjectKind, Objects};
 use limpet::model::Failure;

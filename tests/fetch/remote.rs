@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use limpet::config::Source;
-use limpet::fetch::{Client, Limits};
+use limpet::fetch::Client;
 use limpet::git::{ObjectError, Objects};
 
 use crate::git_server::{GitServer, TOKEN};
-use crate::setting::{SHORT, Setting, http_source};
+use crate::setting::{LONG, Setting, http_source};
 use crate::{read_all, show};
 
 fn serve(setting: &Setting) -> (GitServer, Source) {
@@ -33,7 +33,7 @@ fn a_clone_an_idle_poll_and_an_increment() {
     let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (&**a, &**b)).collect();
     let first = setting.commit("main", "first", &files);
     let (server, source) = serve(&setting);
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
 
     assert_eq!(client.poll(None).unwrap().commit, first);
     assert_eq!(read_all(&client, first).unwrap(), 1 + 3 + 200);
@@ -73,14 +73,14 @@ fn a_restarted_fetcher_goes_on_from_its_cache() {
     let (server, source) = serve(&setting);
     assert_eq!(
         setting
-            .fetcher(source.clone(), SHORT)
+            .fetcher(source.clone(), LONG)
             .poll(None)
             .unwrap()
             .commit,
         first
     );
     let before = server.requests().len();
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     assert_eq!(read_all(&client, first).unwrap(), 3);
     assert_eq!(client.poll(None).unwrap().commit, first);
     assert_eq!(server.requests().len(), before + 1);
@@ -92,7 +92,7 @@ fn a_rewritten_branch_is_followed_and_the_trusted_commit_stays() {
     let first = setting.commit("main", "first", &[("a", "1")]);
     let second = setting.commit("main", "second", &[("a", "2")]);
     let (_server, source) = serve(&setting);
-    let client = setting.fetcher(source.clone(), SHORT);
+    let client = setting.fetcher(source.clone(), LONG);
     assert_eq!(client.poll(None).unwrap().commit, second);
 
     setting.git(&["update-ref", "refs/heads/main", &first.to_string()]);
@@ -107,7 +107,7 @@ fn a_rewritten_branch_is_followed_and_the_trusted_commit_stays() {
     // Without its cache it can still bring what the branch has lost, so that behind is told from diverged.
     setting.git(&["update-ref", "refs/heads/kept", &second.to_string()]);
     std::fs::remove_dir_all(setting.cache()).unwrap();
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     assert_eq!(client.poll(Some(second)).unwrap().commit, other);
     assert_eq!(read_all(&client, second).unwrap(), 3);
 }
@@ -118,7 +118,7 @@ fn exactly_the_configured_branch_is_fetched() {
     let main2 = setting.commit("main2", "other", &[("a", "other")]);
     setting.git(&["tag", "v1", "refs/heads/main2"]);
     let (server, source) = serve(&setting);
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     let failure = client.poll(None).unwrap_err();
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
     Host: found no branch 'main' at 'URL/fleet.git'
@@ -142,7 +142,7 @@ fn exactly_the_configured_branch_is_fetched() {
 fn an_empty_repository_has_no_branch_yet() {
     let setting = Setting::new();
     let (_server, source) = serve(&setting);
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     let failure = client.poll(None).unwrap_err();
     assert!(
         failure.message.starts_with("found no branch 'main'"),
@@ -155,7 +155,7 @@ fn a_sha256_repository_is_fetched_and_a_changed_format_is_followed() {
     let setting = Setting::with_format("sha256");
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (_server, source) = serve(&setting);
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     assert_eq!(client.poll(None).unwrap().commit, first);
     assert_eq!(read_all(&client, first).unwrap(), 3);
     let second = setting.commit("main", "second", &[("a", "2")]);
@@ -177,7 +177,7 @@ fn a_server_of_the_old_protocol_works_too() {
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (server, source) = serve(&setting);
     let source = with_url(&source, format!("{}/old/fleet.git", server.url));
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     assert_eq!(client.poll(None).unwrap().commit, first);
     let second = setting.commit("main", "second", &[("a", "2")]);
     assert_eq!(client.poll(Some(first)).unwrap().commit, second);
@@ -193,7 +193,7 @@ fn plain_http_works_without_a_token_and_is_refused_with_one() {
     let mut source = with_url(&source, format!("{}/fleet.git", server.http_url));
     assert_eq!(
         setting
-            .fetcher(source.clone(), SHORT)
+            .fetcher(source.clone(), LONG)
             .poll(None)
             .unwrap()
             .commit,
@@ -202,7 +202,7 @@ fn plain_http_works_without_a_token_and_is_refused_with_one() {
 
     source.token = Some("git-token".to_owned());
     let before = server.requests().len();
-    let failure = setting.fetcher(source, SHORT).poll(None).unwrap_err();
+    let failure = setting.fetcher(source, LONG).poll(None).unwrap_err();
     insta::assert_snapshot!(show(&failure, &[(&server.http_url, "HTTP")]), @"
     Config: refused to send credential 'git-token' to 'HTTP/fleet.git' in clear text
     hint: use an https:// address, or remove source.token
@@ -221,7 +221,7 @@ fn an_unknown_authority_is_refused() {
             ca_file: Some(ca_file.to_str().unwrap().to_owned()),
             ..source.clone()
         };
-        let failure = setting.fetcher(source, SHORT).poll(None).unwrap_err();
+        let failure = setting.fetcher(source, LONG).poll(None).unwrap_err();
         let directory = setting.directory.path().to_str().unwrap();
         show(&failure, &[(&server.url, "URL"), (directory, "DIR")])
     };
@@ -258,7 +258,7 @@ fn a_token_opens_a_private_repository() {
             ..private.clone()
         };
         let client: Client =
-            setting.fetcher_with_credentials(source, SHORT, Some(credentials.clone()));
+            setting.fetcher_with_credentials(source, LONG, Some(credentials.clone()));
         let _ = std::fs::remove_dir_all(setting.cache());
         client
             .poll(None)
@@ -283,7 +283,7 @@ fn redirects_are_followed_only_within_the_server() {
     let (server, source) = serve(&setting);
     let poll = |prefix: &str| {
         let source = with_url(&source, format!("{}/{prefix}/fleet.git", server.url));
-        let client = setting.fetcher(source, SHORT);
+        let client = setting.fetcher(source, LONG);
         let tip = client.poll(None).map_err(|failure| {
             let port = server.url.rsplit(':').next().unwrap();
             let http_port = server.http_url.rsplit(':').next().unwrap();
@@ -312,7 +312,7 @@ fn what_is_not_there_is_said() {
     let setting = Setting::new();
     let (server, source) = serve(&setting);
     let source = with_url(&source, format!("{}/other.git", server.url));
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     let failure = client.poll(None).unwrap_err();
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
     Host: failed to fetch from 'URL/other.git': there is no such repository (HTTP status 404)
@@ -330,7 +330,7 @@ fn a_shallow_server_is_refused() {
     let second = setting.commit("main", "second", &[("a", "2")]);
     std::fs::write(setting.repository().join("shallow"), format!("{second}\n")).unwrap();
     let (server, source) = serve(&setting);
-    let failure = setting.fetcher(source, SHORT).poll(None).unwrap_err();
+    let failure = setting.fetcher(source, LONG).poll(None).unwrap_err();
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
     Host: failed to fetch from 'URL/fleet.git': the server's repository is shallow: its history is not complete
     hint: 'git fetch --unshallow' on the server completes it
@@ -342,11 +342,7 @@ fn a_large_file_does_not_fit_and_nothing_of_it_stays() {
     let setting = Setting::new();
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (server, source) = serve(&setting);
-    let limits = Limits {
-        total: std::time::Duration::from_secs(60),
-        ..SHORT
-    };
-    let client = setting.fetcher(source, limits);
+    let client = setting.fetcher(source, LONG);
     assert_eq!(client.poll(None).unwrap().commit, first);
     setting.commit("main", "large", &[("large", &"x".repeat(65 << 20))]);
     let failure = client.poll(None).unwrap_err();
@@ -367,7 +363,7 @@ fn a_damaged_cache_is_noticed_and_fetched_anew() {
     let setting = Setting::new();
     let first = setting.commit("main", "first", &[("a", &"text\n".repeat(1000))]);
     let (_server, source) = serve(&setting);
-    let client = setting.fetcher(source.clone(), SHORT);
+    let client = setting.fetcher(source.clone(), LONG);
     assert_eq!(client.poll(None).unwrap().commit, first);
     drop(client);
 
@@ -380,7 +376,7 @@ fn a_damaged_cache_is_noticed_and_fetched_anew() {
     }
     std::fs::remove_file(&pack).unwrap();
     std::fs::write(&pack, bytes).unwrap();
-    let client = setting.fetcher(source.clone(), SHORT);
+    let client = setting.fetcher(source.clone(), LONG);
     assert!(matches!(
         read_all(&client, first),
         Err(ObjectError::Unavailable(_))
@@ -392,7 +388,7 @@ fn a_damaged_cache_is_noticed_and_fetched_anew() {
     for entry in std::fs::read_dir(setting.cache()).unwrap().flatten() {
         let _ = std::fs::remove_file(entry.path().join("HEAD"));
     }
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     assert_eq!(client.poll(None).unwrap().commit, first);
     assert_eq!(read_all(&client, first).unwrap(), 3);
 }
@@ -402,7 +398,7 @@ fn an_object_that_vanished_is_fetched_anew() {
     let setting = Setting::new();
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (_server, source) = serve(&setting);
-    let client = setting.fetcher(source.clone(), SHORT);
+    let client = setting.fetcher(source.clone(), LONG);
     client.poll(None).unwrap();
     let second = setting.commit("main", "second", &[("a", "2")]);
     client.poll(None).unwrap();
@@ -414,7 +410,7 @@ fn an_object_that_vanished_is_fetched_anew() {
             std::fs::remove_file(index).unwrap();
         }
     }
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     assert_eq!(client.poll(None).unwrap().commit, second);
     assert_eq!(client.get(&first), Err(ObjectError::Missing(first)));
     assert_eq!(client.poll(None).unwrap().commit, second);
@@ -426,7 +422,7 @@ fn what_a_killed_fetch_left_behind_is_swept() {
     let setting = Setting::new();
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (_server, source) = serve(&setting);
-    let client = setting.fetcher(source, SHORT);
+    let client = setting.fetcher(source, LONG);
     client.poll(None).unwrap();
     let pattern = format!("{}/*.git", setting.cache().display());
     let cache = glob::glob(&pattern).unwrap().next().unwrap().unwrap();
@@ -460,11 +456,7 @@ fn many_objects_are_handed_out() {
     let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (&**a, &**b)).collect();
     let first = setting.commit("main", "first", &files);
     let (_server, source) = serve(&setting);
-    let limits = Limits {
-        total: std::time::Duration::from_secs(60),
-        ..SHORT
-    };
-    let client = setting.fetcher(source, limits);
+    let client = setting.fetcher(source, LONG);
     client.poll(None).unwrap();
     let start = std::time::Instant::now();
     assert_eq!(read_all(&client, first).unwrap(), 1 + 1 + 100 + 10_000);

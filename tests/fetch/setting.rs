@@ -154,7 +154,14 @@ pub fn local_source(path: &Path) -> Source {
     }
 }
 
-/// Limits that end a test quickly.
+/// Limits for servers that must work hard.
+pub const LONG: Limits = Limits {
+    total: Duration::from_secs(120),
+    silence: Duration::from_secs(60),
+    bytes: 256 << 20,
+};
+
+/// Limits that end a test quickly: only for servers that misbehave.
 pub const SHORT: Limits = Limits {
     total: Duration::from_secs(3),
     silence: Duration::from_secs(1),

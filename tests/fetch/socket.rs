@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use limpet::fetch::child::Launch;
-use limpet::fetch::{Child, Client};
+use limpet::fetch::{Child, Client, Upstream};
 use limpet::git::{ObjectError, ObjectId, Objects};
 
-use crate::setting::{SHORT, Setting, local_source};
+use crate::setting::{LONG, Setting, local_source};
 use crate::{read_all, show};
 
 const ID: &str = "3f2a91c0d4e5b6a798081726354433221100ffee";
@@ -71,7 +71,7 @@ fn a_fetcher_that_talks_nonsense_is_transient() {
 fn a_client_that_talks_nonsense_is_told_and_hung_up_on() {
     let setting = Setting::new();
     let tip = setting.commit("main", "first", &[("a", "1")]);
-    let client = setting.fetcher(local_source(&setting.repository()), SHORT);
+    let client = setting.fetcher(local_source(&setting.repository()), LONG);
     let mut stream = UnixStream::connect(setting.directory.path().join("fetch.sock")).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -88,7 +88,7 @@ fn a_client_that_talks_nonsense_is_told_and_hung_up_on() {
 fn requests_may_be_sent_ahead() {
     let setting = Setting::new();
     let tip = setting.commit("main", "first", &[("a", "1")]);
-    let _client = setting.fetcher(local_source(&setting.repository()), SHORT);
+    let _client = setting.fetcher(local_source(&setting.repository()), LONG);
     let mut stream = UnixStream::connect(setting.directory.path().join("fetch.sock")).unwrap();
     stream
         .write_all(format!("poll -\nobject {ID}\npoll {ID}\n").as_bytes())
@@ -120,7 +120,7 @@ fn a_fetcher_that_was_restarted_is_asked_again() {
     let first = Client::connect(&path).unwrap();
     drop(listener.accept().unwrap());
     drop(listener);
-    let _second = setting.fetcher(local_source(&setting.repository()), SHORT);
+    let _second = setting.fetcher(local_source(&setting.repository()), LONG);
     assert_eq!(first.poll(None).unwrap().commit, tip);
     assert_eq!(read_all(&first, tip).unwrap(), 3);
 }
