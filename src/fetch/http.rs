@@ -532,11 +532,8 @@ fn resolve_redirect(from: &str, location: &str) -> Result<String, String> {
 
 /// What `error` means, and for whom.
 fn explain(attempt: &Attempt, error: ureq::Error) -> Failure {
-    let host = host_of(&attempt.url);
     match error {
-        ureq::Error::HostNotFound => attempt
-            .failure(Class::Transient, format!("found no address of '{host}'"))
-            .with_hint("check the name, and this host's DNS"),
+        ureq::Error::HostNotFound => no_address(attempt, "no answer"),
         ureq::Error::Timeout(ureq::Timeout::Global) => attempt.too_long(),
         ureq::Error::Timeout(_) => {
             let cause = format!(
@@ -555,10 +552,43 @@ fn explain(attempt: &Attempt, error: ureq::Error) -> Failure {
                     return explain(attempt, ureq::Error::Timeout(*timeout));
                 }
             }
-            attempt.failure(Class::Transient, error)
+            explain_io(attempt, &error)
         }
+        ureq::Error::Protocol(error) => attempt
+            .failure(
+                Class::Transient,
+                format!("the server does not speak HTTP: {error}"),
+            )
+            .with_hint("check source.url"),
         error => attempt.failure(Class::Transient, error),
     }
+}
+
+fn explain_io(attempt: &Attempt, error: &io::Error) -> Failure {
+    let text = error.to_string();
+    // The standard library has no kind for it.
+    if let Some(cause) = text.strip_prefix("failed to lookup address information: ") {
+        return no_address(attempt, cause);
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => {
+            attempt.failure(Class::Transient, "the server hung up in the middle")
+        }
+        _ => attempt.failure(Class::Transient, text),
+    }
+}
+
+fn no_address(attempt: &Attempt, cause: &str) -> Failure {
+    let host = host_of(&attempt.url);
+    attempt
+        .failure(
+            Class::Transient,
+            format!("found no address of '{host}': {cause}"),
+        )
+        .with_hint("check the name, and this host's DNS")
 }
 
 fn explain_tls(attempt: &Attempt, error: &rustls::Error) -> Failure {
@@ -567,7 +597,8 @@ fn explain_tls(attempt: &Attempt, error: &rustls::Error) -> Failure {
         return attempt.failure(Class::Transient, format!("TLS: {error}"));
     };
     let (cause, hint) = match certificate {
-        Certificate::UnknownIssuer => (
+        // An authority of the same name and another key fails only at the signature.
+        Certificate::UnknownIssuer | Certificate::BadSignature => (
             "its certificate is from an authority that this host does not trust".to_owned(),
             "set source.ca_file to the authority's certificate",
         ),

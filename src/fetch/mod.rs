@@ -40,7 +40,7 @@ mod store;
 mod transport;
 
 pub use self::child::Child;
-pub use self::client::{Client, Tip};
+pub use self::client::{Client, Tip, Upstream};
 
 /// What one poll may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +223,7 @@ enum Origin {
     Local(PathBuf),
     Remote {
         /// Locked while it is polled: a second client waits, and finds everything there.
-        remote: Mutex<Remote>,
+        remote: Box<Mutex<Remote>>,
         url: String,
         cache: PathBuf,
     },
@@ -241,7 +241,7 @@ impl Fetcher {
                     Origin::Remote {
                         cache: remote.cache().to_owned(),
                         url: url.clone(),
-                        remote: Mutex::new(remote),
+                        remote: Box::new(Mutex::new(remote)),
                     }
                 }
             },

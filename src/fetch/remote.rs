@@ -23,7 +23,7 @@ use super::refs::{self, Advertisement, Refs};
 use super::store;
 use super::transport::GitHttp;
 use crate::config::Source;
-use crate::git::ObjectId;
+use crate::git::{MAX_OBJECT_BYTES, ObjectId};
 use crate::model::{Class, Failure};
 
 /// Where the cache remembers the branch's commit.
@@ -317,8 +317,7 @@ impl Remote {
         if attempt.time_left().is_zero() {
             return Err(FetchError::Source(attempt.too_long()));
         }
-        let failure = attempt.failure(Class::Transient, causes(&error));
-        Err(FetchError::Unclear(failure))
+        Err(explain(attempt, &error))
     }
 
     /// Whether the cache may be fetched anew on a suspicion, which it then should be.
@@ -498,6 +497,31 @@ fn interrupted_after<T>(limit: Duration, work: impl FnOnce(&AtomicBool) -> T) ->
         drop(done);
         result
     })
+}
+
+/// What gix has to say about an exchange in which each request by itself went well.
+fn explain(attempt: &Attempt, error: &gix::Error) -> FetchError {
+    let text = causes(error);
+    // gix has no kind for it, but names the option that `store` sets.
+    if text.contains("clone.rejectShallow") {
+        let cause = "the server's repository is shallow: its history is not complete";
+        return FetchError::Source(
+            attempt
+                .failure(Class::Host, cause)
+                .with_hint("'git fetch --unshallow' on the server completes it"),
+        );
+    }
+    if error.is_resource_exhausted() {
+        let limit = MAX_OBJECT_BYTES >> 20;
+        let cause = format!("the branch's history holds a file of more than {limit} MiB");
+        return FetchError::Source(
+            attempt
+                .failure(Class::Host, cause)
+                .with_hint("remove it from the branch's history"),
+        );
+    }
+    let cause = format!("the server's answer makes no sense: {text}");
+    FetchError::Unclear(attempt.failure(Class::Transient, cause))
 }
 
 /// `error` and its causes in one line. Servers have a part in the text, so it is cut.
