@@ -244,7 +244,7 @@ impl Machine {
                             || line.starts_with("skipped"))
                 })
             {
-                owned.applied = applied(item).to_value();
+                owned.applied = applied(item, Some(owned)).to_value();
                 owned.on_removal = item.on_removal;
                 owned.id = item.id.clone();
             }

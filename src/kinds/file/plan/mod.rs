@@ -23,8 +23,13 @@ const ROOT: &str = "root";
 
 type PathStep = Step<Original, PathChange>;
 
-/// What the inventory remembers once `desired` is as declared.
-pub fn applied(desired: &DesiredPath) -> Applied {
+/// What the inventory remembers once `desired` is as declared. `owned` is its entry until now.
+pub fn applied(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> Applied {
+    let before = owned.and_then(|owned| {
+        serde_json::from_value(owned.applied.clone())
+            .ok()
+            .map(|applied| (applied, &owned.original))
+    });
     match &desired.spec {
         PathSpec::File {
             content: Some(content),
@@ -45,7 +50,14 @@ pub fn applied(desired: &DesiredPath) -> Applied {
             group,
             ..
         } => Applied::File {
-            sha256: None,
+            // A file that we wrote stays one, also while its content is not declared, unless there are old bytes to go back to.
+            sha256: match before {
+                Some((
+                    Applied::File { sha256, .. },
+                    Original::Absent | Original::Symlink { .. } | Original::Directory { .. },
+                )) => sha256,
+                _ => None,
+            },
             mode: *mode,
             owner: owner.clone(),
             group: group.clone(),
@@ -139,10 +151,13 @@ pub(super) fn plan(
         if planner.desired.contains_key(path) {
             continue;
         }
-        match planner
-            .observed(path)
-            .and_then(|seen| planner.removal(known, seen, &going))
-        {
+        let removal = match planner.observed(path) {
+            Ok(seen) => planner.removal(known, seen, &going),
+            // What is declared on the way is no directory any more.
+            Err(_) if planner.has_no_place(path) => Ok(planner.remembered(known)),
+            Err(failure) => Err(failure),
+        };
+        match removal {
             Ok(Removal::Change(change)) => {
                 if matches!(
                     change.change.edit,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::kinds::file::plan::access::Wish;
 use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, is_below};
-use crate::kinds::file::{Applied, Edit, ObservedPath, Original, PathChange};
+use crate::kinds::file::{Applied, Edit, ObservedPath, Original, PathChange, PathSpec};
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
 use crate::sys::files::{Attributes, Entry, join};
@@ -41,6 +41,31 @@ impl Planner<'_> {
     /// Is something declared below it.
     fn is_needed(&self, path: &str) -> bool {
         self.desired.keys().any(|desired| is_below(desired, path))
+    }
+
+    /// Is a directory on the way to it declared to be none.
+    pub(super) fn has_no_place(&self, path: &str) -> bool {
+        self.desired.values().any(|item| {
+            !matches!(item.spec, PathSpec::Directory { .. }) && is_below(path, &item.path)
+        })
+    }
+
+    /// What has nothing to go back to is forgotten, the rest waits for its place.
+    pub(super) fn remembered(&self, known: &Known<'_>) -> Removal {
+        if known.item.original == Original::Absent {
+            Removal::Release
+        } else {
+            Removal::Wait
+        }
+    }
+
+    /// Will the missing directory be there when this plan is done.
+    fn comes_back(&self, directory: &str) -> bool {
+        let restored = self.known.get(directory).is_some_and(|known| {
+            matches!(known.item.original, Original::Directory { .. })
+                && known.item.on_removal == OnRemoval::Restore
+        });
+        restored || self.desired.contains_key(directory) || self.is_needed(directory)
     }
 
     fn directory_removal(
@@ -153,12 +178,29 @@ impl Planner<'_> {
                 _ => Err(changed_since(known)),
             };
         }
+        if self.has_no_place(&known.item.key) {
+            // The same, where the directory that held it is declared to be none.
+            if *entry == Entry::Absent {
+                return Ok(self.remembered(known));
+            }
+            if !self.is_ours(&known.item.key, entry) {
+                return Err(changed_since(known));
+            }
+            let edit = Edit::RemoveFile { expected: None };
+            let mut change = undeclared(known, Action::Delete, edit, Vec::new());
+            change.removes = true;
+            if known.item.original != Original::Absent {
+                change.change.applied = Some(Applied::Absent);
+            }
+            return Ok(Removal::Change(change));
+        }
         let target = match known.item.on_removal {
             OnRemoval::Delete => &Original::Absent,
             OnRemoval::Restore | OnRemoval::Keep => &known.item.original,
         };
-        // Where its directory is gone there is no place to put anything back.
-        if is_already(entry, target) || !seen.look.missing_parents.is_empty() {
+        // Where its directory is gone for good there is no place to put anything back.
+        let missing = &seen.look.missing_parents;
+        if is_already(entry, target) || !missing.iter().all(|parent| self.comes_back(parent)) {
             return Ok(Removal::Release);
         }
         if *entry != Entry::Absent && !self.is_ours(&known.item.key, entry) {
