@@ -165,7 +165,7 @@ pub(super) fn plan(
                 ) {
                     going.insert(path);
                 }
-                changes.push(change);
+                changes.push(*change);
             }
             Ok(Removal::Release) => released.push(Step::Release {
                 id: known.item.id.clone(),

@@ -10,7 +10,7 @@ use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
 use crate::sys::files::{Attributes, Entry, join};
 
 pub(super) enum Removal {
-    Change(PlannedChange<Original, PathChange>),
+    Change(Box<PlannedChange<Original, PathChange>>),
     /// Nothing is left to do: it is not ours any more.
     Release,
     /// It stays ours: something else is in the directory, or needs it.
@@ -94,7 +94,7 @@ impl Planner<'_> {
                     let edit = self.narrowed(attributes, wish).edit();
                     let mut change = undeclared(known, Action::Restore, edit, fields);
                     change.change.applied = stays_ours.then_some(Applied::Parent);
-                    Removal::Change(change)
+                    Removal::Change(Box::new(change))
                 }
             };
         }
@@ -129,7 +129,7 @@ impl Planner<'_> {
         };
         // An empty directory that nobody declared is no loss.
         change.removes = change.action == Action::Delete && known.applied != Applied::Parent;
-        Removal::Change(change)
+        Removal::Change(Box::new(change))
     }
 
     /// A file of which we managed only permissions and owner.
@@ -146,7 +146,7 @@ impl Planner<'_> {
             let edit = Edit::RemoveFile { expected: None };
             let mut change = undeclared(known, Action::Delete, edit, Vec::new());
             change.removes = true;
-            return Removal::Change(change);
+            return Removal::Change(Box::new(change));
         }
         let wish = self.with_taken_back(Wish::default(), Some(known), attributes);
         let fields = self.differences(attributes, &wish);
@@ -154,7 +154,7 @@ impl Planner<'_> {
             return Removal::Release;
         }
         let edit = self.narrowed(attributes, wish).edit();
-        Removal::Change(undeclared(known, Action::Restore, edit, fields))
+        Removal::Change(Box::new(undeclared(known, Action::Restore, edit, fields)))
     }
 
     /// A file or link that we wrote, or the absence of one.
@@ -173,7 +173,7 @@ impl Planner<'_> {
                     let mut change =
                         undeclared(known, Action::Update, edit, vec!["type".to_owned()]);
                     change.change.applied = Some(Applied::Parent);
-                    Ok(Removal::Change(change))
+                    Ok(Removal::Change(Box::new(change)))
                 }
                 _ => Err(changed_since(known)),
             };
@@ -192,7 +192,7 @@ impl Planner<'_> {
             if known.item.original != Original::Absent {
                 change.change.applied = Some(Applied::Absent);
             }
-            return Ok(Removal::Change(change));
+            return Ok(Removal::Change(Box::new(change)));
         }
         let target = match known.item.on_removal {
             OnRemoval::Delete => &Original::Absent,
@@ -211,7 +211,7 @@ impl Planner<'_> {
         } else {
             vec!["content".to_owned()]
         };
-        Ok(Removal::Change(match target {
+        let change = match target {
             Original::Absent => {
                 let expected = match &known.applied {
                     Applied::File { sha256, .. } => *sha256,
@@ -302,7 +302,8 @@ impl Planner<'_> {
                     fields,
                 )
             }
-        }))
+        };
+        Ok(Removal::Change(Box::new(change)))
     }
 }
 
