@@ -152,6 +152,26 @@ fn a_file_that_somebody_changed_is_not_deleted() {
 }
 
 #[test]
+fn what_an_interrupted_run_meant_to_do_is_judged_by_what_is_there() {
+    let mut machine = Machine::new();
+    machine.cycle(&[file("/kept/never-written", "ours\n")]);
+    for owned in &mut machine.owned {
+        owned.applied = serde_json::Value::Null;
+    }
+    check(
+        &mut machine,
+        &[],
+        &[
+            "blocked: kept '/kept/never-written', which is no longer declared: it was changed since limpet wrote it",
+        ],
+    );
+    std::fs::remove_file(machine.at("/kept/never-written")).unwrap();
+    machine.cycle(&[]);
+    assert!(machine.tree().is_empty());
+    assert!(machine.owned.is_empty());
+}
+
+#[test]
 fn on_removal_decides() {
     let mut machine = Machine::new();
     machine.write("/kept", "before\n");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::kinds::file::plan::access::Wish;
-use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, ROOT, applied};
+use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, ROOT, applied_after};
 use crate::kinds::file::{
     Access, Applied, DesiredPath, Edit, MAX_CONTENT_BYTES, ObservedPath, Original, PathChange,
     PathSpec,
@@ -266,7 +266,7 @@ impl<'a> Planner<'a> {
             validate: None,
             replace: false,
         };
-        let mut change = self.change(item, seen, edit, Reason::Undeclared, fields);
+        let mut change = self.change(item, seen, edit, Reason::Differs, fields);
         change.action = Action::Restore;
         Some(change)
     }
@@ -438,7 +438,7 @@ impl<'a> Planner<'a> {
                 id: item.id.clone(),
                 path: item.path.clone(),
                 edit,
-                applied: Some(applied(
+                applied: Some(applied_after(
                     item,
                     self.known.get(item.path.as_str()).map(|known| known.item),
                 )),

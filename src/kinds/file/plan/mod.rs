@@ -23,8 +23,13 @@ const ROOT: &str = "root";
 
 type PathStep = Step<Original, PathChange>;
 
-/// What the inventory remembers once `desired` is as declared. `owned` is its entry until now.
-pub fn applied(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> Applied {
+/// What the inventory remembers of `desired` once it is as declared, if it remembered nothing before.
+pub fn applied(desired: &DesiredPath) -> Applied {
+    applied_after(desired, None)
+}
+
+/// What the inventory remembers of `desired` once it is as declared; `owned` is what it remembers until then.
+pub fn applied_after(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> Applied {
     let before = owned.and_then(|owned| {
         serde_json::from_value(owned.applied.clone())
             .ok()
@@ -74,6 +79,26 @@ pub fn applied(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> Applie
     }
 }
 
+/// What was applied, as far as anybody knows. A run that ended between its intention and its conclusion left null: then only a
+/// directory that was not there before is taken for ours.
+fn understand(
+    item: &Owned<Original>,
+    observed: &ObservedPaths,
+) -> Result<Applied, serde_json::Error> {
+    if !item.applied.is_null() {
+        return serde_json::from_value(item.applied.clone());
+    }
+    let is_directory = matches!(
+        observed.paths.get(&item.key),
+        Some(Ok(seen)) if matches!(seen.look.entry, Entry::Directory(_))
+    );
+    Ok(if is_directory {
+        Applied::Parent
+    } else {
+        Applied::Absent
+    })
+}
+
 /// Does `path` lie below the directory `above`.
 pub(super) fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above.trim_end_matches('/'))
@@ -88,7 +113,7 @@ pub(super) fn plan(
     let mut blocked: Vec<Failure> = Vec::new();
     let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
     for item in owned {
-        match serde_json::from_value(item.applied.clone()) {
+        match understand(item, observed) {
             Ok(applied) => {
                 known.insert(&item.key, Known { item, applied });
             }

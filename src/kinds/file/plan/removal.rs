@@ -93,7 +93,9 @@ impl Planner<'_> {
                 (false, stays_ours) => {
                     let edit = self.narrowed(attributes, wish).edit();
                     let mut change = undeclared(known, Action::Restore, edit, fields);
-                    change.change.applied = stays_ours.then_some(Applied::Parent);
+                    if stays_ours {
+                        change = still_ours(change, Applied::Parent);
+                    }
                     Removal::Change(Box::new(change))
                 }
             };
@@ -172,7 +174,7 @@ impl Planner<'_> {
                     };
                     let mut change =
                         undeclared(known, Action::Update, edit, vec!["type".to_owned()]);
-                    change.change.applied = Some(Applied::Parent);
+                    change = still_ours(change, Applied::Parent);
                     Ok(Removal::Change(Box::new(change)))
                 }
                 _ => Err(changed_since(known)),
@@ -190,7 +192,7 @@ impl Planner<'_> {
             let mut change = undeclared(known, Action::Delete, edit, Vec::new());
             change.removes = true;
             if known.item.original != Original::Absent {
-                change.change.applied = Some(Applied::Absent);
+                change = still_ours(change, Applied::Absent);
             }
             return Ok(Removal::Change(Box::new(change)));
         }
@@ -318,6 +320,16 @@ fn restored_file(sha256: [u8; 32], size: u64, attributes: Attributes, replace: b
         validate: None,
         replace,
     }
+}
+
+/// The same change, of something that stays in the inventory: because of what is declared now, not because it no longer is.
+fn still_ours(
+    mut change: PlannedChange<Original, PathChange>,
+    applied: Applied,
+) -> PlannedChange<Original, PathChange> {
+    change.reason = Reason::Differs;
+    change.change.applied = Some(applied);
+    change
 }
 
 fn changed_since(known: &Known<'_>) -> Failure {
