@@ -3,4 +3,5 @@
 //! Invariant: nothing here decides or changes anything; facts come in, words go out.
 
 pub mod journal;
+pub mod preview;
 pub mod status;

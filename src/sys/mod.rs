@@ -6,9 +6,15 @@
 use std::path::{Path, PathBuf};
 
 pub mod accounts;
+pub mod clock;
 pub mod command;
 pub mod files;
+pub mod identity;
+pub mod lock;
+pub mod socket;
 pub mod systemd;
+pub mod transient;
+pub mod workdir;
 pub mod write;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.
