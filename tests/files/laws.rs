@@ -126,25 +126,41 @@ proptest! {
         let mut machine = Machine::new();
         build(&machine, &found);
         let before = machine.tree();
+        let mut story = format!("before: {before:?}");
         let mut clean = true;
         for (count, desired) in revisions.iter().enumerate() {
+            let ids: Vec<String> = desired.iter().map(|item| format!("{} {}", item.id, word(&item.spec))).collect();
+            story += &format!("\ndeclared: {ids:?}");
             let others = strangers(&machine, &revisions[..=count]);
-            // Nothing the cycle cannot do is half done: the second one has nothing left but what is blocked.
             let lines = machine.cycle(desired);
-            clean &= !lines.iter().any(|line| line.starts_with("blocked") || line.starts_with("failed") || line.starts_with("skipped"));
-            prop_assert!(!lines.iter().any(|line| line.starts_with("not converging") || line.starts_with("failed")), "{lines:#?}");
-            machine.cycle(desired);
+            story += &format!("\ndone: {lines:#?}");
+            clean &= !lines.iter().any(|line| line.starts_with("blocked") || line.starts_with("skipped"));
+            let broken = lines.iter().any(|line| line.starts_with("not converging") || line.starts_with("failed"));
+            prop_assert!(!broken, "{story}");
+            // What had to wait for something to go is done in the next one; then nothing is left.
+            story += &format!("\nagain: {:#?}", machine.cycle(desired));
             for step in machine.plan(desired) {
-                prop_assert!(!matches!(step, Step::Change(_)), "{step:?}");
+                prop_assert!(!matches!(step, Step::Change(_)), "{story}\n{step:?}");
             }
-            prop_assert_eq!(others, strangers(&machine, &revisions[..=count]));
+            prop_assert_eq!(others, strangers(&machine, &revisions[..=count]), "{}", story);
         }
         if clean {
-            for _ in 0..3 {
-                machine.cycle(&[]);
-            }
-            prop_assert_eq!(before, machine.tree());
-            prop_assert!(machine.owned.is_empty(), "{:?}", machine.owned);
+            story += &format!("\nundone: {:#?}", machine.cycle(&[]));
+            prop_assert_eq!(before, machine.tree(), "{}", story);
+            prop_assert!(machine.owned.is_empty(), "{story}\n{:?}", machine.owned);
         }
+    }
+}
+
+fn word(spec: &PathSpec) -> String {
+    match spec {
+        PathSpec::File {
+            content: None,
+            mode,
+            ..
+        } => format!("bare {mode:?}"),
+        PathSpec::File { mode, .. } | PathSpec::Directory { mode, .. } => format!("{mode:?}"),
+        PathSpec::Symlink { target } => target.clone(),
+        PathSpec::Absent => "absent".to_owned(),
     }
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use limpet::kinds::file::{
-    Applied, DesiredPath, Original, PathSpec, Paths, applied, save_original,
+    Applied, DesiredPath, Original, PathSpec, Paths, applied_after, save_original,
 };
 use limpet::kinds::kind::{Content, ContentSource, Contents, Kind, Owned, Step};
-use limpet::model::{Class, Failure, Kind as Word, OnRemoval, Outcome, ResourceId};
+use limpet::model::{Class, Failure, Kind as Word, OnRemoval, Outcome, Reason, ResourceId};
 use limpet::sys::Host;
 use limpet::sys::files::hash_bytes;
 use tempfile::TempDir;
@@ -199,6 +199,13 @@ impl Machine {
                 });
             }
         }
+        for change in &changes {
+            assert_eq!(
+                change.change.applied.is_none(),
+                change.reason == Reason::Undeclared,
+                "{change:?}"
+            );
+        }
         let edits: Vec<_> = changes.iter().map(|change| change.change.clone()).collect();
         let outcomes = Paths::apply(&self.host, &self.contents(), &edits);
         for (change, outcome) in changes.iter().zip(outcomes) {
@@ -244,7 +251,7 @@ impl Machine {
                             || line.starts_with("skipped"))
                 })
             {
-                owned.applied = applied(item).to_value();
+                owned.applied = applied_after(item, Some(owned)).to_value();
                 owned.on_removal = item.on_removal;
                 owned.id = item.id.clone();
             }

@@ -22,7 +22,7 @@ mod plan;
 pub use diff::diff;
 pub use observe::{ObservedPath, ObservedPaths};
 pub use original::{Applied, Original, save_original};
-pub use plan::applied;
+pub use plan::{applied, applied_after};
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
@@ -88,7 +88,8 @@ pub struct PathChange {
     pub path: String,
     /// What is done.
     pub edit: Edit,
-    /// What is owned afterwards, for the inventory; `None` when the path is no longer owned.
+    /// What is owned afterwards, for the inventory; `None` when the path is no longer owned, and then only is the reason
+    /// [`Undeclared`](crate::model::Reason::Undeclared).
     pub applied: Option<Applied>,
 }
 

@@ -104,23 +104,23 @@ impl Planner<'_> {
             | Applied::Directory { mode, owner, group } => (mode, owner, group),
             Applied::Symlink { .. } | Applied::Parent | Applied::Absent => return wish,
         };
-        let before = match (&known.item.original, &known.applied) {
-            (
-                Original::File { mode, uid, gid, .. }
-                | Original::Directory { mode, uid, gid }
-                | Original::AttributesOnly { mode, uid, gid },
-                _,
+        let before = match (&known.applied, &known.item.original) {
+            (Applied::Directory { .. }, Original::Directory { mode, uid, gid })
+            | (
+                Applied::File { .. },
+                Original::File { mode, uid, gid, .. } | Original::AttributesOnly { mode, uid, gid },
             ) => Wish::exactly(Attributes {
                 mode: *mode,
                 uid: *uid,
                 gid: *gid,
             }),
-            (Original::Absent, Applied::Directory { .. }) => Wish {
+            // What a file or nothing was before has no say in how a directory looks.
+            (Applied::Directory { .. }, _) => Wish {
                 mode: Some(DIRECTORY_MODE),
                 owner: Some(ROOT.to_owned()),
                 group: Some(ROOT.to_owned()),
             },
-            (Original::Absent | Original::Symlink { .. }, _) => return wish,
+            _ => return wish,
         };
         let is_mode = mode.is_some_and(|mode| mode == found.mode);
         let is_owner = owner

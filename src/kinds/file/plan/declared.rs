@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::kinds::file::plan::access::Wish;
-use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, ROOT, applied};
+use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, ROOT, applied_after};
 use crate::kinds::file::{
-    Applied, DesiredPath, Edit, MAX_CONTENT_BYTES, ObservedPath, Original, PathChange, PathSpec,
+    Access, Applied, DesiredPath, Edit, MAX_CONTENT_BYTES, ObservedPath, Original, PathChange,
+    PathSpec,
 };
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, Reason};
@@ -265,7 +266,7 @@ impl<'a> Planner<'a> {
             validate: None,
             replace: false,
         };
-        let mut change = self.change(item, seen, edit, Reason::Undeclared, fields);
+        let mut change = self.change(item, seen, edit, Reason::Differs, fields);
         change.action = Action::Restore;
         Some(change)
     }
@@ -277,7 +278,7 @@ impl<'a> Planner<'a> {
         wish: Wish,
     ) -> Result<Option<PlannedChange<Original, PathChange>>, Failure> {
         let make = |wish: Wish, replace| Edit::MakeDirectory {
-            access: wish.access(DIRECTORY_MODE),
+            access: self.new_directory(&item.path, wish),
             replace,
         };
         let (edit, reason, fields) = match &seen.look.entry {
@@ -363,6 +364,24 @@ impl<'a> Planner<'a> {
         Ok(Some(change))
     }
 
+    /// One that was there before, and went, comes back as it was.
+    fn new_directory(&self, path: &str, wish: Wish) -> Access {
+        let before = match self.known.get(path).map(|known| &known.item.original) {
+            Some(Original::Directory { mode, uid, gid }) => Wish::exactly(Attributes {
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            }),
+            _ => Wish::default(),
+        };
+        Wish {
+            mode: wish.mode.or(before.mode),
+            owner: wish.owner.or(before.owner),
+            group: wish.group.or(before.group),
+        }
+        .access(DIRECTORY_MODE)
+    }
+
     pub(super) fn parent_change(
         &self,
         path: &str,
@@ -384,7 +403,7 @@ impl<'a> Planner<'a> {
                 id,
                 path: path.to_owned(),
                 edit: Edit::MakeDirectory {
-                    access: Wish::default().access(DIRECTORY_MODE),
+                    access: self.new_directory(path, Wish::default()),
                     replace: false,
                 },
                 applied: Some(Applied::Parent),
@@ -419,7 +438,10 @@ impl<'a> Planner<'a> {
                 id: item.id.clone(),
                 path: item.path.clone(),
                 edit,
-                applied: Some(applied(item)),
+                applied: Some(applied_after(
+                    item,
+                    self.known.get(item.path.as_str()).map(|known| known.item),
+                )),
             },
         }
     }

@@ -23,8 +23,18 @@ const ROOT: &str = "root";
 
 type PathStep = Step<Original, PathChange>;
 
-/// What the inventory remembers once `desired` is as declared.
+/// What the inventory remembers of `desired` once it is as declared, if it remembered nothing before.
 pub fn applied(desired: &DesiredPath) -> Applied {
+    applied_after(desired, None)
+}
+
+/// What the inventory remembers of `desired` once it is as declared; `owned` is what it remembers until then.
+pub fn applied_after(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> Applied {
+    let before = owned.and_then(|owned| {
+        serde_json::from_value(owned.applied.clone())
+            .ok()
+            .map(|applied| (applied, &owned.original))
+    });
     match &desired.spec {
         PathSpec::File {
             content: Some(content),
@@ -45,7 +55,14 @@ pub fn applied(desired: &DesiredPath) -> Applied {
             group,
             ..
         } => Applied::File {
-            sha256: None,
+            // A file that we wrote stays one, also while its content is not declared, unless there are old bytes to go back to.
+            sha256: match before {
+                Some((
+                    Applied::File { sha256, .. },
+                    Original::Absent | Original::Symlink { .. } | Original::Directory { .. },
+                )) => sha256,
+                _ => None,
+            },
             mode: *mode,
             owner: owner.clone(),
             group: group.clone(),
@@ -62,6 +79,26 @@ pub fn applied(desired: &DesiredPath) -> Applied {
     }
 }
 
+/// What was applied, as far as anybody knows. A run that ended between its intention and its conclusion left null: then only a
+/// directory that was not there before is taken for ours.
+fn understand(
+    item: &Owned<Original>,
+    observed: &ObservedPaths,
+) -> Result<Applied, serde_json::Error> {
+    if !item.applied.is_null() {
+        return serde_json::from_value(item.applied.clone());
+    }
+    let is_directory = matches!(
+        observed.paths.get(&item.key),
+        Some(Ok(seen)) if matches!(seen.look.entry, Entry::Directory(_))
+    );
+    Ok(if is_directory {
+        Applied::Parent
+    } else {
+        Applied::Absent
+    })
+}
+
 /// Does `path` lie below the directory `above`.
 pub(super) fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above.trim_end_matches('/'))
@@ -76,7 +113,7 @@ pub(super) fn plan(
     let mut blocked: Vec<Failure> = Vec::new();
     let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
     for item in owned {
-        match serde_json::from_value(item.applied.clone()) {
+        match understand(item, observed) {
             Ok(applied) => {
                 known.insert(&item.key, Known { item, applied });
             }
@@ -139,10 +176,13 @@ pub(super) fn plan(
         if planner.desired.contains_key(path) {
             continue;
         }
-        match planner
-            .observed(path)
-            .and_then(|seen| planner.removal(known, seen, &going))
-        {
+        let removal = match planner.observed(path) {
+            Ok(seen) => planner.removal(known, seen, &going),
+            // What is declared on the way is no directory any more.
+            Err(_) if planner.has_no_place(path) => Ok(planner.remembered(known)),
+            Err(failure) => Err(failure),
+        };
+        match removal {
             Ok(Removal::Change(change)) => {
                 if matches!(
                     change.change.edit,
@@ -150,7 +190,7 @@ pub(super) fn plan(
                 ) {
                     going.insert(path);
                 }
-                changes.push(change);
+                changes.push(*change);
             }
             Ok(Removal::Release) => released.push(Step::Release {
                 id: known.item.id.clone(),

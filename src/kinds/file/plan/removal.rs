@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::kinds::file::plan::access::Wish;
 use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, is_below};
-use crate::kinds::file::{Applied, Edit, ObservedPath, Original, PathChange};
+use crate::kinds::file::{Applied, Edit, ObservedPath, Original, PathChange, PathSpec};
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
 use crate::sys::files::{Attributes, Entry, join};
 
 pub(super) enum Removal {
-    Change(PlannedChange<Original, PathChange>),
+    Change(Box<PlannedChange<Original, PathChange>>),
     /// Nothing is left to do: it is not ours any more.
     Release,
     /// It stays ours: something else is in the directory, or needs it.
@@ -43,6 +43,31 @@ impl Planner<'_> {
         self.desired.keys().any(|desired| is_below(desired, path))
     }
 
+    /// Is a directory on the way to it declared to be none.
+    pub(super) fn has_no_place(&self, path: &str) -> bool {
+        self.desired.values().any(|item| {
+            !matches!(item.spec, PathSpec::Directory { .. }) && is_below(path, &item.path)
+        })
+    }
+
+    /// What has nothing to go back to is forgotten, the rest waits for its place.
+    pub(super) fn remembered(&self, known: &Known<'_>) -> Removal {
+        if known.item.original == Original::Absent {
+            Removal::Release
+        } else {
+            Removal::Wait
+        }
+    }
+
+    /// Will the missing directory be there when this plan is done.
+    fn comes_back(&self, directory: &str) -> bool {
+        let restored = self.known.get(directory).is_some_and(|known| {
+            matches!(known.item.original, Original::Directory { .. })
+                && known.item.on_removal == OnRemoval::Restore
+        });
+        restored || self.desired.contains_key(directory) || self.is_needed(directory)
+    }
+
     fn directory_removal(
         &self,
         known: &Known<'_>,
@@ -68,8 +93,10 @@ impl Planner<'_> {
                 (false, stays_ours) => {
                     let edit = self.narrowed(attributes, wish).edit();
                     let mut change = undeclared(known, Action::Restore, edit, fields);
-                    change.change.applied = stays_ours.then_some(Applied::Parent);
-                    Removal::Change(change)
+                    if stays_ours {
+                        change = still_ours(change, Applied::Parent);
+                    }
+                    Removal::Change(Box::new(change))
                 }
             };
         }
@@ -104,7 +131,7 @@ impl Planner<'_> {
         };
         // An empty directory that nobody declared is no loss.
         change.removes = change.action == Action::Delete && known.applied != Applied::Parent;
-        Removal::Change(change)
+        Removal::Change(Box::new(change))
     }
 
     /// A file of which we managed only permissions and owner.
@@ -121,7 +148,7 @@ impl Planner<'_> {
             let edit = Edit::RemoveFile { expected: None };
             let mut change = undeclared(known, Action::Delete, edit, Vec::new());
             change.removes = true;
-            return Removal::Change(change);
+            return Removal::Change(Box::new(change));
         }
         let wish = self.with_taken_back(Wish::default(), Some(known), attributes);
         let fields = self.differences(attributes, &wish);
@@ -129,7 +156,7 @@ impl Planner<'_> {
             return Removal::Release;
         }
         let edit = self.narrowed(attributes, wish).edit();
-        Removal::Change(undeclared(known, Action::Restore, edit, fields))
+        Removal::Change(Box::new(undeclared(known, Action::Restore, edit, fields)))
     }
 
     /// A file or link that we wrote, or the absence of one.
@@ -147,18 +174,35 @@ impl Planner<'_> {
                     };
                     let mut change =
                         undeclared(known, Action::Update, edit, vec!["type".to_owned()]);
-                    change.change.applied = Some(Applied::Parent);
-                    Ok(Removal::Change(change))
+                    change = still_ours(change, Applied::Parent);
+                    Ok(Removal::Change(Box::new(change)))
                 }
                 _ => Err(changed_since(known)),
             };
+        }
+        if self.has_no_place(&known.item.key) {
+            // The same, where the directory that held it is declared to be none.
+            if *entry == Entry::Absent {
+                return Ok(self.remembered(known));
+            }
+            if !self.is_ours(&known.item.key, entry) {
+                return Err(changed_since(known));
+            }
+            let edit = Edit::RemoveFile { expected: None };
+            let mut change = undeclared(known, Action::Delete, edit, Vec::new());
+            change.removes = true;
+            if known.item.original != Original::Absent {
+                change = still_ours(change, Applied::Absent);
+            }
+            return Ok(Removal::Change(Box::new(change)));
         }
         let target = match known.item.on_removal {
             OnRemoval::Delete => &Original::Absent,
             OnRemoval::Restore | OnRemoval::Keep => &known.item.original,
         };
-        // Where its directory is gone there is no place to put anything back.
-        if is_already(entry, target) || !seen.look.missing_parents.is_empty() {
+        // Where its directory is gone for good there is no place to put anything back.
+        let missing = &seen.look.missing_parents;
+        if is_already(entry, target) || !missing.iter().all(|parent| self.comes_back(parent)) {
             return Ok(Removal::Release);
         }
         if *entry != Entry::Absent && !self.is_ours(&known.item.key, entry) {
@@ -169,7 +213,7 @@ impl Planner<'_> {
         } else {
             vec!["content".to_owned()]
         };
-        Ok(Removal::Change(match target {
+        let change = match target {
             Original::Absent => {
                 let expected = match &known.applied {
                     Applied::File { sha256, .. } => *sha256,
@@ -260,7 +304,8 @@ impl Planner<'_> {
                     fields,
                 )
             }
-        }))
+        };
+        Ok(Removal::Change(Box::new(change)))
     }
 }
 
@@ -275,6 +320,16 @@ fn restored_file(sha256: [u8; 32], size: u64, attributes: Attributes, replace: b
         validate: None,
         replace,
     }
+}
+
+/// The same change, of something that stays in the inventory: because of what is declared now, not because it no longer is.
+fn still_ours(
+    mut change: PlannedChange<Original, PathChange>,
+    applied: Applied,
+) -> PlannedChange<Original, PathChange> {
+    change.reason = Reason::Differs;
+    change.change.applied = Some(applied);
+    change
 }
 
 fn changed_since(known: &Known<'_>) -> Failure {
