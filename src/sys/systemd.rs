@@ -174,6 +174,8 @@ pub enum Verb {
     Start,
     /// Stops it.
     Stop,
+    /// Restarts it, or starts it.
+    Restart,
     /// Restarts it if it is active.
     TryRestart,
     /// Reloads it if it is active, or restarts it where it cannot reload.
@@ -185,6 +187,7 @@ impl Verb {
         match self {
             Verb::Start => "StartUnit",
             Verb::Stop => "StopUnit",
+            Verb::Restart => "RestartUnit",
             Verb::TryRestart => "TryRestartUnit",
             Verb::ReloadOrTryRestart => "ReloadOrTryRestartUnit",
         }
@@ -211,6 +214,13 @@ pub enum JobResult {
     Unseen,
     /// It still runs after the time that we wait.
     Unfinished,
+}
+
+impl JobResult {
+    /// Was it carried out, as far as can be known.
+    pub fn is_done(&self) -> bool {
+        matches!(self, JobResult::Done | JobResult::Unseen)
+    }
 }
 
 /// Where one job stands while a batch runs.
