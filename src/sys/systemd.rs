@@ -137,6 +137,8 @@ pub struct ListedUnit {
     pub active: String,
     /// The kind's own finer state: `running`, `exited`, `auto-restart`, …
     pub sub: String,
+    /// A job waits for it or runs: its state is about to change.
+    pub has_job: bool,
     /// The unit's D-Bus object, for [`Systemd::properties`].
     pub object: String,
 }
@@ -531,6 +533,7 @@ impl ListedUnit {
             load: row.2,
             active: row.3,
             sub: row.4,
+            has_job: row.7 != 0,
             object: row.6.as_str().to_owned(),
         }
     }

@@ -347,7 +347,10 @@ fn describe_service_result(
         (Some(result), _, _) if result != "success" => format!("its result is '{result}'"),
         _ => return format!("it is {active} ({sub})"),
     };
-    format!("{ending}; it is {active} ({sub})")
+    match active {
+        "failed" => ending,
+        _ => format!("{ending}; it is {active} ({sub})"),
+    }
 }
 
 /// What systemd says when it does not even enqueue the job.

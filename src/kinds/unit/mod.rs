@@ -75,8 +75,6 @@ pub struct ObservedUnit {
     pub needs_daemon_reload: bool,
     /// It is over when it has done its work: a oneshot that does not remain.
     pub ends_by_itself: bool,
-    /// It can be reloaded without a restart.
-    pub can_reload: bool,
 }
 
 /// The units that were asked about.
