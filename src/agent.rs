@@ -1,1 +1,440 @@
-//! agent: see the module map in lib.rs.
+//! The daemon: when a cycle runs, and who is told about it.
+//!
+//! The loop waits for a tick, a nudge over the control socket, a signal, or news from the worker. The *worker* is one thread that
+//! owns the machine and runs one cycle at a time; the loop itself never blocks and never touches the machine.
+//!
+//! Invariant: this is the one file of the applier that knows tokio. It may be killed at any moment: all that matters is in state.db
+//! before the machine changes.
+
+use std::sync::mpsc as worker_queue;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::control::{MAX_REQUEST_BYTES, Reply, Request};
+use crate::cycle::{Cycle, Trigger};
+use crate::model::{Class, Failure};
+use crate::report::journal::short;
+use crate::report::preview::Preview;
+use crate::report::status::Status;
+use crate::schedule;
+use crate::sys::clock;
+
+/// How many clients may be connected at a time; more are turned away.
+const MAX_CLIENTS: usize = 16;
+
+/// How long a client may take to send its request, and to read a reply.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the worker may be silent before the watchdog is no longer fed, unless it announced a longer step.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+
+/// What the loop asks of the worker.
+enum Job {
+    Cycle(Trigger),
+    Plan(mpsc::Sender<Reply>),
+    Reload,
+}
+
+/// What the worker tells the loop.
+enum News {
+    Progress {
+        message: String,
+        within: Duration,
+    },
+    Planned {
+        preview: Box<Preview>,
+        asked_by: mpsc::Sender<Reply>,
+    },
+    Finished(Box<Status>),
+    Reloaded(Option<Duration>),
+}
+
+/// A request and where its replies go.
+struct Asked {
+    request: Request,
+    uid: u32,
+    replies: mpsc::Sender<Reply>,
+}
+
+/// Runs until a signal ends it. `reload` reads the host configuration anew.
+pub fn run(
+    cycle: Cycle,
+    listener: std::os::unix::net::UnixListener,
+    machine_id: &str,
+    reload: impl Fn() -> Result<Config, Vec<Failure>> + Send + 'static,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                Class::Host,
+                format!("failed to start the event loop: {error}"),
+            )
+        })?;
+    runtime.block_on(Agent::start(cycle, listener, machine_id, reload)?.serve())
+}
+
+struct Agent {
+    machine_id: String,
+    interval: Duration,
+    jobs: worker_queue::Sender<Job>,
+    news: mpsc::UnboundedReceiver<News>,
+    asked: mpsc::Receiver<Asked>,
+    status: Status,
+    /// Until when the worker may be silent; none while it is idle.
+    busy_until: Option<Instant>,
+    /// A nudge that came while a cycle was running, to be run next.
+    next_trigger: Option<Trigger>,
+    /// Who waits for the running cycle, and who for the next one.
+    waiting: Vec<mpsc::Sender<Reply>>,
+    waiting_for_next: Vec<mpsc::Sender<Reply>>,
+}
+
+impl Agent {
+    fn start(
+        mut cycle: Cycle,
+        listener: std::os::unix::net::UnixListener,
+        machine_id: &str,
+        reload: impl Fn() -> Result<Config, Vec<Failure>> + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let interval = cycle.interval();
+        let status = cycle.status();
+        let (jobs, job_queue) = worker_queue::channel();
+        let (tell, news) = mpsc::unbounded_channel();
+        std::thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || work(cycle, &job_queue, &tell, &reload))
+            .map_err(|error| {
+                Failure::new(Class::Host, format!("failed to start the worker: {error}"))
+            })?;
+        let (ask, asked) = mpsc::channel(MAX_CLIENTS);
+        listener.set_nonblocking(true).map_err(|error| {
+            Failure::new(
+                Class::Host,
+                format!("failed to use the control socket: {error}"),
+            )
+        })?;
+        tokio::spawn(accept(listener, ask));
+        Ok(Agent {
+            machine_id: machine_id.to_owned(),
+            interval,
+            jobs,
+            news,
+            asked,
+            status,
+            busy_until: None,
+            next_trigger: None,
+            waiting: Vec::new(),
+            waiting_for_next: Vec::new(),
+        })
+    }
+
+    async fn serve(mut self) -> Result<(), Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(
+                    Class::Host,
+                    format!("failed to listen for signals: {error}"),
+                )
+            })
+        };
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hang_up = listen(SignalKind::hangup())?;
+        let mut watchdog = tokio::time::interval(
+            sd_notify::watchdog_enabled().map_or(LONGEST_SILENCE, |limit| limit / 2),
+        );
+
+        notify(&[NotifyState::Ready]);
+        self.begin(Trigger::Start);
+        let mut next_poll = Instant::now() + self.until_next_poll();
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {
+                    notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
+                    self.send(Job::Reload)?;
+                }
+                _ = watchdog.tick() => {
+                    if self.busy_until.is_none_or(|limit| Instant::now() < limit) {
+                        notify(&[NotifyState::Watchdog]);
+                    }
+                }
+                _ = tokio::time::sleep_until(next_poll) => {
+                    self.begin(Trigger::Tick);
+                    next_poll = Instant::now() + self.until_next_poll();
+                }
+                Some(asked) = self.asked.recv() => self.answer(asked)?,
+                news = self.news.recv() => match news {
+                    Some(news) => {
+                        if self.take(news)? {
+                            next_poll = Instant::now() + self.until_next_poll();
+                        }
+                    }
+                    None => return Err(Failure::new(Class::Bug, "the worker ended")),
+                },
+            }
+        }
+        notify(&[NotifyState::Stopping]);
+        Ok(())
+    }
+
+    fn until_next_poll(&mut self) -> Duration {
+        let now = clock::now();
+        let wait = schedule::until_next(
+            now,
+            self.interval,
+            schedule::phase(&self.machine_id, self.interval),
+        );
+        self.status.next_poll_at = now.checked_add(wait).ok();
+        wait
+    }
+
+    /// Starts a cycle now, or after the running one.
+    fn begin(&mut self, trigger: Trigger) {
+        if self.busy_until.is_some() {
+            // A tick that finds a cycle still running is not made up for; a nudge is.
+            if trigger.is_nudge() {
+                self.next_trigger = Some(trigger);
+            }
+            return;
+        }
+        self.busy_until = Some(Instant::now() + LONGEST_SILENCE);
+        if self.send(Job::Cycle(trigger)).is_err() {
+            debug!("the worker is gone; its news channel will say so");
+        }
+    }
+
+    fn send(&self, job: Job) -> Result<(), Failure> {
+        self.jobs
+            .send(job)
+            .map_err(|_| Failure::new(Class::Bug, "the worker ended"))
+    }
+
+    /// Takes news from the worker; true when the interval changed.
+    fn take(&mut self, news: News) -> Result<bool, Failure> {
+        match news {
+            News::Progress { message, within } => {
+                self.busy_until = Some(Instant::now() + within.max(LONGEST_SILENCE));
+                notify(&[NotifyState::Status(&message)]);
+                let reply = Reply::Progress { message };
+                self.waiting
+                    .retain(|client| client.try_send(reply.clone()).is_ok());
+            }
+            News::Planned { preview, asked_by } => {
+                let _ = asked_by.try_send(Reply::Plan { plan: preview });
+            }
+            News::Finished(status) => {
+                let next_poll_at = self.status.next_poll_at;
+                self.status = *status;
+                self.status.next_poll_at = next_poll_at;
+                self.busy_until = None;
+                notify(&[NotifyState::Status(&one_line(&self.status))]);
+                for client in self.waiting.drain(..) {
+                    let _ = client.try_send(Reply::Status {
+                        status: Box::new(self.status.clone()),
+                    });
+                }
+                if let Some(trigger) = self.next_trigger.take() {
+                    self.waiting = std::mem::take(&mut self.waiting_for_next);
+                    self.begin(trigger);
+                }
+            }
+            News::Reloaded(interval) => {
+                notify(&[NotifyState::Ready]);
+                if let Some(interval) = interval {
+                    self.interval = interval;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn answer(&mut self, asked: Asked) -> Result<(), Failure> {
+        let Asked {
+            request,
+            uid,
+            replies,
+        } = asked;
+        match request {
+            Request::Status => {
+                let _ = replies.try_send(Reply::Status {
+                    status: Box::new(self.status.clone()),
+                });
+            }
+            Request::Plan => self.send(Job::Plan(replies))?,
+            Request::Sync { .. } if uid != 0 => {
+                let failure = Failure::new(
+                    Class::Host,
+                    format!("user {uid} may look, but only root may change this host"),
+                )
+                .with_hint("run it with sudo");
+                let _ = replies.try_send(Reply::Failed { failure });
+            }
+            Request::Sync {
+                wait,
+                allow_removals,
+            } => {
+                let is_busy = self.busy_until.is_some();
+                if !wait {
+                    let _ = replies.try_send(Reply::Accepted);
+                } else if is_busy {
+                    self.waiting_for_next.push(replies);
+                } else {
+                    self.waiting.push(replies);
+                }
+                self.begin(Trigger::Nudge { allow_removals });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The worker: one job at a time, in the order asked.
+fn work(
+    mut cycle: Cycle,
+    jobs: &worker_queue::Receiver<Job>,
+    tell: &mpsc::UnboundedSender<News>,
+    reload: &dyn Fn() -> Result<Config, Vec<Failure>>,
+) {
+    let progress = |message: &str, within: Duration| {
+        let _ = tell.send(News::Progress {
+            message: message.to_owned(),
+            within,
+        });
+    };
+    while let Ok(job) = jobs.recv() {
+        let news = match job {
+            Job::Cycle(trigger) => News::Finished(Box::new(cycle.run(trigger, &progress))),
+            Job::Plan(asked_by) => News::Planned {
+                preview: Box::new(cycle.preview()),
+                asked_by,
+            },
+            Job::Reload => News::Reloaded(match reload() {
+                Ok(config) => {
+                    info!("reloaded the host configuration");
+                    cycle.set_config(config);
+                    Some(cycle.interval())
+                }
+                Err(failures) => {
+                    for failure in &failures {
+                        warn!("kept the running host configuration: {failure}");
+                    }
+                    None
+                }
+            }),
+        };
+        if tell.send(news).is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes clients in, at most [`MAX_CLIENTS`] at a time.
+async fn accept(listener: std::os::unix::net::UnixListener, ask: mpsc::Sender<Asked>) {
+    let listener = match UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return warn!("failed to serve the control socket: {error}"),
+    };
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let Ok(place) = places.clone().try_acquire_owned() else {
+                    debug!("turned a client away: {MAX_CLIENTS} are connected");
+                    continue;
+                };
+                let ask = ask.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Err(error) = converse(stream, ask).await {
+                        debug!("a client of the control socket was lost, ignoring: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                debug!("failed to take a client in, ignoring: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One request, its replies, and goodbye.
+async fn converse(stream: UnixStream, ask: mpsc::Sender<Asked>) -> std::io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let (reader, mut writer) = stream.into_split();
+    let mut line = Vec::new();
+    let mut limited = BufReader::new(reader.take(MAX_REQUEST_BYTES));
+    tokio::time::timeout(CLIENT_TIMEOUT, limited.read_until(b'\n', &mut line)).await??;
+    let (replies, mut answers) = mpsc::channel(64);
+    match serde_json::from_slice(&line) {
+        Ok(request) => {
+            let asked = Asked {
+                request,
+                uid,
+                replies,
+            };
+            if ask.send(asked).await.is_err() {
+                return Ok(());
+            }
+        }
+        Err(error) => {
+            let failure = Failure::new(
+                Class::Host,
+                format!("the request cannot be understood: {error}"),
+            );
+            let _ = replies.try_send(Reply::Failed { failure });
+            drop(replies);
+        }
+    }
+    while let Some(reply) = answers.recv().await {
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        tokio::time::timeout(CLIENT_TIMEOUT, writer.write_all(&line)).await??;
+        if !matches!(reply, Reply::Progress { .. }) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Tells systemd; without systemd nobody listens, and that is fine.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!("failed to notify systemd, ignoring: {error}");
+    }
+}
+
+/// The line that `systemctl status` shows.
+fn one_line(status: &Status) -> String {
+    let at: Timestamp = status
+        .last_poll
+        .as_ref()
+        .map_or(status.since, |poll| poll.at);
+    match &status.revision {
+        Some(revision) => format!(
+            "{} at {}: {} of {} resources as declared, polled {at:.0}",
+            status.state.as_str(),
+            short(revision),
+            status.resources.converged,
+            status.resources.total,
+        ),
+        None => format!(
+            "{}: no revision applied yet, polled {at:.0}",
+            status.state.as_str()
+        ),
+    }
+}

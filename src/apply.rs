@@ -1,1 +1,335 @@
-//! apply: see the module map in lib.rs.
+//! Walking a plan: batch by batch, with one outcome for each step.
+//!
+//! Invariant: before the first change the restarts it will make necessary are on disk, and before each batch what was there is. What
+//! depends on a failure is skipped; the rest goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::config::ORIGINALS_DIRECTORY;
+use crate::kinds::file::{Applied, Paths, save_original};
+use crate::kinds::kind::{Contents, Kind};
+use crate::kinds::package::Packages;
+use crate::kinds::unit::Units;
+use crate::model::{Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
+use crate::plan::{Change, Declaration, InventoryKind, Plan, Step};
+use crate::record::{HistoryEntry, InventoryEntry, Owed, Record};
+use crate::report::journal;
+use crate::sys::{Host, clock};
+
+/// How long a batch of packages may be silent: the time limit of their transaction and some.
+const PACKAGES_SILENCE: Duration = Duration::from_secs(35 * 60);
+
+/// How long any other batch may be silent; starting units takes what their time-outs allow.
+const BATCH_SILENCE: Duration = Duration::from_secs(10 * 60);
+
+/// What a walk needs beside the plan.
+pub struct Walk<'a> {
+    /// The machine.
+    pub host: &'a Host,
+    /// Where declared contents come from.
+    pub contents: &'a dyn Contents,
+    /// What is declared, by what it owns.
+    pub declarations: &'a BTreeMap<(InventoryKind, &'a str), Declaration>,
+    /// What the inventory knows already.
+    pub owned: &'a BTreeSet<(InventoryKind, String)>,
+    /// The revision being applied, in hex.
+    pub revision: &'a str,
+    /// Told what is being done, and how long it may take.
+    pub progress: &'a dyn Fn(&str, Duration),
+}
+
+impl std::fmt::Debug for Walk<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Walk")
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One step and what became of it.
+#[derive(Debug)]
+pub struct Done {
+    /// Which resource.
+    pub id: ResourceId,
+    /// What was to be done.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Applies `plan`. Fails only when the record cannot be written: then nothing more is changed.
+pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Done>, Failure> {
+    let mut failed: BTreeSet<ResourceId> = plan
+        .blocked
+        .iter()
+        .filter_map(|failure| failure.resource.clone())
+        .collect();
+    let mut changed: BTreeSet<ResourceId> = BTreeSet::new();
+    let mut results = Vec::new();
+
+    record.intend(
+        walk.revision,
+        &[],
+        &debts(walk.revision, &plan),
+        clock::now(),
+    )?;
+    let released: Vec<(String, String)> = plan
+        .released
+        .iter()
+        .map(|(kind, key)| (kind.as_str().to_owned(), key.clone()))
+        .collect();
+    record.conclude(walk.revision, &[], &released, &[], &[])?;
+    for batch in plan.batches {
+        let mut steps = Vec::new();
+        for step in batch {
+            let blocker = step
+                .blockers
+                .iter()
+                .find(|id| failed.contains(*id))
+                .cloned();
+            let is_idle = !step.because.is_empty()
+                && !step.is_owed
+                && !step.because.iter().any(|id| changed.contains(id));
+            match blocker {
+                Some(blocker) => results.push(skip(record, walk, step, blocker, &mut failed)?),
+                // Nothing that would have caused it was changed after all.
+                None if is_idle => forgive(record, walk, &step)?,
+                None => steps.push(step),
+            }
+        }
+        if steps.is_empty() {
+            continue;
+        }
+        announce(walk, &steps);
+        let steps = prepare(record, walk, steps, &mut failed, &mut results)?;
+        let outcomes = make(walk, &steps);
+        for done in conclude(record, walk, steps, outcomes)? {
+            match &done.outcome {
+                Outcome::Done => changed.insert(done.id.clone()),
+                _ => failed.insert(done.id.clone()),
+            };
+            results.push(done);
+        }
+    }
+    Ok(results)
+}
+
+/// Every restart and reload of the plan.
+fn debts(revision: &str, plan: &Plan) -> Vec<Owed> {
+    plan.steps()
+        .filter(|step| matches!(step.action, Action::Restart | Action::Reload))
+        .filter_map(|step| {
+            let because = step.because.first()?.clone();
+            Some(Owed {
+                unit: step.key.clone(),
+                action: step.action,
+                because,
+                revision: revision.to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn announce(walk: &Walk<'_>, steps: &[Step]) {
+    let silence = match steps.first().map(|step| step.kind) {
+        Some(InventoryKind::Package) => PACKAGES_SILENCE,
+        _ => BATCH_SILENCE,
+    };
+    let message = match steps {
+        [step] => format!("{} {}", step.action, step.id),
+        [first, .., last] => format!("{} steps, {} to {}", steps.len(), first.id, last.id),
+        [] => return,
+    };
+    (walk.progress)(&message, silence);
+}
+
+/// Keeps what is there, then writes down that it is about to be ours. A step whose original cannot be kept fails and is not made.
+fn prepare(
+    record: &mut Record,
+    walk: &Walk<'_>,
+    steps: Vec<Step>,
+    failed: &mut BTreeSet<ResourceId>,
+    results: &mut Vec<Done>,
+) -> Result<Vec<Step>, Failure> {
+    let mut prepared = Vec::with_capacity(steps.len());
+    let mut entries = Vec::new();
+    for mut step in steps {
+        let is_known = walk.owned.contains(&(step.kind, step.key.clone()));
+        if !is_known && let Change::Path(change) = &step.change {
+            // Now, not when it was planned: a package of the same run may have brought the file.
+            match save_original(walk.host, &change.path, ORIGINALS_DIRECTORY) {
+                Ok(original) => {
+                    step.original =
+                        serde_json::to_value(original).expect("an original is plain data")
+                }
+                Err(failure) => {
+                    failed.insert(step.id.clone());
+                    let failure = failure.about(step.id.clone());
+                    results.extend(conclude(
+                        record,
+                        walk,
+                        vec![step],
+                        vec![Outcome::Failed(failure)],
+                    )?);
+                    continue;
+                }
+            }
+        }
+        if !is_known {
+            entries.extend(entry(walk, &step, serde_json::Value::Null));
+        }
+        prepared.push(step);
+    }
+    record.intend(walk.revision, &entries, &[], clock::now())?;
+    Ok(prepared)
+}
+
+/// What the inventory says of a step once `applied` is applied; nothing for what is not owned, such as a restart.
+fn entry(walk: &Walk<'_>, step: &Step, applied: serde_json::Value) -> Option<InventoryEntry> {
+    let is_owned = !matches!(step.reason, Reason::Undeclared | Reason::Triggered);
+    let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
+    is_owned.then(|| InventoryEntry {
+        kind: step.kind.as_str().to_owned(),
+        key: step.key.clone(),
+        resource: declaration
+            .map_or(&step.id, |declaration| &declaration.id)
+            .clone(),
+        on_removal: declaration.map_or(OnRemoval::Restore, |declaration| declaration.on_removal),
+        applied,
+        original: step.original.clone(),
+    })
+}
+
+/// What a step leaves applied, in the kind's words.
+fn applied(walk: &Walk<'_>, step: &Step) -> serde_json::Value {
+    match &step.change {
+        // A path may be owned without being declared: the parent of a declared one.
+        Change::Path(change) => change
+            .applied
+            .as_ref()
+            .map_or(serde_json::Value::Null, Applied::to_value),
+        _ => {
+            let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
+            declaration.map_or(serde_json::Value::Null, |declaration| {
+                declaration.applied.clone()
+            })
+        }
+    }
+}
+
+/// Makes a batch; its steps are of one kind, because they share a rank.
+fn make(walk: &Walk<'_>, steps: &[Step]) -> Vec<Outcome> {
+    let mut paths = Vec::new();
+    let mut packages = Vec::new();
+    let mut units = Vec::new();
+    for step in steps {
+        match &step.change {
+            Change::Path(change) => paths.push(change.clone()),
+            Change::Package(change) => packages.push(change.clone()),
+            Change::Unit(change) => units.push(change.clone()),
+        }
+    }
+    if !paths.is_empty() {
+        Paths::apply(walk.host, walk.contents, &paths)
+    } else if !packages.is_empty() {
+        Packages::apply(walk.host, walk.contents, &packages)
+    } else {
+        Units::apply(walk.host, walk.contents, &units)
+    }
+}
+
+/// Records and tells what became of a batch.
+fn conclude(
+    record: &mut Record,
+    walk: &Walk<'_>,
+    steps: Vec<Step>,
+    outcomes: Vec<Outcome>,
+) -> Result<Vec<Done>, Failure> {
+    let now = clock::now();
+    let mut owned = Vec::new();
+    let mut released = Vec::new();
+    let mut paid = Vec::new();
+    let mut history = Vec::new();
+    let mut done = Vec::new();
+    for (step, outcome) in steps.into_iter().zip(outcomes) {
+        let mut line = HistoryEntry::of_resource(
+            now,
+            walk.revision,
+            &step.id,
+            step.action,
+            step.reason,
+            step.is_drift,
+        );
+        match &outcome {
+            Outcome::Done => {
+                journal::changed(
+                    walk.revision,
+                    &step.id,
+                    step.action,
+                    step.reason,
+                    &step.fields,
+                    step.is_drift,
+                );
+                line.outcome = "done".to_owned();
+                line.detail = step.fields.join(", ");
+                if step.reason == Reason::Undeclared {
+                    released.push((step.kind.as_str().to_owned(), step.key.clone()));
+                } else {
+                    owned.extend(entry(walk, &step, applied(walk, &step)));
+                }
+                if matches!(
+                    step.action,
+                    Action::Restart | Action::Reload | Action::Start | Action::Stop
+                ) {
+                    paid.push((step.key.clone(), Action::Reload));
+                    if step.action != Action::Reload {
+                        paid.push((step.key.clone(), Action::Restart));
+                    }
+                }
+            }
+            Outcome::Failed(failure) => {
+                line.outcome = "failed".to_owned();
+                line.detail = failure.message.clone();
+            }
+            Outcome::Skipped(blocker) => {
+                line.outcome = "skipped".to_owned();
+                line.detail = format!("{blocker} failed");
+            }
+        }
+        history.push(line);
+        done.push(Done {
+            id: step.id,
+            action: step.action,
+            reason: step.reason,
+            outcome,
+        });
+    }
+    record.conclude(walk.revision, &owned, &released, &paid, &history)?;
+    Ok(done)
+}
+
+fn skip(
+    record: &mut Record,
+    walk: &Walk<'_>,
+    step: Step,
+    blocker: ResourceId,
+    failed: &mut BTreeSet<ResourceId>,
+) -> Result<Done, Failure> {
+    failed.insert(step.id.clone());
+    let mut done = conclude(record, walk, vec![step], vec![Outcome::Skipped(blocker)])?;
+    Ok(done.pop().expect("one step has one outcome"))
+}
+
+/// Takes back a debt that was written ahead for a change that was then not made.
+fn forgive(record: &mut Record, walk: &Walk<'_>, step: &Step) -> Result<(), Failure> {
+    record.conclude(
+        walk.revision,
+        &[],
+        &[],
+        &[(step.key.clone(), step.action)],
+        &[],
+    )
+}

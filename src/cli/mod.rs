@@ -4,12 +4,24 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::{self, Config};
 use crate::model::{Class, Failure};
+use crate::sys::Host;
 
+pub mod agent;
+mod agent_or_record;
+pub mod apply;
+pub mod enroll;
+pub mod fetch;
+pub mod plan;
+pub mod status;
+pub mod sync;
 pub mod terminal;
+pub mod verify;
 
 /// What a command returns: the exit code, or the failures that ended it (the first decides the exit code).
 pub type CommandResult = Result<u8, Vec<Failure>>;
@@ -30,7 +42,19 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Status(status::Arguments),
+    Sync(sync::Arguments),
+    Plan(plan::Arguments),
+    Enroll(enroll::Arguments),
+    Apply(apply::Arguments),
+    #[command(hide = true)]
+    Agent(agent::Arguments),
+    /// Check a revision the way a host does
+    Verify(verify::Verify),
+    #[command(hide = true)]
+    Fetch(fetch::Arguments),
+}
 
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -41,7 +65,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return if error.use_stderr() { USAGE } else { 0 };
         }
     };
-    let result: CommandResult = match arguments.command {};
+    let terminal = terminal::Terminal::standard();
+    let result = match &arguments.command {
+        Command::Status(arguments) => status::run(arguments, &terminal),
+        Command::Sync(arguments) => sync::run(arguments, &terminal),
+        Command::Plan(arguments) => plan::run(arguments, &terminal),
+        Command::Enroll(arguments) => enroll::run(arguments, &terminal),
+        Command::Apply(arguments) => apply::run(arguments, &terminal),
+        Command::Agent(arguments) => agent::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments, host_trust),
+        Command::Fetch(arguments) => fetch::run(arguments),
+    };
     match result {
         Ok(code) => code,
         Err(failures) => {
@@ -56,4 +90,55 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
                 .exit_code()
         }
     }
+}
+
+/// Reads the host configuration of `host`.
+fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
+    let one = |failure: Failure| vec![failure];
+    let limit = config::MAX_FILE_BYTES;
+    let text = |path: &str| -> Result<Option<(String, String)>, Vec<Failure>> {
+        let Some(bytes) = host.read_file(path, limit).map_err(one)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8(bytes).map_err(|_| {
+            vec![Failure::new(
+                Class::Config,
+                format!("the host configuration '{path}' is not UTF-8"),
+            )]
+        })?;
+        Ok(Some((path.to_owned(), text)))
+    };
+    let mut fragments = vec![text(config::CONFIG_FILE)?.ok_or_else(not_enrolled)?];
+    for name in host
+        .list_own_directory(config::CONFIG_DIRECTORY)
+        .map_err(one)?
+    {
+        if name.ends_with(".toml") && !name.starts_with('.') {
+            fragments.extend(text(&format!("{}/{name}", config::CONFIG_DIRECTORY))?);
+        }
+    }
+    Config::parse(&fragments)
+}
+
+fn not_enrolled() -> Vec<Failure> {
+    vec![
+        Failure::new(
+            Class::Config,
+            format!(
+                "this host is not enrolled: there is no '{}'",
+                config::CONFIG_FILE
+            ),
+        )
+        .with_hint("enrol it with 'limpet enroll URL --anchor COMMIT --allowed-signers FILE'"),
+    ]
+}
+
+/// What this host believes: its configuration, and its trusted head, which only root may read from the database.
+fn host_trust() -> Result<verify::HostTrust, Vec<Failure>> {
+    let host = Host::new(Path::new("/"));
+    let config = host_config(&host)?;
+    let policy =
+        crate::cycle::judge::read_policy(&host, &config).map_err(|failure| vec![failure])?;
+    let trusted = crate::cycle::state::read_mark(&host).map_err(|failure| vec![failure])?;
+    Ok(verify::HostTrust { policy, trusted })
 }

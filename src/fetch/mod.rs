@@ -1,1 +1,399 @@
-//! fetch: see the module map in lib.rs.
+//! The fetcher: the process that has the network and the Git cache, and nothing else.
+//!
+//! It runs as user limpet behind a socket, or as a child of `limpet apply --once`. It looks at the source when it is asked to
+//! (a *poll*), and hands out single objects by id. Nobody trusts it: the applier hashes every object and judges every tip.
+//!
+//! - [`protocol`] what goes over the socket; [`client`] the applier's end; [`child`] a fetcher without systemd
+//! - `remote` a source behind HTTP and its cache, over `http`, `refs` and `transport`; `local` a repository on this machine
+//! - `store` the objects of either
+//!
+//! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read.
+// The fetcher is another process without a `Host`: it reads its cache, the clock and the environment itself.
+#![allow(clippy::disallowed_methods)]
+
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use self::protocol::{ObjectAnswer, PollAnswer, Request};
+use self::remote::{Doubt, Remote};
+use self::store::{ReadError, Store};
+use crate::config::{Source, SourceUrl};
+use crate::git::{ObjectId, ObjectKind};
+use crate::model::{Class, Failure};
+
+pub mod child;
+pub mod client;
+mod http;
+mod local;
+pub mod protocol;
+mod refs;
+mod remote;
+mod store;
+mod transport;
+
+pub use self::child::Child;
+pub use self::client::{Client, Tip};
+
+/// What one poll may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Its time from the first request to the last object, however little comes at a time.
+    pub total: Duration,
+    /// How long the server may say nothing.
+    pub silence: Duration,
+    /// What the server may send.
+    pub bytes: u64,
+}
+
+impl Limits {
+    /// Room for a first clone over a slow line. A repository of configuration is far smaller.
+    pub const DEFAULT: Limits = Limits {
+        total: Duration::from_secs(15 * 60),
+        silence: Duration::from_secs(60),
+        bytes: 1 << 30,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits::DEFAULT
+    }
+}
+
+/// How long a client may say nothing before it is taken for stuck. A client that lives simply connects again.
+const CLIENT_SILENCE: Duration = Duration::from_secs(5 * 60);
+
+/// How long a client may leave an answer unread.
+const CLIENT_STALL: Duration = Duration::from_secs(30);
+
+/// The applier, and a few commands of people beside it.
+const MAX_CLIENTS: usize = 16;
+
+/// How long to stay without a client.
+///
+/// Between frequent polls the fetcher stays: most of its few megabytes are pages of the program that the applier has mapped too,
+/// while starting anew costs a sandbox, the parsing of all certificates, a full TLS handshake and three lines in the journal
+/// every time. Between rare polls it goes, and the socket brings it back.
+fn idle_limit(interval: Duration) -> Duration {
+    const RARE: Duration = Duration::from_secs(5 * 60);
+    if interval > RARE {
+        Duration::from_secs(60)
+    } else {
+        interval * 2
+    }
+}
+
+/// A socket that the fetcher was given as its standard input.
+#[derive(Debug)]
+pub enum Stdin {
+    /// By systemd, with `StandardInput=socket`: clients connect to it.
+    Listener(UnixListener),
+    /// By a parent: one end of a pair, which first says what to serve.
+    Stream(UnixStream),
+}
+
+impl Stdin {
+    /// Takes the socket. Standard input is the one inherited descriptor that safe code may own, so `LISTEN_FDS` is not needed.
+    pub fn take() -> Result<Self, Failure> {
+        let fail = |cause: &dyn std::fmt::Display| {
+            let message = format!("failed to use standard input as a socket: {cause}");
+            Failure::new(Class::Host, message)
+                .with_hint("limpet-fetch.socket starts the fetcher when the agent needs it")
+        };
+        let stdin = io::stdin();
+        let is_listening = nix::sys::socket::getsockopt(&stdin, sockopt::AcceptConn)
+            .map_err(|error| fail(&error))?;
+        let socket = stdin
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| fail(&error))?;
+        Ok(if is_listening {
+            Stdin::Listener(UnixListener::from(socket))
+        } else {
+            Stdin::Stream(UnixStream::from(socket))
+        })
+    }
+}
+
+/// Serves `source` to those who connect to `listener`, until nobody has for a while. The cache is below `cache`, credentials are
+/// in directory `credentials`.
+pub fn serve(
+    source: &Source,
+    cache: &Path,
+    credentials: Option<PathBuf>,
+    listener: &UnixListener,
+    limits: Limits,
+) -> Result<(), Failure> {
+    let fetcher = Fetcher::new(source, cache, credentials, limits);
+    let fail = |error: io::Error| {
+        Failure::new(
+            Class::Transient,
+            format!("failed to accept clients: {error}"),
+        )
+    };
+    let idle = TimeVal::milliseconds(
+        idle_limit(source.interval)
+            .as_millis()
+            .try_into()
+            .unwrap_or(i64::MAX),
+    );
+    setsockopt(listener, sockopt::ReceiveTimeout, &idle).map_err(|error| fail(error.into()))?;
+    let clients = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    // Only this thread counts up, so the limit holds.
+                    if clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
+                        tracing::debug!("too many clients, hanging up");
+                        continue;
+                    }
+                    clients.fetch_add(1, Ordering::Relaxed);
+                    let (fetcher, clients) = (&fetcher, &clients);
+                    scope.spawn(move || {
+                        if let Err(error) = serve_client(fetcher, &stream) {
+                            tracing::debug!(%error, "client is gone");
+                        }
+                        clients.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Who connects now waits in the listener's queue, and systemd starts another fetcher for it.
+                    if clients.load(Ordering::Relaxed) == 0 {
+                        return Ok(());
+                    }
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+                    ) => {}
+                Err(error) => return Err(fail(error)),
+            }
+        }
+    })
+}
+
+/// Serves what the parent at the other end of `stream` asks for, until it hangs up.
+pub fn serve_parent(
+    stream: &UnixStream,
+    credentials: Option<PathBuf>,
+    limits: Limits,
+) -> Result<(), Failure> {
+    let fail = |error: io::Error| {
+        Failure::new(
+            Class::Transient,
+            format!("failed to serve the parent: {error}"),
+        )
+    };
+    // Root's child has no way back to root, not even by a program with the setuid bit.
+    nix::sys::prctl::set_no_new_privs().map_err(|error| fail(error.into()))?;
+    let mut input = BufReader::new(stream);
+    let start = protocol::read_start(&mut input).map_err(fail)?;
+    let fetcher = Fetcher::new(&start.source(), &start.cache, credentials, limits);
+    Session::new(&fetcher).run(&mut input, stream).map_err(fail)
+}
+
+fn serve_client(fetcher: &Fetcher, stream: &UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_SILENCE))?;
+    stream.set_write_timeout(Some(CLIENT_STALL))?;
+    Session::new(fetcher).run(&mut BufReader::new(stream), stream)
+}
+
+/// What all clients share.
+struct Fetcher {
+    branch: String,
+    limits: Limits,
+    origin: Origin,
+    /// Why the cache should be fetched anew.
+    doubt: Mutex<Option<Doubt>>,
+    /// Counts the polls that may have replaced the cache.
+    generation: AtomicU64,
+}
+
+enum Origin {
+    Local(PathBuf),
+    Remote {
+        /// Locked while it is polled: a second client waits, and finds everything there.
+        remote: Mutex<Remote>,
+        url: String,
+        cache: PathBuf,
+    },
+}
+
+impl Fetcher {
+    fn new(source: &Source, cache: &Path, credentials: Option<PathBuf>, limits: Limits) -> Self {
+        Fetcher {
+            branch: source.branch.clone(),
+            limits,
+            origin: match &source.url {
+                SourceUrl::Path(path) => Origin::Local(PathBuf::from(path)),
+                SourceUrl::Http(url) => {
+                    let remote = Remote::new(source, url, cache, credentials);
+                    Origin::Remote {
+                        cache: remote.cache().to_owned(),
+                        url: url.clone(),
+                        remote: Mutex::new(remote),
+                    }
+                }
+            },
+            doubt: Mutex::new(None),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    fn suspect(&self, doubt: Doubt) {
+        let mut slot = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        if *slot != Some(Doubt::Corrupt) {
+            *slot = Some(doubt);
+        }
+    }
+}
+
+/// One client's requests, in order.
+struct Session<'fetcher> {
+    fetcher: &'fetcher Fetcher,
+    /// Opened when the first object is asked for and closed with the connection, because an open store keeps its packs mapped.
+    store: Option<(u64, Store)>,
+    trusted: Option<ObjectId>,
+}
+
+impl<'fetcher> Session<'fetcher> {
+    fn new(fetcher: &'fetcher Fetcher) -> Self {
+        Session {
+            fetcher,
+            store: None,
+            trusted: None,
+        }
+    }
+
+    fn run(&mut self, input: &mut BufReader<&UnixStream>, stream: &UnixStream) -> io::Result<()> {
+        let mut output = BufWriter::with_capacity(64 << 10, stream);
+        let mut line = Vec::with_capacity(256);
+        loop {
+            // Requests sent ahead are answered in one go.
+            if input.buffer().is_empty() {
+                output.flush()?;
+            }
+            let request = match protocol::read_request(input, &mut line) {
+                Ok(Some(request)) => request,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let failure = Failure::new(Class::Bug, format!("invalid request: {error}"));
+                    protocol::write_failure(&mut output, &failure)?;
+                    output.flush()?;
+                    return Err(error);
+                }
+            };
+            match request {
+                Request::Poll { trusted } => {
+                    let answer = match self.poll(trusted) {
+                        Ok(tip) => PollAnswer::Tip(tip),
+                        Err(failure) => PollAnswer::Failure(failure),
+                    };
+                    protocol::write_poll_answer(&mut output, &answer)?;
+                }
+                Request::Object(id) => match self.read(&id) {
+                    Ok((kind, data)) => {
+                        protocol::write_object_header(&mut output, kind, data.len())?;
+                        output.write_all(data)?;
+                    }
+                    Err(answer) => protocol::write_object_answer(&mut output, &answer)?,
+                },
+            }
+        }
+    }
+
+    fn poll(&mut self, trusted: Option<ObjectId>) -> Result<ObjectId, Failure> {
+        self.store = None;
+        self.trusted = trusted;
+        let fetcher = self.fetcher;
+        match &fetcher.origin {
+            Origin::Local(path) => {
+                let repository = local::open(path)?;
+                let tip = local::read_tip(&repository, &fetcher.branch)?;
+                self.store = Some((0, Store::new(repository)));
+                Ok(tip)
+            }
+            Origin::Remote { remote, .. } => {
+                // After a panic the remote is as good as before: what it keeps is only there to be quick.
+                let mut remote = remote.lock().unwrap_or_else(PoisonError::into_inner);
+                let doubt = *fetcher.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+                let tip = remote.poll(trusted, doubt, fetcher.limits)?;
+                *fetcher.doubt.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                fetcher.generation.fetch_add(1, Ordering::Relaxed);
+                Ok(tip)
+            }
+        }
+    }
+
+    /// The object called `id`, or the answer that says why not.
+    fn read(&mut self, id: &ObjectId) -> Result<(ObjectKind, &[u8]), ObjectAnswer> {
+        let fetcher = self.fetcher;
+        let generation = fetcher.generation.load(Ordering::Relaxed);
+        if self.store.as_ref().is_none_or(|(at, _)| *at != generation) {
+            let repository = match &fetcher.origin {
+                Origin::Local(path) => local::open(path),
+                Origin::Remote { url, cache, .. } => store::open(cache).map_err(|_| {
+                    let message = format!("nothing is fetched from '{url}' yet");
+                    Failure::new(Class::Transient, message)
+                }),
+            };
+            let repository = repository.map_err(ObjectAnswer::Failure)?;
+            self.store = Some((generation, Store::new(repository)));
+        }
+        let (_, store) = self.store.as_mut().expect("it was opened just above");
+        let is_cache = matches!(fetcher.origin, Origin::Remote { .. });
+        let damaged = |cause: &str| {
+            if is_cache {
+                fetcher.suspect(Doubt::Corrupt);
+            }
+            let message = format!("object {id} is damaged: {cause}");
+            let class = if is_cache {
+                Class::Transient
+            } else {
+                Class::Host
+            };
+            Err(ObjectAnswer::Failure(Failure::new(class, message)))
+        };
+        match store.read(id) {
+            Ok(Some((kind, data))) => {
+                // The applier hashes for its safety; hashing here is for the cache, which heals only if its damage is noticed.
+                if is_cache && gix::objs::compute_hash(id.kind(), kind, data).ok() != Some(*id) {
+                    return damaged("it has other bytes than its id says");
+                }
+                Ok((kind, data))
+            }
+            Ok(None) => {
+                if is_cache && self.trusted != Some(*id) {
+                    fetcher.suspect(Doubt::Incomplete);
+                }
+                Err(ObjectAnswer::Missing)
+            }
+            Err(ReadError::TooLarge) => Err(ObjectAnswer::TooLarge),
+            Err(ReadError::Corrupt(cause)) => damaged(&cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fetcher_outlives_frequent_polls_and_not_rare_ones() {
+        let check = |secs| idle_limit(Duration::from_secs(secs)).as_secs();
+        assert_eq!(check(10), 20);
+        assert_eq!(check(60), 120);
+        assert_eq!(check(300), 600);
+        assert_eq!(check(3600), 60);
+    }
+}

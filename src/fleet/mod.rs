@@ -1,2 +1,310 @@
-//! The fleet repository.
+//! The fleet repository: who gets which layers, and what they declare together for one host.
+//!
+//! A *layer* is a directory of declarations. Rules and the inventory choose a host's layers; laid upon each other in order they
+//! yield its resources and variables, and those its [`DesiredState`]. An *origin* is the layer and the place that set something.
+//!
+//! A [`Fleet`] reads a repository's files when they are first needed and keeps them, so that many hosts share the work and one host
+//! reads no more than concerns it.
+//!
+//! Invariant: rendering is a pure function of the tree, the host's identity and its limits. There is no clock, environment, network
+//! or file of the machine, and what one host does not use cannot make it fail.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::config;
+use crate::document::{Mistake, Place, Source};
+use crate::git::{ObjectError, Tree};
+use crate::model::{Class, Failure};
+
+mod declared;
 pub mod desired;
+mod digest;
+mod edges;
+mod inventory;
+mod layer;
+mod manifest;
+mod merged;
+mod paths;
+mod resolve;
+mod select;
+mod sources;
+mod subtree;
+mod template;
+mod unit_file;
+
+pub use desired::{DesiredState, Origin};
+pub use digest::canonical_json;
+pub use select::{Because, ChosenLayer};
+pub use subtree::SubTree;
+
+/// Who a host is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// The name the repository knows it by.
+    pub name: String,
+    /// Labels from its own configuration; the inventory's win.
+    pub labels: BTreeMap<String, String>,
+    /// Facts measured on it (`os`, `family`, `os_version`, `arch`); empty away from it.
+    pub facts: BTreeMap<String, String>,
+    /// Its machine id; `None` away from it.
+    pub machine_id: Option<String>,
+}
+
+impl HostIdentity {
+    /// The host called `name`, seen from a laptop: nothing was measured.
+    pub fn named(name: impl Into<String>) -> Self {
+        HostIdentity {
+            name: name.into(),
+            ..HostIdentity::default()
+        }
+    }
+}
+
+/// What the host's own configuration lets a fleet declare. The default is the built-in limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Exceptions to the built-in list of paths that no fleet may manage: these and what lies below them.
+    pub allow_paths: Vec<String>,
+    /// May setuid, setgid and sticky modes be declared.
+    pub allow_suid: bool,
+}
+
+impl From<&config::Apply> for Limits {
+    fn from(apply: &config::Apply) -> Self {
+        Limits {
+            allow_paths: apply.allow_paths.clone(),
+            allow_suid: apply.allow_suid,
+        }
+    }
+}
+
+/// What rendering yields.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// What is declared for the host.
+    pub state: DesiredState,
+    /// The host's layers, from the weakest to the strongest.
+    pub layers: Vec<ChosenLayer>,
+    /// Every key of every resource with its origin, in order.
+    pub values: Vec<OriginatedValue>,
+    /// Every variable with its origin, in order.
+    pub variables: Vec<OriginatedValue>,
+    /// What is odd, and does not keep the state from being applied.
+    pub warnings: Vec<Failure>,
+}
+
+/// A value that somebody declared, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginatedValue {
+    /// The resource or variable it belongs to, and the key within: `file:/etc/motd mode`, `ntp`.
+    pub key: String,
+    /// The value as TOML writes it.
+    pub value: String,
+    /// Where it was set.
+    pub origin: Origin,
+}
+
+/// The desired state of `host` in `tree`, or everything that is wrong with it.
+///
+/// Failures of [`Class::Author`] are mistakes in the repository. One of [`Class::Host`] means that this is not the machine the
+/// repository means, or too old an agent for it: the host is *held*.
+pub fn render(
+    tree: &dyn Tree,
+    host: &HostIdentity,
+    limits: &Limits,
+) -> Result<Rendered, Vec<Failure>> {
+    Fleet::load(tree)?.render(host, limits)
+}
+
+/// A fleet repository, read as far as was needed.
+pub struct Fleet<'tree> {
+    tree: &'tree dyn Tree,
+    manifest: manifest::Manifest,
+    inventory: inventory::Inventory,
+    layers: RefCell<BTreeMap<String, Rc<Result<layer::Layer, Vec<Failure>>>>>,
+    layer_names: OnceCell<Result<Vec<String>, Failure>>,
+    sources: sources::Sources<'tree>,
+    templates: template::Templates,
+}
+
+impl std::fmt::Debug for Fleet<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet")
+            .field("name", &self.manifest.fleet)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'tree> Fleet<'tree> {
+    /// Reads what every host reads: fleet.toml and the inventory.
+    pub fn load(tree: &'tree dyn Tree) -> Result<Self, Vec<Failure>> {
+        let mut failures = Vec::new();
+        let manifest = manifest::load(tree).map_err(|mut found| failures.append(&mut found));
+        let inventory = inventory::load(tree).map_err(|mut found| failures.append(&mut found));
+        let (Ok(manifest), Ok(inventory)) = (manifest, inventory) else {
+            return Err(failures);
+        };
+        let templates = template::Templates::new(&inventory);
+        Ok(Fleet {
+            tree,
+            manifest,
+            inventory,
+            layers: RefCell::default(),
+            layer_names: OnceCell::new(),
+            sources: sources::Sources::new(tree),
+            templates,
+        })
+    }
+
+    /// The fleet's name.
+    pub fn name(&self) -> &str {
+        &self.manifest.fleet
+    }
+
+    /// Every host of the inventory and of `hosts/`, by name.
+    pub fn hosts(&self) -> Result<Vec<String>, Vec<Failure>> {
+        let mut hosts: Vec<String> = self.inventory.names().map(str::to_owned).collect();
+        for directory in list_directories(self.tree, "hosts").map_err(|failure| vec![failure])? {
+            if !hosts.contains(&directory) {
+                hosts.push(directory);
+            }
+        }
+        hosts.sort();
+        Ok(hosts)
+    }
+
+    /// Every layer of `layers/`, used or not, by name.
+    pub fn layer_names(&self) -> Result<&[String], Failure> {
+        self.layer_names
+            .get_or_init(|| layer::list(self.tree))
+            .as_ref()
+            .map(Vec::as_slice)
+            .map_err(Clone::clone)
+    }
+
+    /// What is wrong with the layer `name` (or `hosts/<host>`) by itself.
+    pub fn check_layer(&self, name: &str) -> Vec<Failure> {
+        let Err(failures) = &*self.layer(name) else {
+            return Vec::new();
+        };
+        failures.clone()
+    }
+
+    /// The facts that the rules ask about and that are known neither from the inventory nor by measuring: without them the host's
+    /// layers cannot be told.
+    pub fn unknown_facts(&self, host: &HostIdentity) -> Vec<String> {
+        let traits = self.traits(host);
+        select::unknown_facts(&self.manifest, &traits)
+    }
+
+    /// The desired state of `host`, or everything that is wrong with it; see [`render`].
+    pub fn render(&self, host: &HostIdentity, limits: &Limits) -> Result<Rendered, Vec<Failure>> {
+        let traits = self.traits(host);
+        let mut held: Vec<Failure> = self.manifest.too_old().into_iter().collect();
+        let mut warnings = Vec::new();
+        self.inventory
+            .compare_with_machine(host, &mut held, &mut warnings);
+        if !held.is_empty() {
+            return Err(held);
+        }
+        let layers = select::choose(self, &traits)?;
+        let merged = merged::merge(self, &traits, &layers)?;
+        let mut rendered = resolve::resolve(self, &traits, limits, merged, layers)?;
+        rendered.warnings = warnings;
+        Ok(rendered)
+    }
+
+    fn traits(&self, host: &HostIdentity) -> inventory::Traits {
+        self.inventory.traits(host)
+    }
+
+    /// The layer `name`, read at most once.
+    fn layer(&self, name: &str) -> Rc<Result<layer::Layer, Vec<Failure>>> {
+        if let Some(layer) = self.layers.borrow().get(name) {
+            return Rc::clone(layer);
+        }
+        let layer = Rc::new(layer::load(self.tree, name));
+        self.layers
+            .borrow_mut()
+            .insert(name.to_owned(), Rc::clone(&layer));
+        layer
+    }
+}
+
+/// The author's mistake as a failure.
+fn author(mistake: Mistake) -> Failure {
+    mistake.into_failure(Class::Author)
+}
+
+/// An object that could not be had while reading `path`.
+fn unreadable(path: &str, error: &ObjectError) -> Failure {
+    let class = match error {
+        ObjectError::TooLarge(_) => Class::Author,
+        ObjectError::HashMismatch(_) => Class::Refused,
+        ObjectError::Missing(_) | ObjectError::Unavailable(_) => Class::Transient,
+    };
+    Failure::new(
+        class,
+        format!("failed to read fleet file '{path}': {error}"),
+    )
+}
+
+/// The text of `path`; `None` when there is no such file.
+fn read_text(tree: &dyn Tree, path: &str) -> Result<Option<std::sync::Arc<Source>>, Failure> {
+    let file = match tree.read(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(unreadable(path, &error)),
+    };
+    match String::from_utf8(file.data) {
+        Ok(text) => Ok(Some(Source::new(path, text))),
+        Err(error) => {
+            let end = error.utf8_error().valid_up_to();
+            let valid = String::from_utf8_lossy(&error.as_bytes()[..end]).into_owned();
+            let source = Source::new(path, valid);
+            let place = Place::new(&source, end..end);
+            Err(author(Mistake::new(&place, "file is not UTF-8 text")))
+        }
+    }
+}
+
+/// The names of the TOML files in `directory`, with their paths; `None` when there is no such directory.
+fn list_toml_files(tree: &dyn Tree, directory: &str) -> Result<Option<Vec<String>>, Failure> {
+    let entries = match tree.list(directory) {
+        Ok(Some(entries)) => entries,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(unreadable(directory, &error)),
+    };
+    let files = entries
+        .into_iter()
+        .filter(|(name, kind)| *kind == crate::git::EntryKind::File && name.ends_with(".toml"))
+        .map(|(name, _)| format!("{directory}/{name}"))
+        .collect();
+    Ok(Some(files))
+}
+
+/// The names of the directories in `directory`; none when there is no such directory.
+fn list_directories(tree: &dyn Tree, directory: &str) -> Result<Vec<String>, Failure> {
+    let entries = tree
+        .list(directory)
+        .map_err(|error| unreadable(directory, &error))?
+        .unwrap_or_default();
+    Ok(entries
+        .into_iter()
+        .filter(|(_, kind)| *kind == crate::git::EntryKind::Directory)
+        .map(|(name, _)| name)
+        .collect())
+}
+
+/// `<what> is not supported by limpet <version>`.
+fn unsupported(place: &Place, what: &str) -> Mistake {
+    Mistake::new(
+        place,
+        format!(
+            "{what} is not supported by limpet {}",
+            env!("CARGO_PKG_VERSION")
+        ),
+    )
+}

@@ -3,12 +3,15 @@
 //! An *object* is a commit, tree, blob or tag as raw bytes; its id is the hash of those bytes. A [`Tree`] is any read-only set of
 //! files: a verified revision on a host, a working directory on a laptop.
 //!
-//! Invariant: nothing here opens a file or a socket; whoever implements [`Objects`] or [`Tree`] does.
+//! Invariant: nothing here opens a file or a socket; whoever implements [`Objects`] or [`Tree`] does, and so does [`repository`],
+//! for repositories on this machine.
 
 use std::fmt;
 
 pub use gix::hash::ObjectId;
 pub use gix::objs::Kind as ObjectKind;
+
+pub mod repository;
 
 /// One object's raw bytes, without Git's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,12 @@ pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
 pub trait Objects {
     /// The object called `id`.
     fn get(&self, id: &ObjectId) -> Result<Object, ObjectError>;
+}
+
+impl<O: Objects + ?Sized> Objects for &O {
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+        (**self).get(id)
+    }
 }
 
 /// A store whose answers are hashed before anybody sees them, so that the store itself need not be trusted.

@@ -62,6 +62,13 @@ pub struct Owned<O> {
 pub enum Step<O, C> {
     /// A change to make.
     Change(PlannedChange<O, C>),
+    /// Owned, no longer declared, and nothing has to be done about it: the inventory forgets it.
+    Release {
+        /// What declared it last.
+        id: ResourceId,
+        /// What is owned, as in [`Owned::key`].
+        key: String,
+    },
     /// The resource cannot be judged or changed: observing it failed, or a rule forbids it.
     Blocked(Failure),
 }

@@ -1,1 +1,7 @@
-//! report: see the module map in lib.rs.
+//! What limpet tells people and programs: status, journal, progress.
+//!
+//! Invariant: nothing here decides or changes anything; facts come in, words go out.
+
+pub mod journal;
+pub mod preview;
+pub mod status;

@@ -5,7 +5,17 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod accounts;
+pub mod clock;
+pub mod command;
+pub mod files;
+pub mod identity;
+pub mod lock;
+pub mod socket;
 pub mod systemd;
+pub mod transient;
+pub mod workdir;
+pub mod write;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.
 #[derive(Debug)]
@@ -28,6 +38,11 @@ impl Host {
     /// The root directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Is this the machine we run on, and not an image or a test's directory.
+    pub fn is_running_system(&self) -> bool {
+        self.root == Path::new("/")
     }
 
     /// The system's manager.

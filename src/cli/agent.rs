@@ -1,0 +1,64 @@
+//! `limpet agent`: what `limpet.service` starts.
+
+use std::path::Path;
+
+use tracing::Level;
+
+use crate::cli::CommandResult;
+use crate::config::{self, Config};
+use crate::cycle::Cycle;
+use crate::fetch::client::{Client, Upstream};
+use crate::model::{Class, Failure};
+use crate::report::journal;
+use crate::sys::Host;
+
+/// Runs as the daemon that keeps this host as declared.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Log what is looked at, too
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> CommandResult {
+    let stderr_is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    journal::start(
+        if arguments.debug {
+            Level::DEBUG
+        } else {
+            Level::INFO
+        },
+        stderr_is_journal,
+    );
+    serve().map_err(|failures| {
+        for failure in &failures {
+            tracing::error!("{failure}");
+        }
+        failures
+    })
+}
+
+fn serve() -> Result<u8, Vec<Failure>> {
+    let host = Host::new(Path::new("/"));
+    if !nix::unistd::geteuid().is_root() {
+        return Err(vec![
+            Failure::new(Class::Host, "the agent must run as root")
+                .with_hint("start it with 'systemctl start limpet'"),
+        ]);
+    }
+    let one = |failure: Failure| vec![failure];
+    let config = super::host_config(&host)?;
+    let _lock = host.lock(config::LOCK_FILE).map_err(one)?;
+    let machine_id = host.read_machine_id().map_err(one)?;
+    let listener = host
+        .listen(config::CONTROL_SOCKET, 0o660, config::OPERATORS_GROUP)
+        .map_err(one)?;
+    let connect =
+        || Ok(Box::new(Client::connect(Path::new(config::FETCH_SOCKET))?) as Box<dyn Upstream>);
+    let cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
+    let reload =
+        || -> Result<Config, Vec<Failure>> { super::host_config(&Host::new(Path::new("/"))) };
+    crate::agent::run(cycle, listener, &machine_id, reload).map_err(one)?;
+    Ok(0)
+}

@@ -1,0 +1,102 @@
+//! `limpet apply --once`: one cycle without the daemon, for images, provisioning and rescue.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::Level;
+
+use crate::cli::terminal::Terminal;
+use crate::cli::{CommandResult, status};
+use crate::config::{self, SourceUrl};
+use crate::cycle::{Cycle, Trigger};
+use crate::fetch::child::{Child, Launch};
+use crate::fetch::client::Upstream;
+use crate::model::{Class, Failure};
+use crate::report::journal;
+use crate::sys::Host;
+use crate::sys::workdir::WorkDir;
+
+/// Runs one cycle without the daemon.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Run one cycle and end; without it there is nothing to do, for the daemon applies by itself
+    #[arg(long, required = true)]
+    once: bool,
+    /// Another source than the host configuration's
+    #[arg(long, value_name = "PATH|URL")]
+    source: Option<String>,
+    /// The root directory of the machine, such as an image being built
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Apply a local path without asking who signed it
+    #[arg(long, requires = "source")]
+    unverified: bool,
+    /// The name of the host, where the machine has no host configuration
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
+    journal::start(Level::INFO, false);
+    let one = |failure: Failure| vec![failure];
+    let host = Host::new(&arguments.root);
+    let mut config = if arguments.unverified && !host.exists(config::CONFIG_FILE).map_err(one)? {
+        let name = arguments
+            .name
+            .clone()
+            .map_or_else(|| host.read_short_name(), Ok)
+            .map_err(one)?;
+        config::Config::unverified(&name)
+    } else {
+        super::host_config(&host)?
+    };
+    if let Some(name) = &arguments.name {
+        config.host.name = name.clone();
+    }
+    if let Some(source) = &arguments.source {
+        config.source.url = SourceUrl::parse(source).map_err(one)?;
+    }
+    host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)
+        .map_err(one)?;
+    let _lock = host.lock(config::LOCK_FILE).map_err(one)?;
+    let source = config.source.clone();
+    let unverified_path = match (&config.source.url, arguments.unverified) {
+        (SourceUrl::Path(path), true) => Some(path.clone()),
+        (_, true) => {
+            let failure = Failure::new(Class::Config, "--unverified is for a local path only")
+                .with_hint("leave it out: a remote source is believed by its signatures");
+            return Err(vec![failure]);
+        }
+        (_, false) => None,
+    };
+    let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
+    let connect = move || Ok(Box::new(Child::spawn(&launch, &source)?) as Box<dyn Upstream>);
+    let mut cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
+    let progress = |message: &str, _: Duration| terminal.message(message);
+    let trigger = match unverified_path {
+        Some(path) => {
+            cycle.force_unverified(
+                &WorkDir::open(Path::new(&path)).map_err(|error| vec![unreadable(&path, &error)])?,
+            )?;
+            Trigger::Start
+        }
+        None => Trigger::Nudge {
+            allow_removals: false,
+        },
+    };
+    let status = cycle.run(trigger, &progress);
+    terminal.data(&status::text(&status, crate::sys::clock::now()))?;
+    let offline = status
+        .conditions
+        .iter()
+        .any(|condition| condition.kind == "offline");
+    Ok(match status::exit_code(&status) {
+        0 if offline => Class::Transient.exit_code(),
+        code => code,
+    })
+}
+
+fn unreadable(path: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Class::Host, format!("failed to read the fleet in '{path}': {error}"))
+}

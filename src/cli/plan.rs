@@ -1,0 +1,158 @@
+//! `limpet plan`: what would change on this host.
+
+use std::fmt::Write as _;
+
+use crate::cli::terminal::{self, Terminal};
+use crate::cli::{CommandResult, agent_or_record};
+use crate::control::{Reply, Request};
+use crate::model::Action;
+use crate::report::journal::short;
+use crate::report::preview::Preview;
+
+/// Shows what would change on this host, and changes nothing. Ends with 2 when something would.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The exit code that says that changes are pending.
+const PENDING_CHANGES: u8 = 2;
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
+    let preview = match agent_or_record::ask(&Request::Plan) {
+        Ok(Reply::Plan { plan }) => *plan,
+        Ok(other) => return Err(vec![agent_or_record::unexpected(&other)]),
+        Err(no_agent) => agent_or_record::own_preview(&no_agent)?,
+    };
+    if arguments.json {
+        terminal.data(&terminal::json(&preview)?)?;
+    } else {
+        terminal.data(&text(&preview))?;
+    }
+    Ok(if !preview.changes.is_empty() || !preview.held.is_empty() {
+        PENDING_CHANGES
+    } else if let Some(error) = preview.errors.first() {
+        error.class.exit_code()
+    } else {
+        0
+    })
+}
+
+/// The plan as people read it.
+pub fn text(preview: &Preview) -> String {
+    let mut out = String::new();
+    let revision = preview.revision.as_deref().map_or("no revision yet", short);
+    let _ = writeln!(out, "plan for {} at {revision}", preview.host);
+    for change in &preview.changes {
+        let fields = if change.fields.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", change.fields.join(", "))
+        };
+        let report = if change.report { ", reported only" } else { "" };
+        let _ = writeln!(
+            out,
+            "  {} {} {}{fields}, {}{report}",
+            mark(change.action),
+            change.action,
+            change.resource,
+            change.reason
+        );
+        for line in change.diff.iter().flat_map(|diff| diff.lines()) {
+            let _ = writeln!(out, "      {line}");
+        }
+    }
+    for held in &preview.held {
+        let _ = writeln!(
+            out,
+            "  ! held: {} {}: {}",
+            held.action, held.resource, held.reason
+        );
+    }
+    for error in &preview.errors {
+        let place = error
+            .location
+            .as_ref()
+            .map(|location| format!("{location}: "))
+            .unwrap_or_default();
+        let _ = writeln!(out, "  ! {place}{}", error.message);
+    }
+    for condition in preview
+        .conditions
+        .iter()
+        .filter(|condition| condition.kind == "agent-down")
+    {
+        let _ = writeln!(out, "  agent-down: {}", condition.reason);
+    }
+    let _ = match (preview.changes.len(), preview.held.len()) {
+        (0, 0) => writeln!(out, "nothing to change"),
+        (1, 0) => writeln!(out, "1 change"),
+        (count, 0) => writeln!(out, "{count} changes"),
+        (count, held) => writeln!(out, "{count} changes, {held} held"),
+    };
+    out
+}
+
+fn mark(action: Action) -> char {
+    match action {
+        Action::Create | Action::Install | Action::Enable | Action::Start => '+',
+        Action::Delete | Action::Remove | Action::Disable | Action::Stop | Action::Mask => '-',
+        _ => '~',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Kind, Reason, ResourceId};
+    use crate::report::preview::{PreviewChange, PreviewHeld};
+
+    #[test]
+    fn a_plan_shows_each_change_with_its_diff() {
+        let preview = Preview {
+            revision: Some("77ab0129c3".into()),
+            host: "edge-0042".into(),
+            digest: None,
+            changes: vec![
+                PreviewChange {
+                    resource: ResourceId::new(Kind::Package, "chrony"),
+                    action: Action::Install,
+                    reason: Reason::Missing,
+                    fields: vec![],
+                    diff: None,
+                    report: false,
+                },
+                PreviewChange {
+                    resource: ResourceId::new(Kind::File, "/etc/chrony/chrony.conf"),
+                    action: Action::Update,
+                    reason: Reason::Differs,
+                    fields: vec!["content".into(), "mode".into()],
+                    diff: Some(
+                        "@@ -1 +1 @@\n-pool pool.ntp.org\n+pool ntp1.example.org iburst\n".into(),
+                    ),
+                    report: false,
+                },
+            ],
+            held: vec![PreviewHeld {
+                resource: ResourceId::new(Kind::File, "/etc/old"),
+                action: Action::Delete,
+                reason: "11 removals are more than max_removals = 10".into(),
+            }],
+            errors: vec![],
+            conditions: vec![],
+        };
+        insta::assert_snapshot!(text(&preview), @r"
+        plan for edge-0042 at 77ab012
+          + install package:chrony, missing
+          ~ update file:/etc/chrony/chrony.conf (content, mode), differs
+              @@ -1 +1 @@
+              -pool pool.ntp.org
+              +pool ntp1.example.org iburst
+          ! held: delete file:/etc/old: 11 removals are more than max_removals = 10
+        2 changes, 1 held
+        ");
+    }
+}

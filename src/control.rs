@@ -1,0 +1,107 @@
+//! The words of the control socket, `/run/limpet/control.sock`: one JSON object a line, a request and its replies.
+//!
+//! Invariant: a line is at most [`MAX_LINE_BYTES`] long, whoever wrote it.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Class, Failure};
+use crate::report::preview::Preview;
+use crate::report::status::Status;
+
+/// The longest line either side accepts, in bytes. Plans with their diffs are the longest.
+pub const MAX_LINE_BYTES: u64 = 16 << 20;
+
+/// The longest request the agent accepts, in bytes.
+pub const MAX_REQUEST_BYTES: u64 = 64 << 10;
+
+/// What a client may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// The status as it is now.
+    Status,
+    /// What would change now.
+    Plan,
+    /// Poll now and apply; only uid 0 may ask.
+    Sync {
+        /// Send progress until it is applied or refused.
+        wait: bool,
+        /// Let a plan with too many removals through, this once.
+        allow_removals: bool,
+    },
+}
+
+/// What the agent answers; `Progress` any number of times, then one of the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// What is being done.
+    Progress {
+        /// For people.
+        message: String,
+    },
+    /// The status.
+    Status {
+        /// The whole of it.
+        status: Box<Status>,
+    },
+    /// The plan.
+    Plan {
+        /// The whole of it.
+        plan: Box<Preview>,
+    },
+    /// A poll was started.
+    Accepted,
+    /// The request was not carried out.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// A conversation with the agent.
+#[derive(Debug)]
+pub struct Conversation {
+    replies: BufReader<UnixStream>,
+}
+
+impl Conversation {
+    /// Sends `request` to the agent that listens on `socket`. Fails as [`io::ErrorKind::NotFound`] or
+    /// [`io::ErrorKind::ConnectionRefused`] when no agent does.
+    pub fn start(socket: &Path, request: &Request) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(socket)?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        Ok(Conversation {
+            replies: BufReader::new(stream),
+        })
+    }
+
+    /// The next reply.
+    pub fn next_reply(&mut self) -> Result<Reply, Failure> {
+        let mut line = String::new();
+        let broken = |cause: String| {
+            Failure::new(
+                Class::Transient,
+                format!("lost the connection to the agent: {cause}"),
+            )
+        };
+        let read = (&mut self.replies)
+            .take(MAX_LINE_BYTES)
+            .read_line(&mut line)
+            .map_err(|error| broken(error.to_string()))?;
+        if read == 0 {
+            return Err(broken("it closed the connection".to_owned()));
+        }
+        serde_json::from_str(&line).map_err(|error| {
+            broken(format!(
+                "it answered what this version cannot read: {error}"
+            ))
+        })
+    }
+}

@@ -1,1 +1,0 @@
-//! cycle: see the module map in lib.rs.

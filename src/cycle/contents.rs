@@ -1,0 +1,72 @@
+//! The bytes of declared contents: inline, from the stored objects, or from the originals.
+
+use crate::config;
+use crate::git::Objects;
+use crate::kinds::kind::{Content, ContentSource, Contents};
+use crate::model::{Class, Failure};
+use crate::sys::Host;
+
+/// Reads contents on a host.
+pub struct StoredContents<'a> {
+    /// Where the originals are.
+    pub host: &'a Host,
+    /// Where the blobs are.
+    pub objects: &'a dyn Objects,
+}
+
+impl std::fmt::Debug for StoredContents<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredContents").finish_non_exhaustive()
+    }
+}
+
+impl Contents for StoredContents<'_> {
+    fn read(&self, content: &Content) -> Result<Vec<u8>, Failure> {
+        let bytes = match &content.source {
+            ContentSource::Inline(bytes) => bytes.to_vec(),
+            ContentSource::Blob(id) => {
+                let object = self.objects.get(id);
+                object
+                    .map_err(|error| {
+                        Failure::new(
+                            Class::Transient,
+                            format!("failed to read a declared file: {error}"),
+                        )
+                    })?
+                    .data
+            }
+            ContentSource::Original => {
+                let name = hex(&content.sha256);
+                let path = format!("{}/{name}", config::ORIGINALS_DIRECTORY);
+                self.host.read_file(&path, content.size)?.ok_or_else(|| {
+                    Failure::new(
+                        Class::Host,
+                        format!(
+                            "the original '{name}' is no longer in '{}'",
+                            config::ORIGINALS_DIRECTORY
+                        ),
+                    )
+                })?
+            }
+        };
+        let actual = ring::digest::digest(&ring::digest::SHA256, &bytes);
+        if actual.as_ref() != content.sha256 {
+            let wanted = hex(&content.sha256);
+            return Err(Failure::new(
+                Class::Host,
+                format!("stored content does not have its SHA-256 '{wanted}'"),
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

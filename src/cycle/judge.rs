@@ -1,0 +1,223 @@
+//! From a poll to the revision in force: ask, verify, render, keep, trust.
+//!
+//! Invariant: the trusted head moves only here, only to a revision that was verified and renders for this host, and only after
+//! everything that enforcing it needs is kept on this host.
+
+use tracing::{debug, warn};
+
+use crate::config::Config;
+use crate::cycle::{Cycle, state};
+use crate::fetch::client::Upstream;
+use crate::fleet::{self, DesiredState, HostIdentity};
+use crate::git::{Hashed, ObjectId, Objects, Tree};
+use crate::model::{Class, Failure};
+use crate::record::objects::ReadThrough;
+use crate::report::journal;
+use crate::report::status::Poll;
+use crate::sys::{Host, clock};
+use crate::trust::{self, AllowedSigners, Policy, Revoked, Verdict, VerifiedRevision};
+
+/// The largest trust file we read, in bytes.
+const TRUST_FILE_LIMIT: u64 = 4 << 20;
+
+impl Cycle {
+    /// Asks the fetcher for the tip and judges it.
+    pub(super) fn poll(&mut self) {
+        let at = clock::now();
+        let asked = (self.connect)().and_then(|client| {
+            let tip = client.poll(self.head.as_ref().map(|head| head.commit))?;
+            Ok((client, tip.commit))
+        });
+        let result = match asked {
+            Ok((client, tip)) => {
+                self.situation.source = None;
+                self.judge(client.as_ref(), tip)
+            }
+            Err(failure) => {
+                debug!("failed to poll: {failure}");
+                let result = failure.message.clone();
+                self.situation.source = Some(failure);
+                result
+            }
+        };
+        self.situation.last_poll = Some(Poll { at, result });
+    }
+
+    /// Decides what becomes of `tip`, and says so in a word or two.
+    fn judge(&mut self, client: &dyn Upstream, tip: ObjectId) -> String {
+        if self.judged == Some(tip) {
+            return "unchanged".to_owned();
+        }
+        if self.situation.state_missing.is_some() {
+            return "not accepted, trust state is missing".to_owned();
+        }
+        let policy = match read_policy(&self.host, &self.config) {
+            Ok(policy) => policy,
+            Err(failure) => return self.refuse(tip, None, failure),
+        };
+        let hashed = Hashed(client);
+        let verdict = trust::verify(&hashed, &policy, self.head.as_ref(), tip, clock::now());
+        self.judged = Some(tip);
+        self.situation.behind = None;
+        match &verdict {
+            Verdict::Unchanged => {
+                self.situation.refusal = None;
+                self.situation.mistakes.clear();
+                "unchanged".to_owned()
+            }
+            Verdict::Accepted(revision) => self.accept(client, revision),
+            Verdict::Behind { .. } => {
+                self.situation.refusal = None;
+                self.situation.behind = verdict.failure();
+                "behind".to_owned()
+            }
+            Verdict::Unavailable(error) => {
+                self.judged = None;
+                self.situation.source = verdict.failure();
+                error.to_string()
+            }
+            Verdict::Refused(refusal) => {
+                if refusal.rule.depends_on_time() {
+                    self.judged = None;
+                }
+                self.refuse(tip, refusal.signer.as_deref(), refusal.clone().into())
+            }
+            Verdict::Diverged { .. } => match verdict.failure() {
+                Some(failure) => self.refuse(tip, None, failure),
+                None => "diverged".to_owned(),
+            },
+        }
+    }
+
+    fn refuse(&mut self, tip: ObjectId, signer: Option<&str>, failure: Failure) -> String {
+        if self.situation.refusal.as_ref() != Some(&failure) {
+            journal::revision_refused(&tip.to_string(), signer, &failure);
+        }
+        self.situation.refusal = Some(failure);
+        "refused".to_owned()
+    }
+
+    /// Renders a verified revision and makes it the trusted one; with an author's mistake the old one stays.
+    fn accept(&mut self, client: &dyn Upstream, revision: &VerifiedRevision) -> String {
+        self.situation.refusal = None;
+        match self.take_over(client, revision) {
+            Ok(()) => {
+                self.situation.mistakes.clear();
+                self.situation.held.clear();
+                self.resting.clear();
+                "new".to_owned()
+            }
+            Err(failures) => {
+                let class = failures.first().map_or(Class::Bug, |failure| failure.class);
+                if class == Class::Transient {
+                    self.judged = None;
+                }
+                for failure in failures
+                    .iter()
+                    .filter(|failure| !self.situation.mistakes.contains(failure))
+                {
+                    warn!(limpet_revision = %revision.commit(), "{failure}");
+                }
+                self.situation.mistakes = failures;
+                match class {
+                    Class::Author => "the fleet data is wrong".to_owned(),
+                    _ => "not taken over".to_owned(),
+                }
+            }
+        }
+    }
+
+    fn take_over(
+        &mut self,
+        client: &dyn Upstream,
+        revision: &VerifiedRevision,
+    ) -> Result<(), Vec<Failure>> {
+        let through = ReadThrough::new(&self.objects, client).map_err(|failure| vec![failure])?;
+        // The commit itself is read again at the next start.
+        through
+            .get(&revision.commit())
+            .map_err(|error| vec![unreadable(&error)])?;
+        let desired = self.render(revision, &through)?;
+        let others: Vec<ObjectId> = self.head.iter().map(|head| head.commit).collect();
+        through
+            .keep(&revision.commit(), &others)
+            .map_err(|failure| vec![failure])?;
+        let head = revision.trusted_head();
+        state::trust(&self.host, &self.record, head).map_err(|failure| vec![failure])?;
+        self.head = Some(head.clone());
+        self.put_in_force(revision, desired);
+        Ok(())
+    }
+
+    /// The desired state of this host in `revision`.
+    pub(super) fn render(
+        &self,
+        revision: &VerifiedRevision,
+        objects: &dyn Objects,
+    ) -> Result<DesiredState, Vec<Failure>> {
+        let files = revision.files(objects);
+        self.render_tree(&files)
+    }
+
+    pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
+        let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
+        let limits = fleet::Limits::from(&self.config.apply);
+        fleet::render(files, &identity, &limits).map(|rendered| rendered.state)
+    }
+}
+
+/// What the host configuration says to believe, with the files it names.
+pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
+    let read = |path: &str| match host.read_file(path, TRUST_FILE_LIMIT) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err("there is no such file".to_owned()),
+        Err(failure) => Err(failure.message),
+    };
+    let (signers, revoked) = (
+        config.trust.allowed_signers.as_str(),
+        config.trust.revoked.as_str(),
+    );
+    Ok(Policy {
+        anchor: config.trust.anchor.clone(),
+        allowed: match read(signers) {
+            Ok(bytes) => AllowedSigners::parse(signers, &bytes)?,
+            Err(cause) => return Err(AllowedSigners::unreadable(signers, &cause).into()),
+        },
+        revoked: match read(revoked) {
+            Ok(bytes) => Revoked::parse(revoked, &bytes)?,
+            Err(cause) => return Err(Revoked::unreadable(revoked, &cause).into()),
+        },
+        mode: config.trust.mode,
+        max_catchup: trust::MAX_CATCHUP,
+        source_path: config.source.path.clone(),
+        fleet: None,
+    })
+}
+
+/// Who this host is: its configured name, and what can be measured of it.
+pub fn measure(host: &Host, config: &Config) -> Result<HostIdentity, Failure> {
+    let facts = host.read_facts()?;
+    let facts = [
+        ("os", facts.os),
+        ("family", facts.family),
+        ("os_version", facts.os_version),
+        ("arch", facts.arch),
+    ];
+    Ok(HostIdentity {
+        name: config.host.name.clone(),
+        labels: config.host.labels.clone(),
+        facts: facts
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        machine_id: host.read_machine_id().ok(),
+    })
+}
+
+fn unreadable(error: &crate::git::ObjectError) -> Failure {
+    Failure::new(
+        Class::Transient,
+        format!("failed to read the revision: {error}"),
+    )
+}

@@ -1,0 +1,394 @@
+//! One reconciliation, told top to bottom: poll, judge, render, observe, plan, apply, look again.
+//!
+//! A *cycle* begins with a trigger and ends with a status. The *revision in force* is the last one that was verified and rendered;
+//! it is enforced in every cycle, whatever becomes of the poll.
+//!
+//! Invariant: enforcement needs neither the fetcher nor the network. A cycle that finds nothing to do writes nothing, runs no program
+//! and logs nothing above debug.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+use crate::config::Config;
+use crate::fetch::client::Upstream;
+use crate::fleet::DesiredState;
+use crate::git::{ObjectId, Tree};
+use crate::model::{Class, Failure, ResourceId};
+use crate::plan::{self, Step};
+use crate::record::Record;
+use crate::record::objects::ObjectStore;
+use crate::report::journal;
+use crate::report::preview::{Preview, PreviewChange, PreviewHeld};
+use crate::report::status::{State as HostState, Status, StatusError};
+use crate::sys::{Host, clock};
+use crate::trust::{self, TrustedHead, VerifiedRevision};
+
+pub mod contents;
+mod enforce;
+pub mod judge;
+pub mod situation;
+pub mod state;
+
+use contents::StoredContents;
+use situation::{Beginnings, Situation};
+
+/// How long the poll may be silent: the fetcher's own limit and some.
+const POLL_SILENCE: Duration = Duration::from_secs(12 * 60);
+
+/// Why a cycle runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The agent started: the revision in force is enforced before anything is polled.
+    Start,
+    /// The interval passed.
+    Tick,
+    /// An operator asked.
+    Nudge {
+        /// Let a plan with too many removals through, this once.
+        allow_removals: bool,
+    },
+}
+
+impl Trigger {
+    /// Did a person ask for it.
+    pub fn is_nudge(self) -> bool {
+        matches!(self, Trigger::Nudge { .. })
+    }
+}
+
+/// Makes a connection to the fetcher.
+pub type Connect = Box<dyn Fn() -> Result<Box<dyn Upstream>, Failure> + Send>;
+
+/// Told what is being done, and how long it may take.
+pub type Progress<'a> = &'a dyn Fn(&str, Duration);
+
+/// Everything one cycle hands to the next.
+pub struct Cycle {
+    host: Host,
+    config: Config,
+    connect: Connect,
+    record: Record,
+    objects: ObjectStore,
+    head: Option<TrustedHead>,
+    in_force: Option<InForce>,
+    situation: Situation,
+    beginnings: Beginnings,
+    /// The last tip that was judged; it is judged once.
+    judged: Option<ObjectId>,
+    resting: BTreeMap<ResourceId, Rest>,
+    last_status: Option<Status>,
+}
+
+impl std::fmt::Debug for Cycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cycle")
+            .field("situation", &self.situation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The revision that is enforced.
+#[derive(Debug)]
+struct InForce {
+    /// In hex; `unverified` for what local root applied without signatures.
+    revision: String,
+    subject: String,
+    signer: Option<String>,
+    /// What its message allows to be removed.
+    allowed_removals: Option<usize>,
+    desired: DesiredState,
+}
+
+/// Under which name the record keeps the [`AppliedRevision`].
+const APPLIED: &str = "applied";
+
+/// The revision whose plan was walked to its end last, whatever failed on the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedRevision {
+    /// In hex.
+    pub revision: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// Who signed it.
+    pub signer: Option<String>,
+    /// When that was.
+    pub at: Timestamp,
+}
+
+/// A resource that failed and is not tried again yet.
+#[derive(Debug)]
+struct Rest {
+    failure: Failure,
+    attempts: u32,
+    until: Timestamp,
+}
+
+impl Cycle {
+    /// Opens the state of `host` and loads the revision in force; `connect` reaches the fetcher.
+    pub fn open(host: Host, config: Config, connect: Connect) -> Result<Self, Failure> {
+        let state = state::open(&host)?;
+        let applied: Option<AppliedRevision> = state.record.recall(APPLIED)?;
+        let mut situation = Situation {
+            state_missing: state.missing,
+            ..Situation::default()
+        };
+        if let Some(applied) = applied {
+            situation.take_applied(applied);
+        }
+        let mut cycle = Cycle {
+            beginnings: state.record.recall("beginnings")?.unwrap_or_default(),
+            situation,
+            host,
+            config,
+            connect,
+            record: state.record,
+            objects: state.objects,
+            head: state.head,
+            in_force: None,
+            judged: None,
+            resting: BTreeMap::new(),
+            last_status: None,
+        };
+        cycle.restore();
+        Ok(cycle)
+    }
+
+    /// How often to poll.
+    pub fn interval(&self) -> Duration {
+        self.config.source.interval
+    }
+
+    /// Uses another host configuration from now on.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = config;
+        self.judged = None;
+        self.restore();
+    }
+
+    /// Runs one cycle.
+    pub fn run(&mut self, trigger: Trigger, progress: Progress<'_>) -> Status {
+        if trigger != Trigger::Start || self.head.is_none() {
+            if trigger.is_nudge() {
+                self.judged = None;
+                self.resting.clear();
+            }
+            progress("polling the source", POLL_SILENCE);
+            self.poll();
+        }
+        if trigger == Trigger::Start {
+            self.adopt_transactions(progress);
+        }
+        if let Some(in_force) = self.in_force.take() {
+            let allow_removals = matches!(
+                trigger,
+                Trigger::Nudge {
+                    allow_removals: true
+                }
+            );
+            if let Err(failure) = self.enforce(&in_force, allow_removals, progress) {
+                self.situation.failures = vec![failure];
+            }
+            self.in_force = Some(in_force);
+        }
+        self.report()
+    }
+
+    /// The status as it is now.
+    pub fn status(&mut self) -> Status {
+        let now = clock::now();
+        self.situation
+            .status(&self.config.host.name, &mut self.beginnings, None, now)
+    }
+
+    /// Loads the trusted head from what is stored here, so that it is enforced without the fetcher.
+    fn restore(&mut self) {
+        let Some(head) = self.head.clone() else {
+            return;
+        };
+        let restored = judge::read_policy(&self.host, &self.config).and_then(|policy| {
+            let revision = trust::resume(&self.objects, &policy, &head).map_err(Failure::from)?;
+            self.render(&revision, &self.objects)
+                .map(|desired| (revision, desired))
+                .map_err(first)
+        });
+        match restored {
+            Ok((revision, desired)) => self.put_in_force(&revision, desired),
+            Err(failure) => {
+                debug!("failed to load the revision in force: {failure}");
+                self.situation.failures = vec![failure];
+            }
+        }
+    }
+
+    fn put_in_force(&mut self, revision: &VerifiedRevision, desired: DesiredState) {
+        self.situation.digest = Some(desired.digest.clone());
+        self.in_force = Some(InForce {
+            revision: revision.commit().to_string(),
+            subject: revision.subject().to_owned(),
+            signer: revision.signer().map(ToString::to_string),
+            allowed_removals: allowed_removals(revision),
+            desired,
+        });
+    }
+
+    /// Takes over what an agent before us started and did not see the end of.
+    fn adopt_transactions(&mut self, progress: Progress<'_>) {
+        let found = match self.host.find_transactions() {
+            Ok(found) => found,
+            Err(failure) => {
+                return debug!("failed to look for running package transactions: {failure}");
+            }
+        };
+        for unit in found {
+            progress(&format!("waiting for {unit}"), Duration::from_secs(35 * 60));
+            match self.host.adopt(&unit) {
+                Ok(result) if result.is_success() => tracing::info!("adopted {unit}: it succeeded"),
+                Ok(result) => warn!("adopted {unit}: {}", result.complaint()),
+                Err(failure) => warn!("failed to adopt {unit}: {failure}"),
+            }
+        }
+    }
+
+    /// The status after a cycle; what changed about it is logged and recorded.
+    fn report(&mut self) -> Status {
+        let status = self.status();
+        let was = self.last_status.as_ref();
+        let is_ill = |state: HostState| matches!(state, HostState::Degraded | HostState::Held);
+        let revision = status.revision.as_deref().unwrap_or("");
+        let changed_errors = was.is_none_or(|was| was.errors != status.errors);
+        if is_ill(status.state) && changed_errors {
+            if let Some(condition) = status.conditions.first() {
+                journal::degraded(revision, &condition.reason, &condition.who);
+            }
+        } else if status.state == HostState::Converged
+            && was.is_some_and(|was| is_ill(was.state) || was.state == HostState::Refused)
+        {
+            journal::recovered(revision);
+        }
+        let is_same = was.is_some_and(|was| {
+            Status {
+                last_poll: None,
+                ..was.clone()
+            } == Status {
+                last_poll: None,
+                ..status.clone()
+            }
+        });
+        if !is_same {
+            let kept = self
+                .record
+                .remember("status", &status)
+                .and_then(|()| self.record.remember("beginnings", &self.beginnings));
+            if let Err(failure) = kept {
+                warn!("failed to record the status, ignoring: {failure}");
+            }
+        }
+        self.last_status = Some(status.clone());
+        status
+    }
+
+    /// What would change now.
+    pub fn preview(&mut self) -> Preview {
+        let mut preview = Preview {
+            revision: None,
+            host: self.config.host.name.clone(),
+            digest: None,
+            changes: Vec::new(),
+            held: Vec::new(),
+            errors: self
+                .situation
+                .mistakes
+                .iter()
+                .map(StatusError::from)
+                .collect(),
+            conditions: self.status().conditions,
+        };
+        let Some(in_force) = self.in_force.take() else {
+            return preview;
+        };
+        preview.revision = Some(in_force.revision.clone());
+        preview.digest = Some(in_force.desired.digest.clone());
+        match self.plan(&in_force, false) {
+            Ok(plan) => {
+                let contents = StoredContents {
+                    host: &self.host,
+                    objects: &self.objects,
+                };
+                let change = |step: &Step, report: bool| PreviewChange {
+                    resource: step.id.clone(),
+                    action: step.action,
+                    reason: step.reason,
+                    fields: step.fields.clone(),
+                    diff: match &step.change {
+                        plan::Change::Path(change) => {
+                            crate::kinds::file::diff(&self.host, &contents, change)
+                                .unwrap_or_else(|failure| Some(format!("(no diff: {failure})\n")))
+                        }
+                        _ => None,
+                    },
+                    report,
+                };
+                preview
+                    .changes
+                    .extend(plan.steps().map(|step| change(step, false)));
+                preview
+                    .changes
+                    .extend(plan.reported.iter().map(|step| change(step, true)));
+                let because = plan
+                    .held_because
+                    .as_ref()
+                    .map(|failure| failure.message.clone())
+                    .unwrap_or_default();
+                preview
+                    .held
+                    .extend(plan.held.iter().map(|step| PreviewHeld {
+                        resource: step.id.clone(),
+                        action: step.action,
+                        reason: because.clone(),
+                    }));
+                preview
+                    .errors
+                    .extend(plan.blocked.iter().map(StatusError::from));
+            }
+            Err(failure) => preview.errors.push(StatusError::from(&failure)),
+        }
+        self.in_force = Some(in_force);
+        preview
+    }
+
+    /// Puts what `tree` declares in force without asking who signed it. Only for a local path, and only on local root's word.
+    pub fn force_unverified(&mut self, tree: &dyn Tree) -> Result<(), Vec<Failure>> {
+        let desired = self.render_tree(tree)?;
+        self.situation.digest = Some(desired.digest.clone());
+        self.in_force = Some(InForce {
+            revision: "unverified".to_owned(),
+            subject: String::new(),
+            signer: None,
+            allowed_removals: None,
+            desired,
+        });
+        Ok(())
+    }
+}
+
+fn first(failures: Vec<Failure>) -> Failure {
+    failures
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Failure::new(Class::Bug, "a failure without a cause"))
+}
+
+/// What the message of `revision` allows to be removed, beyond what the host does.
+fn allowed_removals(revision: &VerifiedRevision) -> Option<usize> {
+    let allowed = revision
+        .trailers()
+        .iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case("Limpet-Allow-Removals"));
+    allowed
+        .filter_map(|(_, value)| value.trim().parse().ok())
+        .max()
+}

@@ -1,0 +1,153 @@
+//! Opening what this host remembers, and what to do when it is gone.
+//!
+//! The trusted head is kept twice: in state.db and, written after it, in the *second mark* `/etc/limpet/enrolled`. A host that has
+//! the mark but lost the database was enrolled once: it goes on enforcing the marked revision, removes nothing, and accepts nothing
+//! new, because falling back to the anchor would let a hostile server take it back in time.
+
+use crate::config;
+use crate::model::{Class, Failure};
+use crate::record::Record;
+use crate::record::objects::ObjectStore;
+use crate::sys::Host;
+use crate::trust::TrustedHead;
+
+/// Under which name the record keeps the trusted head.
+const HEAD: &str = "trusted-head";
+
+/// The largest second mark we read, in bytes.
+const MARK_LIMIT: u64 = 64 << 10;
+
+/// What this host remembers.
+#[derive(Debug)]
+pub struct State {
+    /// The database; in memory when the real one is missing.
+    pub record: Record,
+    /// The objects of the revision in force.
+    pub objects: ObjectStore,
+    /// The last trusted head.
+    pub head: Option<TrustedHead>,
+    /// Set when trust state is missing.
+    pub missing: Option<Failure>,
+}
+
+/// Opens the state of `host`, creating it on a host that was never enrolled.
+pub fn open(host: &Host) -> Result<State, Failure> {
+    host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)?;
+    host.ensure_own_directory(config::OBJECTS_DIRECTORY, 0o700)?;
+    host.ensure_own_directory(config::ORIGINALS_DIRECTORY, 0o700)?;
+    let objects = open_objects(host)?;
+    let mark = read_mark(host)?;
+    let database = host.outer_path(config::STATE_DATABASE);
+    let existed = host.exists(config::STATE_DATABASE)?;
+    let opened = if mark.is_some() && !existed {
+        Err(Failure::new(
+            Class::Host,
+            format!("the state database '{}' is missing", config::STATE_DATABASE),
+        ))
+    } else {
+        Record::open(&database).and_then(|record| {
+            let head: Option<TrustedHead> = record.recall(HEAD)?;
+            Ok((record, head))
+        })
+    };
+    match (opened, mark) {
+        (Ok((record, head)), None) => Ok(State {
+            record,
+            objects,
+            head,
+            missing: None,
+        }),
+        (Ok((record, Some(head))), Some(_)) => Ok(State {
+            record,
+            objects,
+            head: Some(head),
+            missing: None,
+        }),
+        (Ok((_, None)), Some(mark)) => missing(
+            objects,
+            mark,
+            "it does not know the trusted head that '/etc/limpet/enrolled' remembers",
+        ),
+        (Err(failure), Some(mark)) => missing(objects, mark, &failure.message),
+        (Err(failure), None) => Err(failure),
+    }
+}
+
+fn missing(objects: ObjectStore, mark: TrustedHead, cause: &str) -> Result<State, Failure> {
+    let failure = Failure::new(
+        Class::Refused,
+        format!("trust state is missing (state-missing): {cause}; enforcing the last revision, accepting nothing new"),
+    )
+    .with_hint("if this host was restored on purpose, enrol it again with 'limpet enroll' and a recent anchor");
+    Ok(State {
+        record: Record::in_memory()?,
+        objects,
+        head: Some(mark),
+        missing: Some(failure),
+    })
+}
+
+fn open_objects(host: &Host) -> Result<ObjectStore, Failure> {
+    let path = host.outer_path(config::OBJECTS_DATABASE);
+    ObjectStore::open(&path).or_else(|_| {
+        // It holds nothing that could not be fetched again.
+        for suffix in ["", "-wal", "-shm"] {
+            host.remove_own_file(&format!("{}{suffix}", config::OBJECTS_DATABASE))?;
+        }
+        ObjectStore::open(&path)
+    })
+}
+
+/// The trusted head that the second mark remembers; anybody may read it.
+pub fn read_mark(host: &Host) -> Result<Option<TrustedHead>, Failure> {
+    let Some(bytes) = host.read_file(config::ENROLLED_MARK, MARK_LIMIT)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        Failure::new(
+            Class::Host,
+            format!(
+                "failed to read the second mark '{}': {error}",
+                config::ENROLLED_MARK
+            ),
+        )
+        .with_hint("enrol this host again with 'limpet enroll' and a recent anchor")
+    })
+}
+
+/// Moves the trusted head: first in the database, then in the second mark.
+pub fn trust(host: &Host, record: &Record, head: &TrustedHead) -> Result<(), Failure> {
+    record.remember(HEAD, head)?;
+    let mut mark = serde_json::to_vec_pretty(head).map_err(|error| {
+        Failure::new(
+            Class::Bug,
+            format!("failed to write the second mark: {error}"),
+        )
+    })?;
+    mark.push(b'\n');
+    host.write_own_file(config::ENROLLED_MARK, &mark, 0o644)
+}
+
+/// Forgets the trusted head in both places, so that the next cycle starts from the anchor; what limpet owns is remembered. Only a
+/// person who enrols a host again may cause this.
+pub fn forget_trust(host: &Host) -> Result<(), Failure> {
+    if host.exists(config::STATE_DATABASE)? {
+        let database = host.outer_path(config::STATE_DATABASE);
+        match Record::open(&database) {
+            Ok(record) => record.forget(HEAD)?,
+            Err(_) => set_aside(host)?,
+        }
+    }
+    host.remove_own_file(config::ENROLLED_MARK)
+}
+
+/// Puts a database that cannot be opened out of the way without losing it.
+fn set_aside(host: &Host) -> Result<(), Failure> {
+    for suffix in ["-wal", "-shm"] {
+        host.remove_own_file(&format!("{}{suffix}", config::STATE_DATABASE))?;
+    }
+    host.rename_own_file(
+        config::STATE_DATABASE,
+        &format!("{}.damaged", config::STATE_DATABASE),
+    )
+}

@@ -1,0 +1,235 @@
+//! From text to tables.
+
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, de::DeString};
+
+use super::{Data, Entry, Mistake, Place, Source, Table, Value};
+
+/// The largest TOML file we read, in bytes (trust.md, section 8: 1 MiB).
+pub const MAX_BYTES: usize = 1 << 20;
+
+/// Parses `source`. The first mistake ends it: what follows one is mostly noise.
+pub fn parse(source: &Arc<Source>) -> Result<Table, Mistake> {
+    let text = source.text();
+    if text.len() > MAX_BYTES {
+        return Err(Mistake::new(
+            &Place::start_of(source),
+            format!("file is larger than {} MiB", MAX_BYTES >> 20),
+        ));
+    }
+    match DeTable::parse(text) {
+        Ok(table) => convert_table(source, table.get_ref()),
+        Err(error) => Err(syntax_mistake(source, &error)),
+    }
+}
+
+fn syntax_mistake(source: &Arc<Source>, error: &toml::de::Error) -> Mistake {
+    let span = error.span().unwrap_or(0..0);
+    let place = Place::new(source, span.clone());
+    if error.message().starts_with("duplicate key") {
+        let mistake = Mistake::new(&place, format!("key {} is set twice", place.text().trim()));
+        return match first_of_duplicate(source, span) {
+            Some(first) => mistake.note("first set here", &first),
+            None => mistake,
+        };
+    }
+    Mistake::new(&place, lower_first(error.message()))
+}
+
+/// Where the key at `span`, a duplicate, was set first: give the second a name of its own, parse again, and look at its neighbours.
+fn first_of_duplicate(source: &Arc<Source>, span: std::ops::Range<usize>) -> Option<Place> {
+    const MARK: &str = "limpet--duplicate--key";
+    let text = source.text();
+    let written = text.get(span.clone())?;
+    let key_source = format!("{written} = 0");
+    let key = DeTable::parse(&key_source).ok()?;
+    let key = key.get_ref().keys().next()?.get_ref().clone();
+    let marked = format!("{}{MARK}{}", text.get(..span.start)?, text.get(span.end..)?);
+    let (table, _) = DeTable::parse_recoverable(&marked);
+    let first = neighbour(table.get_ref(), MARK, &key)?;
+    (first.start < span.start).then(|| Place::new(source, first))
+}
+
+/// The span of `key` in the table that also holds `mark`.
+fn neighbour(table: &DeTable<'_>, mark: &str, key: &str) -> Option<std::ops::Range<usize>> {
+    if table.contains_key(&Spanned::new(0..0, DeString::Borrowed(mark))) {
+        return table
+            .keys()
+            .find(|candidate| candidate.get_ref() == key)
+            .map(Spanned::span);
+    }
+    table
+        .values()
+        .find_map(|value| neighbour_in_value(value.get_ref(), mark, key))
+}
+
+fn neighbour_in_value(
+    value: &DeValue<'_>,
+    mark: &str,
+    key: &str,
+) -> Option<std::ops::Range<usize>> {
+    match value {
+        DeValue::Table(table) => neighbour(table, mark, key),
+        DeValue::Array(values) => values
+            .iter()
+            .find_map(|value| neighbour_in_value(value.get_ref(), mark, key)),
+        _ => None,
+    }
+}
+
+fn convert_table(source: &Arc<Source>, table: &DeTable<'_>) -> Result<Table, Mistake> {
+    let mut converted = Table::new();
+    for (key, value) in table {
+        let entry = Entry {
+            key: Place::new(source, key.span()),
+            value: convert_value(source, value)?,
+        };
+        converted.insert(key.get_ref().as_ref(), entry);
+    }
+    Ok(converted)
+}
+
+fn convert_value(source: &Arc<Source>, value: &Spanned<DeValue<'_>>) -> Result<Value, Mistake> {
+    let place = Place::new(source, value.span());
+    let data = match value.get_ref() {
+        DeValue::String(text) => Data::String(text.as_ref().to_owned()),
+        DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(integer) => Data::Integer(integer),
+            Err(_) => return Err(Mistake::new(&place, "integer does not fit in 64 bits")),
+        },
+        DeValue::Float(float) => match float.as_str().parse() {
+            Ok(float) => Data::Float(float),
+            Err(_) => return Err(Mistake::new(&place, "number cannot be represented")),
+        },
+        DeValue::Boolean(boolean) => Data::Boolean(*boolean),
+        DeValue::Datetime(datetime) => Data::Datetime(datetime.to_string()),
+        DeValue::Array(values) => Data::Array(
+            values
+                .iter()
+                .map(|value| convert_value(source, value))
+                .collect::<Result<_, _>>()?,
+        ),
+        DeValue::Table(table) => Data::Table(convert_table(source, table)?),
+    };
+    Ok(Value { place, data })
+}
+
+fn lower_first(text: &str) -> String {
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => "not TOML".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Class;
+
+    fn drawn(text: &str) -> String {
+        let failure = parse(&Source::new("a.toml", text))
+            .unwrap_err()
+            .into_failure(Class::Author);
+        failure.rendered.unwrap()
+    }
+
+    #[test]
+    fn every_key_and_value_knows_its_place() {
+        let table = parse(&Source::new(
+            "a.toml",
+            "# first\n[x.\"y z\"]\n k = [1, 'two']\n",
+        ))
+        .unwrap();
+        let x = table.get("x").unwrap().as_table().unwrap();
+        let y = x.entry("y z").unwrap();
+        assert_eq!(format!("{:?}", y.key), "a.toml:2:4");
+        let k = y.value.as_table().unwrap().entry("k").unwrap();
+        assert_eq!(format!("{:?}", k.key), "a.toml:3:2");
+        let elements = k.value.as_array().unwrap();
+        assert_eq!(format!("{:?}", elements[1].place), "a.toml:3:10");
+        assert_eq!(elements[1].as_str(), Some("two"));
+    }
+
+    #[test]
+    fn a_key_set_twice_names_both_places() {
+        insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\nowner = \"x\"\nmode = \"2\"\n"), @r#"
+        error: a.toml:4:1: key mode is set twice
+          |
+        4 | mode = "2"
+          | ^^^^
+          |
+        note: a.toml:2:1: first set here
+          |
+        2 | mode = "1"
+          | ^^^^
+        "#);
+        insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\n[file.\"/b\"]\n[file.\"/a\"]\n"), @r#"
+        error: a.toml:4:7: key "/a" is set twice
+          |
+        4 | [file."/a"]
+          |       ^^^^
+          |
+        note: a.toml:1:7: first set here
+          |
+        1 | [file."/a"]
+          |       ^^^^
+        "#);
+    }
+
+    #[test]
+    fn a_syntax_error_quotes_its_line() {
+        insta::assert_snapshot!(drawn("a = 1\nb = \"open\nc = 2\n"), @r#"
+        error: a.toml:2:10: invalid basic string, expected `"`
+          |
+        2 | b = "open
+          |          ^
+        "#);
+        insta::assert_snapshot!(drawn("a 1\n"), @r"
+        error: a.toml:1:3: key with no value, expected `=`
+          |
+        1 | a 1
+          |   ^
+        ");
+    }
+
+    #[test]
+    fn a_file_of_more_than_one_mebibyte_is_refused() {
+        let text = format!("a = '{}'", "x".repeat(MAX_BYTES));
+        assert!(drawn(&text).starts_with("error: a.toml:1:1: file is larger than 1 MiB"));
+    }
+
+    #[test]
+    fn numbers_are_read_as_written() {
+        let table = parse(&Source::new(
+            "a",
+            "a = 1_000\nb = 0o644\nc = 1_0.5\nd = 0xff\ne = -inf\nf = -7",
+        ))
+        .unwrap();
+        assert_eq!(
+            table
+                .iter()
+                .map(|(_, entry)| entry.value.to_string())
+                .collect::<Vec<_>>(),
+            ["1000", "420", "10.5", "255", "-inf", "-7"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(text in "\\PC*") {
+            let _ = parse(&Source::new("a", text)).map_err(|mistake| mistake.into_failure(Class::Author));
+        }
+
+        #[test]
+        fn parsing_what_looks_like_toml_never_panics(
+            lines in proptest::collection::vec("(\\[?[a-c\"'.]{0,4}\\]?)( ?= ?)?([0-9é\"'\\[{}]{0,6})?", 0..8)
+        ) {
+            let _ = parse(&Source::new("a", lines.join("\n"))).map_err(|mistake| mistake.into_failure(Class::Author));
+        }
+    }
+}

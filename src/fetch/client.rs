@@ -1,0 +1,247 @@
+//! The applier's end of the fetcher's socket.
+//!
+//! Invariant: nothing the fetcher does, says or leaves unsaid can hold the applier longer than the limits below, or reach it other
+//! than as bytes still to be hashed.
+
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::protocol::{self, ObjectAnswer, PollAnswer, Request};
+use crate::git::{Object, ObjectError, ObjectId, Objects};
+use crate::model::{Class, Failure};
+
+/// How long a poll may take: a little longer than the fetcher allows itself, so that its own explanation arrives first.
+const POLL_LIMIT: Duration = super::Limits::DEFAULT
+    .total
+    .saturating_add(Duration::from_secs(30));
+
+/// How long one object may take, from the request to its last byte. It is read from a local disk, which may be slow and busy.
+const OBJECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The commit a branch points to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tip {
+    /// Its id; the id's kind is the repository's object format.
+    pub commit: ObjectId,
+}
+
+/// Where revisions come from: a fetcher, in whatever way it is reached.
+pub trait Upstream: Objects {
+    /// The tip of the branch, now; see [`Client::poll`].
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure>;
+}
+
+impl Upstream for Client {
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
+        Client::poll(self, trusted)
+    }
+}
+
+/// A connection to a fetcher, which need not be trusted: wrap it in [`crate::git::Hashed`].
+#[derive(Debug)]
+pub struct Client {
+    /// Where to connect again when the fetcher was restarted or has hung up; a child's socket has no name.
+    path: Option<PathBuf>,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Client {
+    /// A client of the fetcher that listens at `path`.
+    pub fn connect(path: &Path) -> Result<Self, Failure> {
+        let connection = Connection::open(path)?;
+        Ok(Client {
+            path: Some(path.to_owned()),
+            connection: Mutex::new(Some(connection)),
+        })
+    }
+
+    /// A client of the fetcher at the other end of `stream`.
+    pub fn over(stream: UnixStream) -> Self {
+        Client {
+            path: None,
+            connection: Mutex::new(Some(Connection::new(stream))),
+        }
+    }
+
+    /// Asks the fetcher to look at the source and fetch what is new. `trusted` is fetched too where the branch no longer leads to
+    /// it, so that a rewound branch can be told from a rewritten one.
+    pub fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
+        let answer = self.ask(&Request::Poll { trusted }, POLL_LIMIT, |input, line| {
+            protocol::read_poll_answer(input, line)
+        })?;
+        match answer {
+            PollAnswer::Tip(commit) => Ok(Tip { commit }),
+            PollAnswer::Failure(failure) => Err(failure),
+        }
+    }
+
+    /// Sends `request` and reads its answer. A fetcher that hung up before it said anything was restarted or had grown tired of
+    /// waiting, and is asked once more.
+    fn ask<T>(
+        &self,
+        request: &Request,
+        limit: Duration,
+        read: impl Fn(&mut BufReader<Deadlined>, &mut Vec<u8>) -> io::Result<T>,
+    ) -> Result<T, Failure> {
+        // A panic elsewhere cannot leave half an exchange behind: a connection is put back only after a whole one.
+        let mut slot = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut may_retry = self.path.is_some() && slot.is_some();
+        loop {
+            let mut connection = match (slot.take(), &self.path) {
+                (Some(connection), _) => connection,
+                (None, Some(path)) => Connection::open(path)?,
+                (None, None) => return Err(failed("it is gone")),
+            };
+            match connection.exchange(request, limit, &read) {
+                Ok(answer) => {
+                    *slot = Some(connection);
+                    return Ok(answer);
+                }
+                Err(error) if may_retry && connection.is_closed_unheard(&error) => {
+                    may_retry = false;
+                }
+                Err(error) => return Err(failed(&explain(&error, limit))),
+            }
+        }
+    }
+}
+
+impl Objects for Client {
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+        let answer = self.ask(&Request::Object(*id), OBJECT_LIMIT, |input, line| {
+            protocol::read_object_answer(input, line)
+        });
+        match answer {
+            Ok(ObjectAnswer::Found(object)) => Ok(object),
+            Ok(ObjectAnswer::Missing) => Err(ObjectError::Missing(*id)),
+            Ok(ObjectAnswer::TooLarge) => Err(ObjectError::TooLarge(*id)),
+            Ok(ObjectAnswer::Failure(failure)) | Err(failure) => {
+                Err(ObjectError::Unavailable(failure.message))
+            }
+        }
+    }
+}
+
+fn failed(cause: &str) -> Failure {
+    Failure::new(
+        Class::Transient,
+        format!("failed to talk to the fetcher: {cause}"),
+    )
+    .with_hint("see 'journalctl -u limpet-fetch.service'")
+}
+
+fn explain(error: &io::Error, limit: Duration) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no whole answer within {} s", limit.as_secs())
+        }
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset => "it hung up in the middle".to_owned(),
+        io::ErrorKind::InvalidData => format!("it talks nonsense: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    input: BufReader<Deadlined>,
+    /// Memory for the lines read and written, kept so that an object costs no allocation but its own.
+    line: Vec<u8>,
+}
+
+impl Connection {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        match UnixStream::connect(path) {
+            Ok(stream) => Ok(Connection::new(stream)),
+            Err(error) => {
+                let message = format!(
+                    "failed to connect to the fetcher at '{}': {error}",
+                    path.display()
+                );
+                let class = match error.kind() {
+                    io::ErrorKind::PermissionDenied => Class::Host,
+                    _ => Class::Transient,
+                };
+                Err(Failure::new(class, message)
+                    .with_hint("see 'systemctl status limpet-fetch.socket'"))
+            }
+        }
+    }
+
+    fn new(stream: UnixStream) -> Self {
+        let deadlined = Deadlined {
+            stream,
+            deadline: None,
+            is_heard: false,
+        };
+        Connection {
+            input: BufReader::with_capacity(64 << 10, deadlined),
+            line: Vec::with_capacity(256),
+        }
+    }
+
+    fn exchange<T>(
+        &mut self,
+        request: &Request,
+        limit: Duration,
+        read: impl Fn(&mut BufReader<Deadlined>, &mut Vec<u8>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.line.clear();
+        protocol::write_request(&mut self.line, request)?;
+        let deadlined = self.input.get_mut();
+        deadlined.deadline = Some(Instant::now() + limit);
+        deadlined.is_heard = false;
+        // One request always fits into the socket's buffer unless the peer is stuck.
+        deadlined.stream.set_write_timeout(Some(limit))?;
+        deadlined.stream.write_all(&self.line)?;
+        let answer = read(&mut self.input, &mut self.line)?;
+        if !self.input.buffer().is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more bytes than the answer has",
+            ));
+        }
+        Ok(answer)
+    }
+
+    fn is_closed_unheard(&self, error: &io::Error) -> bool {
+        !self.input.get_ref().is_heard
+            && matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionReset
+            )
+    }
+}
+
+/// A stream whose reads all end by one deadline, so that a peer that sends a byte now and then gains nothing.
+#[derive(Debug)]
+struct Deadlined {
+    stream: UnixStream,
+    deadline: Option<Instant>,
+    /// Whether anything came since the last request.
+    is_heard: bool,
+}
+
+impl Read for Deadlined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+        }
+        let count = self.stream.read(buffer)?;
+        self.is_heard |= count > 0;
+        Ok(count)
+    }
+}

@@ -1,0 +1,244 @@
+//! What people write: the fields of every kind of resource, and the words that wait for a later version.
+//!
+//! All fields are optional here: a layer may say only part of a resource. What a whole one needs is checked once it is merged.
+
+use serde::Deserialize;
+
+use crate::document::{Expectation, Mistake, Place, Table, Value};
+use crate::model::{Kind, OnRemoval};
+
+/// Kinds that this version does not know yet.
+pub(super) const LATER_KINDS: [&str; 8] = [
+    "repository",
+    "group",
+    "user",
+    "tree",
+    "mount",
+    "sysctl",
+    "command",
+    "health",
+];
+
+/// Words reserved for later versions wherever a declaration stands.
+pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
+
+/// Fields that this version does not know yet, of any kind.
+const LATER_FIELDS: [&str; 18] = [
+    "prevent_removal",
+    "state",
+    "url",
+    "sha256",
+    "unpack",
+    "decrypt",
+    "purge",
+    "ignore",
+    "as_user",
+    "xattrs",
+    "capabilities",
+    "hold",
+    "window",
+    "rollout",
+    "reboot",
+    "block",
+    "instances",
+    "once",
+];
+
+/// `[file."…"]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub content: Option<String>,
+    pub source: Option<String>,
+    pub mode: Option<String>,
+    pub owner: Option<String>,
+    pub group: Option<String>,
+    pub validate: Option<Vec<String>>,
+    pub template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[directory."…"]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Directory {
+    pub mode: Option<String>,
+    pub owner: Option<String>,
+    pub group: Option<String>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[symlink."…"]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Symlink {
+    pub target: Option<String>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[package.…]`, or what a word under `[package]` stands for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Package {
+    pub state: Option<String>,
+    pub version: Option<String>,
+    pub allow_downgrade: Option<bool>,
+    pub apt: Option<String>,
+    pub dnf: Option<String>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `restart = …`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Restart {
+    #[default]
+    Auto,
+    Manual,
+}
+
+/// `[unit."…"]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unit {
+    pub source: Option<String>,
+    pub content: Option<String>,
+    pub enabled: Option<bool>,
+    pub running: Option<bool>,
+    pub masked: Option<bool>,
+    pub optional: Option<bool>,
+    #[serde(rename = "restart_on")]
+    _restart_on: Option<Vec<String>>,
+    #[serde(rename = "reload_on")]
+    _reload_on: Option<Vec<String>>,
+    pub validate: Option<Vec<String>>,
+    pub restart: Option<Restart>,
+    #[serde(rename = "dropin")]
+    _dropin: Option<std::collections::BTreeMap<String, serde::de::IgnoredAny>>,
+    pub template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[unit."…".dropin.…]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dropin {
+    pub source: Option<String>,
+    pub content: Option<String>,
+    pub template: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// Reads the declaration `table` of `what` (`file:/etc/motd`).
+pub(super) fn read<'de, T: Deserialize<'de>>(
+    table: &'de Table,
+    place: &'de Place,
+    what: &str,
+) -> Result<T, Vec<Mistake>> {
+    let expectation = Expectation {
+        what,
+        later: &LATER_FIELDS,
+        hint: wrong_type_hint,
+    };
+    table.deserialize_into(place, expectation)
+}
+
+/// What is wrong with the part of a `kind` that one layer says.
+pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -> Vec<Mistake> {
+    let result = match kind {
+        Kind::File => read::<File>(table, place, what).map(drop),
+        Kind::Directory => read::<Directory>(table, place, what).map(drop),
+        Kind::Symlink => read::<Symlink>(table, place, what).map(drop),
+        Kind::Package => read::<Package>(table, place, what).map(drop),
+        Kind::Unit => read::<Unit>(table, place, what).map(drop),
+    };
+    let mut mistakes = result.err().unwrap_or_default();
+    if kind == Kind::Unit
+        && let Some(dropins) = table.get("dropin").and_then(Value::as_table)
+    {
+        for (name, entry) in dropins.iter() {
+            let what = format!("drop-in '{name}' of {what}");
+            match entry.value.as_table() {
+                Some(table) => {
+                    let read = read::<Dropin>(table, &entry.key, &what);
+                    mistakes.append(&mut read.err().unwrap_or_default());
+                }
+                None => mistakes.push(
+                    Mistake::new(
+                        &entry.value.place,
+                        format!(
+                            "expected a table for {what}, found {}",
+                            entry.value.data.type_name()
+                        ),
+                    )
+                    .hint("write: [unit.\"…\".dropin.NAME] and below it content = \"…\""),
+                ),
+            }
+        }
+    }
+    mistakes
+}
+
+fn wrong_type_hint(key: &str, value: &Value) -> Option<String> {
+    use crate::document::Data;
+    match (key, &value.data) {
+        ("mode", Data::Integer(_)) => {
+            // As written: TOML knows 0o644, people write 644.
+            let digits = value.place.text().trim_start_matches("0o");
+            let valid =
+                digits.len() <= 4 && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+            let digits = if valid { digits } else { "644" };
+            Some(format!("a mode is a string: mode = \"{digits:0>4}\""))
+        }
+        ("owner" | "group", Data::Integer(id)) => Some(format!("quote it: {key} = \"{id}\"")),
+        ("needs" | "restart_on" | "reload_on", Data::String(text)) => {
+            Some(format!("write an array: {key} = [\"{text}\"]"))
+        }
+        ("validate", Data::String(text)) => {
+            let words: Vec<String> = text
+                .split_whitespace()
+                .map(|word| format!("\"{word}\""))
+                .collect();
+            Some(format!(
+                "there is no shell; write an array: {key} = [{}]",
+                words.join(", ")
+            ))
+        }
+        (_, Data::String(text)) if text == "true" || text == "false" => {
+            Some(format!("leave out the quotes: {key} = {text}"))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,143 @@
+//! What a file, unit or drop-in contains: inline, raw from the layer's files, or rendered.
+
+use super::Resolver;
+use crate::document::{Mistake, Place, Table, nearest};
+use crate::fleet::sources::inline;
+use crate::kinds::kind::Content;
+use crate::model::Class;
+
+/// A content, and its text where it has one.
+pub(super) struct Contained {
+    pub content: Content,
+    pub text: Option<String>,
+}
+
+impl Resolver<'_, '_> {
+    /// The content that `table` declares with `content` or `source`, if any. Failures to read are recorded; `None` then, too.
+    pub(super) fn content(
+        &mut self,
+        what: &str,
+        table: &Table,
+        template: bool,
+        wants_text: bool,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<Contained> {
+        let text = table.get("content");
+        let source = table.get("source");
+        if let (Some(text), Some(source)) = (text, source) {
+            mistakes.push(
+                Mistake::new(&source.place, format!("{what} has both `content` and `source`"))
+                    .note("`content` is set here", &text.place)
+                    .hint("keep one; a later layer that replaces the other declares undeclare = true beside it"),
+            );
+            return None;
+        }
+        if let Some(text) = text.and_then(|value| value.as_str()) {
+            return Some(Contained {
+                content: inline(text),
+                text: Some(text.to_owned()),
+            });
+        }
+        let (value, name) = source.and_then(|value| Some((value, value.as_str()?)))?;
+        let place = &value.place;
+        let Some(path) = source_path(place, name) else {
+            mistakes.push(
+                Mistake::new(place, format!("source '{name}' of {what} is no path below the layer's files/"))
+                    .hint("name a file below files/ of this layer, or from the repository's root with a leading '/'"),
+            );
+            return None;
+        };
+        let fleet = self.fleet;
+        if template {
+            let source = match fleet.sources.text(&path) {
+                Ok(Some(source)) => source,
+                Ok(None) => {
+                    mistakes.push(self.missing_source(what, name, &path, place));
+                    return None;
+                }
+                Err(failure) => {
+                    self.failures.push(failure);
+                    return None;
+                }
+            };
+            let whole = Place::new(&source, 0..source.text().len());
+            return match fleet.templates.render(&whole, source.text(), &self.names) {
+                Ok(text) => Some(Contained {
+                    content: inline(text.as_str()),
+                    text: Some(text),
+                }),
+                Err(mistake) => {
+                    mistakes.push(mistake.note(format!("{what} is rendered from it"), place));
+                    None
+                }
+            };
+        }
+        match fleet.sources.content(&path) {
+            Ok(Some(content)) => Some(Contained {
+                content,
+                // A text that cannot be read as one is no mistake here: raw sources may hold any bytes.
+                text: wants_text
+                    .then(|| fleet.sources.text(&path).ok().flatten())
+                    .flatten()
+                    .map(|source| source.text().to_owned()),
+            }),
+            Ok(None) => {
+                mistakes.push(self.missing_source(what, name, &path, place));
+                None
+            }
+            Err(failure) => {
+                if failure.class == Class::Author {
+                    mistakes.push(Mistake::new(place, failure.message));
+                } else {
+                    self.failures.push(failure);
+                }
+                None
+            }
+        }
+    }
+
+    fn missing_source(&self, what: &str, name: &str, path: &str, place: &Place) -> Mistake {
+        let sources = &self.fleet.sources;
+        let mistake = Mistake::new(place, format!("source '{name}' of {what} is missing"))
+            .label(format!("no file '{path}'"));
+        if sources.is_directory(path) {
+            return mistake
+                .label(format!("'{path}' is a directory"))
+                .hint("name one file");
+        }
+        let (directory, wanted) = match name.strip_prefix('/') {
+            Some(rest) => (rest.split('/').next().unwrap_or(rest).to_owned(), rest),
+            None => (files_of(place), name),
+        };
+        let known = sources.names_below(&directory);
+        match nearest(wanted, known.iter().map(String::as_str)) {
+            Some(near) => mistake.hint(format!("did you mean '{near}'?")),
+            None => mistake,
+        }
+    }
+}
+
+/// The file that `name`, written at `place`, means.
+fn source_path(place: &Place, name: &str) -> Option<String> {
+    let relative = name.strip_prefix('/').unwrap_or(name);
+    let is_plain = relative
+        .split('/')
+        .all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains('\0'));
+    if !is_plain {
+        return None;
+    }
+    Some(if name.starts_with('/') {
+        relative.to_owned()
+    } else {
+        format!("{}/{relative}", files_of(place))
+    })
+}
+
+/// `files/` of the layer whose TOML file holds `place`.
+fn files_of(place: &Place) -> String {
+    let directory = place
+        .file()
+        .rsplit_once('/')
+        .map_or("", |(directory, _)| directory);
+    format!("{directory}/files")
+}

@@ -1,0 +1,288 @@
+//! Files, directories and symbolic links.
+
+use super::Resolver;
+use crate::document::{Mistake, Place, Table};
+use crate::fleet::declared;
+use crate::kinds::file::{DesiredPath, PathSpec};
+use crate::model::ResourceId;
+
+/// The mode of a file with content that says none.
+const FILE_MODE: u32 = 0o644;
+
+/// Whom a file with content belongs to that says nothing.
+const ROOT: &str = "root";
+
+impl Resolver<'_, '_> {
+    pub(super) fn file(
+        &mut self,
+        id: &ResourceId,
+        table: &Table,
+        place: &Place,
+    ) -> Result<(), Vec<Mistake>> {
+        let what = id.to_string();
+        let file: declared::File = declared::read(table, place, &what)?;
+        let mut mistakes = Vec::new();
+        let template = file.template.unwrap_or(false);
+        let contained = self.content(&what, table, template, false, &mut mistakes);
+        let has_content = file.content.is_some() || file.source.is_some();
+        let mode = self.mode(&what, file.mode.as_deref(), table, place, &mut mistakes);
+        check_account(
+            &what,
+            "owner",
+            file.owner.as_deref(),
+            table,
+            place,
+            &mut mistakes,
+        );
+        check_account(
+            &what,
+            "group",
+            file.group.as_deref(),
+            table,
+            place,
+            &mut mistakes,
+        );
+        check_command(&what, file.validate.as_deref(), table, place, &mut mistakes);
+        if file.validate.is_some() && !has_content {
+            mistakes.push(
+                Mistake::new(
+                    &table.place_of("validate", place),
+                    format!("{what} validates nothing: it has no content"),
+                )
+                .hint("`validate` runs on new content; add `content` or `source`"),
+            );
+        }
+        if !has_content && file.mode.is_none() && file.owner.is_none() && file.group.is_none() {
+            mistakes.push(
+                Mistake::new(place, format!("{what} declares nothing"))
+                    .hint("give it `content`, `source`, `mode`, `owner` or `group`"),
+            );
+        }
+        // Only new content brings defaults along; else what is not said is not managed.
+        let or_root = |given: Option<String>| match given {
+            None if has_content => Some(ROOT.to_owned()),
+            given => given,
+        };
+        let spec = PathSpec::File {
+            content: contained.map(|contained| contained.content),
+            mode: mode.or(has_content.then_some(FILE_MODE)),
+            owner: or_root(file.owner),
+            group: or_root(file.group),
+            validate: file.validate,
+        };
+        let path = DesiredPath {
+            path: id.name.clone(),
+            id: id.clone(),
+            spec,
+            report: file.report.unwrap_or(false),
+            on_removal: file.on_removal.unwrap_or_default(),
+        };
+        self.add_path(path, place, &mut mistakes);
+        none_or(mistakes)
+    }
+
+    pub(super) fn directory(
+        &mut self,
+        id: &ResourceId,
+        table: &Table,
+        place: &Place,
+    ) -> Result<(), Vec<Mistake>> {
+        let what = id.to_string();
+        let directory: declared::Directory = declared::read(table, place, &what)?;
+        let mut mistakes = Vec::new();
+        let mode = self.mode(
+            &what,
+            directory.mode.as_deref(),
+            table,
+            place,
+            &mut mistakes,
+        );
+        check_account(
+            &what,
+            "owner",
+            directory.owner.as_deref(),
+            table,
+            place,
+            &mut mistakes,
+        );
+        check_account(
+            &what,
+            "group",
+            directory.group.as_deref(),
+            table,
+            place,
+            &mut mistakes,
+        );
+        let path = DesiredPath {
+            path: id.name.clone(),
+            id: id.clone(),
+            spec: PathSpec::Directory {
+                mode,
+                owner: directory.owner,
+                group: directory.group,
+            },
+            report: directory.report.unwrap_or(false),
+            on_removal: directory.on_removal.unwrap_or_default(),
+        };
+        self.add_path(path, place, &mut mistakes);
+        none_or(mistakes)
+    }
+
+    pub(super) fn symlink(
+        &mut self,
+        id: &ResourceId,
+        table: &Table,
+        place: &Place,
+    ) -> Result<(), Vec<Mistake>> {
+        let what = id.to_string();
+        let symlink: declared::Symlink = declared::read(table, place, &what)?;
+        let mut mistakes = Vec::new();
+        let target_place = table.place_of("target", place);
+        let target = match symlink.target {
+            None => {
+                mistakes.push(
+                    Mistake::new(place, format!("missing field `target` in {what}"))
+                        .hint("say where the link points: target = \"/…\""),
+                );
+                String::new()
+            }
+            Some(target) => {
+                if target.is_empty() || target.len() >= 4096 || target.chars().any(char::is_control)
+                {
+                    mistakes.push(Mistake::new(
+                        &target_place,
+                        format!(
+                            "target of {what} is empty, too long or contains a control character"
+                        ),
+                    ));
+                }
+                target
+            }
+        };
+        let path = DesiredPath {
+            path: id.name.clone(),
+            id: id.clone(),
+            spec: PathSpec::Symlink { target },
+            report: symlink.report.unwrap_or(false),
+            on_removal: symlink.on_removal.unwrap_or_default(),
+        };
+        self.add_path(path, place, &mut mistakes);
+        none_or(mistakes)
+    }
+
+    /// The permission bits that `text` writes in octal.
+    fn mode(
+        &self,
+        what: &str,
+        text: Option<&str>,
+        table: &Table,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<u32> {
+        let text = text?;
+        let place = table.place_of("mode", place);
+        let Some(mode) = parse_mode(text) else {
+            mistakes.push(
+                Mistake::new(&place, format!("'{text}' is no mode of {what}"))
+                    .hint("write three or four octal digits: \"0644\""),
+            );
+            return None;
+        };
+        if mode > 0o777 && !self.limits.allow_suid {
+            mistakes.push(
+                Mistake::new(&place, format!("mode '{text}' of {what} sets setuid, setgid or sticky, which this host does not allow"))
+                    .hint("a host's operator can allow it: apply.allow_suid = true in /etc/limpet/limpet.toml"),
+            );
+        }
+        Some(mode)
+    }
+}
+
+/// Three or four octal digits.
+fn parse_mode(text: &str) -> Option<u32> {
+    let is_octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    if !is_octal || !(3..=4).contains(&text.len()) {
+        return None;
+    }
+    u32::from_str_radix(text, 8).ok()
+}
+
+fn check_account(
+    what: &str,
+    key: &str,
+    name: Option<&str>,
+    table: &Table,
+    place: &Place,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let Some(name) = name else { return };
+    // The characters of useradd(8); a number is an id.
+    let is_account = name.len() <= 32
+        && !name.starts_with('-')
+        && !name.is_empty()
+        && name
+            .trim_end_matches('$')
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !is_account {
+        mistakes.push(
+            Mistake::new(
+                &table.place_of(key, place),
+                format!("'{name}' is no {key} of {what}"),
+            )
+            .hint("write a name or a number, without ':'"),
+        );
+    }
+}
+
+/// Is `validate` a command that could be run.
+pub(super) fn check_command(
+    what: &str,
+    command: Option<&[String]>,
+    table: &Table,
+    place: &Place,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let Some(command) = command else { return };
+    let is_command = command.first().is_some_and(|program| !program.is_empty())
+        && command.iter().all(|word| !word.contains('\0'));
+    if !is_command {
+        mistakes.push(
+            Mistake::new(
+                &table.place_of("validate", place),
+                format!("`validate` of {what} is no command"),
+            )
+            .hint("write the program and its arguments: [\"nginx\", \"-t\"]"),
+        );
+    }
+}
+
+pub(super) fn none_or(mistakes: Vec<Mistake>) -> Result<(), Vec<Mistake>> {
+    if mistakes.is_empty() {
+        Ok(())
+    } else {
+        Err(mistakes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<u32>) {
+        assert_eq!(parse_mode(text), expected);
+    }
+
+    #[test]
+    fn a_mode_is_three_or_four_octal_digits() {
+        check("0644", Some(0o644));
+        check("755", Some(0o755));
+        check("4755", Some(0o4755));
+        check("0888", None);
+        check("+644", None);
+        check("u=rw", None);
+        check("00644", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,163 @@
+//! Packages.
+
+use super::Resolver;
+use super::file::none_or;
+use crate::document::{Mistake, Place, Table};
+use crate::fleet::{declared, layer, unsupported};
+use crate::kinds::package::{DesiredPackage, PackageState};
+use crate::model::ResourceId;
+
+impl Resolver<'_, '_> {
+    pub(super) fn package(
+        &mut self,
+        id: &ResourceId,
+        table: &Table,
+        place: &Place,
+    ) -> Result<(), Vec<Mistake>> {
+        let what = id.to_string();
+        let package: declared::Package = declared::read(table, place, &what)?;
+        let mut mistakes = Vec::new();
+        let name = self.package_name(id, &package, table, place, &mut mistakes);
+        let state = package_state(&what, &package, table, place, &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let Some(name) = name else {
+            self.unmanaged.insert(id.clone());
+            self.state.origins.remove(id);
+            return Ok(());
+        };
+        if let Some((other, other_place)) = self.package_places.get(&name) {
+            mistakes.push(
+                Mistake::new(
+                    place,
+                    format!("{what} and {other} both declare the package '{name}'"),
+                )
+                .note(format!("{other} is declared here"), other_place)
+                .hint("keep one of them"),
+            );
+            return Err(mistakes);
+        }
+        self.package_places
+            .insert(name.clone(), (id.clone(), place.clone()));
+        self.state.packages.push(DesiredPackage {
+            name,
+            id: id.clone(),
+            state,
+            report: package.report.unwrap_or(false),
+            on_removal: package.on_removal.unwrap_or_default(),
+        });
+        none_or(mistakes)
+    }
+
+    /// The package's name for this host's manager; `None` when it has none there.
+    fn package_name(
+        &self,
+        id: &ResourceId,
+        package: &declared::Package,
+        table: &Table,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<String> {
+        for (key, name) in [("apt", &package.apt), ("dnf", &package.dnf)] {
+            if let Some(name) = name.as_ref().filter(|name| !layer::is_package_name(name)) {
+                mistakes.push(Mistake::new(
+                    &table.place_of(key, place),
+                    format!("'{name}' is no package name"),
+                ));
+            }
+        }
+        if package.apt.is_none() && package.dnf.is_none() {
+            return Some(id.name.clone());
+        }
+        match self.traits.facts.get("family").map(String::as_str) {
+            Some("debian") => package.apt.clone(),
+            Some("rhel") => package.dnf.clone(),
+            Some(_) => None,
+            None => {
+                mistakes.push(
+                    Mistake::new(place, format!("{id} has names by package manager, and the family of host '{}' is not known", self.traits.name))
+                        .hint(format!(
+                            "declare it in inventory/*.toml to render away from the host: [host.{}] facts = {{ os = \"debian\" }}",
+                            self.traits.name
+                        )),
+                );
+                None
+            }
+        }
+    }
+}
+
+fn package_state(
+    what: &str,
+    package: &declared::Package,
+    table: &Table,
+    place: &Place,
+    mistakes: &mut Vec<Mistake>,
+) -> PackageState {
+    let name = what.strip_prefix("package:").unwrap_or(what);
+    let word = package.state.as_deref().unwrap_or("installed");
+    mistakes.extend(layer::check_package_word(
+        name,
+        word,
+        &table.place_of("state", place),
+    ));
+    let is_absent = word == "absent";
+    let Some(version) = &package.version else {
+        if package.allow_downgrade.is_some() {
+            mistakes.push(
+                Mistake::new(
+                    &table.place_of("allow_downgrade", place),
+                    format!("`allow_downgrade` of {what} without `version`"),
+                )
+                .hint("say which version: version = \"…\""),
+            );
+        }
+        return if is_absent {
+            PackageState::Absent
+        } else {
+            PackageState::Installed
+        };
+    };
+    let version_place = table.place_of("version", place);
+    if is_absent {
+        mistakes.push(
+            Mistake::new(
+                &version_place,
+                format!("{what} is to be absent, and in version '{version}'"),
+            )
+            .hint("keep one of them"),
+        );
+    }
+    if version.contains(['*', '?', '[']) {
+        mistakes.push(
+            unsupported(&version_place, &format!("a pattern in `version` of {what}"))
+                .hint("write one exact version"),
+        );
+    } else if !is_version(version) {
+        mistakes.push(
+            Mistake::new(
+                &version_place,
+                format!("'{version}' is no version of {what}"),
+            )
+            .hint("write the full version, as apt-cache policy or dnf list shows it"),
+        );
+    }
+    PackageState::Version {
+        version: version.clone(),
+        allow_downgrade: package.allow_downgrade.unwrap_or(false),
+    }
+}
+
+/// The characters of Debian's and RPM's versions.
+fn is_version(version: &str) -> bool {
+    version.len() <= 128
+        && version
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphanumeric())
+        && version.bytes().any(|byte| byte.is_ascii_digit())
+        && version
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".+-~:^_".contains(&byte))
+}

@@ -1,0 +1,105 @@
+//! The files that layers name: their hashes and texts, read once however many hosts use them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+
+use super::{read_text, unreadable};
+use crate::document::Source;
+use crate::git::Tree;
+use crate::kinds::kind::{Content, ContentSource};
+use crate::model::Failure;
+
+/// The files of a tree, by path.
+pub(super) struct Sources<'tree> {
+    tree: &'tree dyn Tree,
+    contents: RefCell<BTreeMap<String, Option<Content>>>,
+    texts: RefCell<BTreeMap<String, Option<Arc<Source>>>>,
+}
+
+impl<'tree> Sources<'tree> {
+    /// The files of `tree`, none read yet.
+    pub fn new(tree: &'tree dyn Tree) -> Self {
+        Sources {
+            tree,
+            contents: RefCell::default(),
+            texts: RefCell::default(),
+        }
+    }
+
+    /// The bytes of `path` as they are; where the tree is Git's, only their hash is kept.
+    pub fn content(&self, path: &str) -> Result<Option<Content>, Failure> {
+        if let Some(content) = self.contents.borrow().get(path) {
+            return Ok(content.clone());
+        }
+        let file = self
+            .tree
+            .read(path)
+            .map_err(|error| unreadable(path, &error))?;
+        let content = file.map(|file| match file.id {
+            Some(id) => Content {
+                sha256: sha256(&file.data),
+                size: file.data.len() as u64,
+                source: ContentSource::Blob(id),
+            },
+            None => inline(file.data),
+        });
+        self.contents
+            .borrow_mut()
+            .insert(path.to_owned(), content.clone());
+        Ok(content)
+    }
+
+    /// The text of `path`.
+    pub fn text(&self, path: &str) -> Result<Option<Arc<Source>>, Failure> {
+        if let Some(text) = self.texts.borrow().get(path) {
+            return Ok(text.clone());
+        }
+        let text = read_text(self.tree, path)?;
+        self.texts
+            .borrow_mut()
+            .insert(path.to_owned(), text.clone());
+        Ok(text)
+    }
+
+    /// The files below `directory`, as paths from there; for suggestions.
+    pub fn names_below(&self, directory: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut pending = vec![String::new()];
+        while let Some(prefix) = pending.pop() {
+            let path = format!("{directory}/{prefix}");
+            let entries = self.tree.list(path.trim_end_matches('/'));
+            for (name, kind) in entries.ok().flatten().unwrap_or_default() {
+                match kind {
+                    crate::git::EntryKind::Directory => pending.push(format!("{prefix}{name}/")),
+                    crate::git::EntryKind::File => names.push(format!("{prefix}{name}")),
+                    crate::git::EntryKind::Symlink => {}
+                }
+            }
+        }
+        names
+    }
+
+    /// Is there a directory at `path`.
+    pub fn is_directory(&self, path: &str) -> bool {
+        matches!(self.tree.list(path), Ok(Some(_)))
+    }
+}
+
+/// Content that is kept here.
+pub(super) fn inline(bytes: impl Into<Vec<u8>>) -> Content {
+    let bytes = bytes.into();
+    Content {
+        sha256: sha256(&bytes),
+        size: bytes.len() as u64,
+        source: ContentSource::Inline(bytes.into()),
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}

@@ -1,0 +1,176 @@
+//! What a change does to a path's content, for people to read.
+
+use similar::TextDiff;
+
+use crate::kinds::file::{Edit, PathChange};
+use crate::kinds::kind::Contents;
+use crate::model::Failure;
+use crate::sys::Host;
+use crate::sys::files::{Entry, Hashing};
+
+/// Larger contents are not compared line by line.
+const LIMIT_BYTES: u64 = 1 << 20;
+
+/// A unified diff of what the change does to the content; `None` when it leaves the content alone.
+///
+/// What not everybody on the host may read, before or after, is not shown: a plan is seen, logged and pasted by more people than the file.
+pub fn diff(
+    host: &Host,
+    contents: &dyn Contents,
+    change: &PathChange,
+) -> Result<Option<String>, Failure> {
+    let path = change.path.as_str();
+    let now = host.look(path, Hashing::Skip)?.entry;
+    let new = match &change.edit {
+        Edit::WriteFile {
+            content, access, ..
+        } => {
+            if access.mode & 0o004 == 0 {
+                return Ok(Some(withheld(path)));
+            }
+            if content.size > LIMIT_BYTES {
+                return Ok(Some(too_large(path, size_of(&now), content.size)));
+            }
+            Some(contents.read(content)?)
+        }
+        Edit::MakeLink { target, .. } => Some(link_text(target)),
+        Edit::RemoveFile { .. } => None,
+        Edit::MakeDirectory { .. } | Edit::SetAccess { .. } | Edit::RemoveDirectory => {
+            return Ok(None);
+        }
+    };
+    let old = match &now {
+        Entry::Absent | Entry::Directory(_) | Entry::Special(_) => None,
+        Entry::Symlink(target) => Some(link_text(target)),
+        Entry::File { attributes, .. } if attributes.mode & 0o004 == 0 => {
+            return Ok(Some(withheld(path)));
+        }
+        Entry::File { size, .. } if *size > LIMIT_BYTES => {
+            return Ok(Some(too_large(
+                path,
+                *size,
+                new.map_or(0, |new| new.len() as u64),
+            )));
+        }
+        Entry::File { .. } => host.read_file(path, LIMIT_BYTES)?,
+    };
+    Ok(unified(path, old.as_deref(), new.as_deref()))
+}
+
+fn unified(path: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Option<String> {
+    if old == new {
+        return None;
+    }
+    let (Some(old_text), Some(new_text)) = (text(old), text(new)) else {
+        let size = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        return Some(format!(
+            "binary content of {path} differs ({} bytes now, {} bytes then)\n",
+            size(old),
+            size(new)
+        ));
+    };
+    let name = |bytes: Option<&[u8]>| if bytes.is_some() { path } else { "/dev/null" };
+    let diff = TextDiff::from_lines(old_text, new_text);
+    Some(harmless(
+        &diff.unified_diff().header(name(old), name(new)).to_string(),
+    ))
+}
+
+/// The bytes as text; `None` when they are none.
+fn text(bytes: Option<&[u8]>) -> Option<&str> {
+    let text = std::str::from_utf8(bytes.unwrap_or_default()).ok()?;
+    (!text.contains('\0')).then_some(text)
+}
+
+/// Control characters made visible, so that a file cannot command the terminal it is shown on.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .flat_map(|letter| {
+            let shown: Box<dyn Iterator<Item = char>> = match letter {
+                '\n' | '\t' => Box::new(std::iter::once(letter)),
+                _ if letter.is_control() => Box::new(letter.escape_default()),
+                _ => Box::new(std::iter::once(letter)),
+            };
+            shown
+        })
+        .collect()
+}
+
+fn link_text(target: &str) -> Vec<u8> {
+    format!("symbolic link to {target}\n").into_bytes()
+}
+
+fn size_of(entry: &Entry) -> u64 {
+    match entry {
+        Entry::File { size, .. } => *size,
+        _ => 0,
+    }
+}
+
+fn withheld(path: &str) -> String {
+    format!("content of {path} differs (not shown: not everybody may read it)\n")
+}
+
+fn too_large(path: &str, old: u64, new: u64) -> String {
+    format!("content of {path} differs ({old} bytes now, {new} bytes then: too large to show)\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_a_unified_diff() {
+        let diff = unified(
+            "/etc/motd",
+            Some(b"one\ntwo\nthree\n"),
+            Some(b"one\n2\nthree"),
+        )
+        .unwrap();
+        insta::assert_snapshot!(diff, @r"
+        --- /etc/motd
+        +++ /etc/motd
+        @@ -1,3 +1,3 @@
+         one
+        -two
+        -three
+        +2
+        +three
+        \ No newline at end of file
+        ");
+    }
+
+    #[test]
+    fn a_new_file_comes_from_nothing() {
+        let diff = unified("/etc/motd", None, Some(b"hello\n")).unwrap();
+        insta::assert_snapshot!(diff, @r"
+        --- /dev/null
+        +++ /etc/motd
+        @@ -0,0 +1 @@
+        +hello
+        ");
+    }
+
+    #[test]
+    fn nothing_but_text_is_shown() {
+        let check = |old: Option<&[u8]>, new: Option<&[u8]>, expected: Option<&str>| {
+            assert_eq!(unified("/x", old, new).as_deref(), expected);
+        };
+        check(Some(b"same"), Some(b"same"), None);
+        check(
+            Some(b"\0"),
+            Some(b"text\n"),
+            Some("binary content of /x differs (1 bytes now, 5 bytes then)\n"),
+        );
+        check(
+            None,
+            Some(b"\xff"),
+            Some("binary content of /x differs (0 bytes now, 1 bytes then)\n"),
+        );
+        check(
+            None,
+            Some(b"\x1b[31m\t\r\n"),
+            Some("--- /dev/null\n+++ /x\n@@ -0,0 +1 @@\n+\\u{1b}[31m\t\\r\n"),
+        );
+    }
+}

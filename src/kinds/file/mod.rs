@@ -1,0 +1,404 @@
+//! Files, directories and symbolic links.
+//!
+//! A path is *managed* once it is declared, and *owned* once we applied it. Only owned paths are pruned. Directories that a declared path
+//! needs and nobody declares are *parents*: made root's with mode 0755, owned, and removed when they are empty and nothing needs them.
+//!
+//! Invariant: paths never leave `Host`'s root, and no symbolic link that somebody else could have placed is followed on the way.
+
+use std::time::Duration;
+
+use crate::kinds::kind::{Content, Contents, Kind, Owned, Step};
+use crate::model::{Class, Failure, OnRemoval, Outcome, ResourceId};
+use crate::sys::Host;
+use crate::sys::command::Command;
+use crate::sys::files::Attributes;
+use crate::sys::write::{AttributeChange, Batch, Candidate};
+
+mod diff;
+mod observe;
+mod original;
+mod plan;
+
+pub use diff::diff;
+pub use observe::{ObservedPath, ObservedPaths};
+pub use original::{Applied, Original, save_original};
+pub use plan::applied;
+
+/// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
+pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
+
+/// How long a `validate` command may take.
+const VALIDATE_TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// One declared path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredPath {
+    /// Absolute and normalised; what is owned.
+    pub path: String,
+    /// Which resource declares it: itself, or the unit whose file or drop-in this is.
+    pub id: ResourceId,
+    /// What it should be.
+    pub spec: PathSpec,
+    /// Look, but do not touch.
+    pub report: bool,
+    /// What happens when it is no longer declared.
+    pub on_removal: OnRemoval,
+}
+
+/// What a path should be. `None` means: not managed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathSpec {
+    /// A regular file.
+    File {
+        /// Its bytes; without them only mode and owner of an existing file are managed.
+        content: Option<Content>,
+        /// Permission bits.
+        mode: Option<u32>,
+        /// A user's name or number.
+        owner: Option<String>,
+        /// A group's name or number.
+        group: Option<String>,
+        /// A command run on the candidate, `{}` standing for its path, before it replaces anything.
+        validate: Option<Vec<String>>,
+    },
+    /// A directory. A new one gets 0755 root:root where nothing is said.
+    Directory {
+        /// Permission bits.
+        mode: Option<u32>,
+        /// A user's name or number.
+        owner: Option<String>,
+        /// A group's name or number.
+        group: Option<String>,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it points to, verbatim.
+        target: String,
+    },
+    /// Nothing: a file or a link is deleted, a directory when it is empty.
+    Absent,
+}
+
+/// One change to one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathChange {
+    /// The resource it is made for.
+    pub id: ResourceId,
+    /// The path.
+    pub path: String,
+    /// What is done.
+    pub edit: Edit,
+    /// What is owned afterwards, for the inventory; `None` when the path is no longer owned.
+    pub applied: Option<Applied>,
+}
+
+/// What is done to a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Make a directory.
+    MakeDirectory {
+        /// Its permissions and owner.
+        access: Access,
+        /// A file or link of ours makes room for it.
+        replace: bool,
+    },
+    /// Write a file, and rename it onto the path.
+    WriteFile {
+        /// Its bytes.
+        content: Content,
+        /// Its permissions and owner.
+        access: Access,
+        /// The command that judges the candidate.
+        validate: Option<Vec<String>>,
+        /// An empty directory of ours makes room for it.
+        replace: bool,
+    },
+    /// Make a symbolic link, and rename it onto the path.
+    MakeLink {
+        /// What it says.
+        target: String,
+        /// An empty directory of ours makes room for it.
+        replace: bool,
+    },
+    /// Change permissions and owner, nothing else.
+    SetAccess {
+        /// Permission bits.
+        mode: Option<u32>,
+        /// A user's name or number.
+        owner: Option<String>,
+        /// A group's name or number.
+        group: Option<String>,
+    },
+    /// Delete a file or a link.
+    RemoveFile {
+        /// Only when it still has this SHA-256.
+        expected: Option<[u8; 32]>,
+    },
+    /// Delete an empty directory.
+    RemoveDirectory,
+}
+
+/// Permissions and owner of something that is made. Names become numbers only when it is: a package of the same run may bring the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: u32,
+    /// A user's name or number.
+    pub owner: String,
+    /// A group's name or number.
+    pub group: String,
+}
+
+impl Access {
+    fn resolve(&self, host: &Host) -> Result<Attributes, Failure> {
+        Ok(Attributes {
+            mode: self.mode,
+            uid: user_id(host, &self.owner)?,
+            gid: group_id(host, &self.group)?,
+        })
+    }
+}
+
+fn user_id(host: &Host, name: &str) -> Result<u32, Failure> {
+    host.user_id(name)?
+        .ok_or_else(|| unknown_account("user", name))
+}
+
+fn group_id(host: &Host, name: &str) -> Result<u32, Failure> {
+    host.group_id(name)?
+        .ok_or_else(|| unknown_account("group", name))
+}
+
+fn unknown_account(what: &str, name: &str) -> Failure {
+    Failure::new(Class::Author, format!("this host has no {what} '{name}'")).with_hint(format!(
+        "when a package brings the {what}, say so with needs = [\"package:…\"]"
+    ))
+}
+
+/// The kind of files, directories and links.
+#[derive(Debug)]
+pub struct Paths;
+
+impl Kind for Paths {
+    type Desired = DesiredPath;
+    type Observed = ObservedPaths;
+    type Original = Original;
+    type Change = PathChange;
+
+    fn observe(host: &Host, desired: &[DesiredPath], owned: &[Owned<Original>]) -> ObservedPaths {
+        observe::observe(host, desired, owned)
+    }
+
+    fn plan(
+        desired: &[DesiredPath],
+        observed: &ObservedPaths,
+        owned: &[Owned<Original>],
+    ) -> Vec<Step<Original, PathChange>> {
+        plan::plan(desired, observed, owned)
+    }
+
+    fn apply(host: &Host, contents: &dyn Contents, changes: &[PathChange]) -> Vec<Outcome> {
+        match host.batch() {
+            Ok(batch) => apply(host, contents, batch, changes),
+            Err(failure) => changes
+                .iter()
+                .map(|change| Outcome::Failed(failure.clone().about(change.id.clone())))
+                .collect(),
+        }
+    }
+}
+
+/// A change on its way through a batch.
+enum Progress {
+    /// Nothing on disk yet.
+    Waiting,
+    /// Its candidate is.
+    Staged(Candidate),
+    /// It has its outcome.
+    Over(Outcome),
+}
+
+/// First whatever can be made beside what is there: directories and candidates. Then a barrier, then what others see, then another barrier.
+fn apply(
+    host: &Host,
+    contents: &dyn Contents,
+    mut batch: Batch,
+    changes: &[PathChange],
+) -> Vec<Outcome> {
+    let mut progress: Vec<Progress> = Vec::with_capacity(changes.len());
+    for change in changes {
+        let step = match blocked_by(change, changes, &progress) {
+            Some(parent) => Progress::Over(Outcome::Skipped(parent)),
+            None => stage(host, contents, &mut batch, change)
+                .unwrap_or_else(|failure| failed(change, failure)),
+        };
+        progress.push(step);
+    }
+
+    let barrier = batch.sync();
+    for (index, change) in changes.iter().enumerate() {
+        let outcome = match std::mem::replace(&mut progress[index], Progress::Waiting) {
+            Progress::Over(outcome) => outcome,
+            Progress::Staged(candidate) => match &barrier {
+                Ok(()) => outcome(change, publish(&mut batch, change, candidate)),
+                Err(failure) => {
+                    batch.discard(candidate);
+                    Outcome::Failed(failure.clone().about(change.id.clone()))
+                }
+            },
+            Progress::Waiting => outcome(change, finish(host, &mut batch, change)),
+        };
+        progress[index] = Progress::Over(outcome);
+    }
+
+    let barrier = batch.sync();
+    progress
+        .into_iter()
+        .zip(changes)
+        .map(|(step, change)| match (step, &barrier) {
+            (Progress::Over(Outcome::Done), Err(failure)) => {
+                Outcome::Failed(failure.clone().about(change.id.clone()))
+            }
+            (Progress::Over(outcome), _) => outcome,
+            _ => unreachable!("the loop above gave every change its outcome"),
+        })
+        .collect()
+}
+
+fn outcome(change: &PathChange, result: Result<(), Failure>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Done,
+        Err(failure) => Outcome::Failed(failure.about(change.id.clone())),
+    }
+}
+
+fn failed(change: &PathChange, failure: Failure) -> Progress {
+    Progress::Over(Outcome::Failed(failure.about(change.id.clone())))
+}
+
+/// The resource of an earlier change to a directory above this one that could not be made.
+fn blocked_by(
+    change: &PathChange,
+    changes: &[PathChange],
+    progress: &[Progress],
+) -> Option<ResourceId> {
+    changes
+        .iter()
+        .zip(progress)
+        .find_map(|(earlier, state)| match state {
+            Progress::Over(Outcome::Failed(_)) if plan::is_below(&change.path, &earlier.path) => {
+                Some(earlier.id.clone())
+            }
+            Progress::Over(Outcome::Skipped(root))
+                if plan::is_below(&change.path, &earlier.path) =>
+            {
+                Some(root.clone())
+            }
+            _ => None,
+        })
+}
+
+fn stage(
+    host: &Host,
+    contents: &dyn Contents,
+    batch: &mut Batch,
+    change: &PathChange,
+) -> Result<Progress, Failure> {
+    match &change.edit {
+        Edit::MakeDirectory { access, replace } => {
+            let attributes = access.resolve(host)?;
+            if *replace {
+                batch.remove_file(&change.path, None)?;
+            }
+            batch.make_directory(&change.path, attributes)?;
+            Ok(Progress::Over(Outcome::Done))
+        }
+        Edit::WriteFile {
+            content,
+            access,
+            validate,
+            ..
+        } => {
+            let attributes = access.resolve(host)?;
+            let candidate = batch.stage_file(&change.path, &contents.read(content)?, attributes)?;
+            if let Some(argv) = validate
+                && let Err(failure) = run_validate(host, change, argv, &candidate)
+            {
+                batch.discard(candidate);
+                return Err(failure);
+            }
+            Ok(Progress::Staged(candidate))
+        }
+        Edit::MakeLink { target, .. } => {
+            Ok(Progress::Staged(batch.stage_link(&change.path, target)?))
+        }
+        Edit::SetAccess { .. } | Edit::RemoveFile { .. } | Edit::RemoveDirectory => {
+            Ok(Progress::Waiting)
+        }
+    }
+}
+
+fn publish(batch: &mut Batch, change: &PathChange, candidate: Candidate) -> Result<(), Failure> {
+    if let Edit::WriteFile { replace: true, .. } | Edit::MakeLink { replace: true, .. } =
+        change.edit
+        && let Err(failure) = batch.remove_directory(&change.path)
+    {
+        batch.discard(candidate);
+        return Err(failure);
+    }
+    batch.publish(candidate)
+}
+
+fn finish(host: &Host, batch: &mut Batch, change: &PathChange) -> Result<(), Failure> {
+    match &change.edit {
+        Edit::SetAccess { mode, owner, group } => {
+            let attributes = AttributeChange {
+                mode: *mode,
+                uid: owner
+                    .as_deref()
+                    .map(|name| user_id(host, name))
+                    .transpose()?,
+                gid: group
+                    .as_deref()
+                    .map(|name| group_id(host, name))
+                    .transpose()?,
+            };
+            batch.set_attributes(&change.path, attributes)
+        }
+        Edit::RemoveFile { expected } => batch.remove_file(&change.path, *expected),
+        Edit::RemoveDirectory => batch.remove_directory(&change.path),
+        Edit::MakeDirectory { .. } | Edit::WriteFile { .. } | Edit::MakeLink { .. } => Ok(()),
+    }
+}
+
+fn run_validate(
+    host: &Host,
+    change: &PathChange,
+    argv: &[String],
+    candidate: &Candidate,
+) -> Result<(), Failure> {
+    let path = host.outer_path(&candidate.path());
+    let path = path.to_string_lossy();
+    let command = Command {
+        argv: argv
+            .iter()
+            .map(|argument| argument.replace("{}", &path))
+            .collect(),
+        time_limit: VALIDATE_TIME_LIMIT,
+        ..Command::default()
+    };
+    let result = host.run_outside(&command)?;
+    if result.is_success() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::Author,
+        format!(
+            "refused the new content of {}: '{}' {}",
+            change.id,
+            argv.join(" "),
+            result.complaint()
+        ),
+    )
+    .with_hint("the file on the host is unchanged; correct its content or its 'validate' command"))
+}

@@ -1,0 +1,213 @@
+//! What the inventory keeps about paths: what was there before limpet, and what limpet applied.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kinds::file::MAX_CONTENT_BYTES;
+use crate::model::{Class, Failure};
+use crate::sys::Host;
+use crate::sys::files::{Attributes, Entry, Hashing, hash_bytes};
+
+/// What was at a path before limpet first touched it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Original {
+    /// Nothing.
+    Absent,
+    /// A file, whose bytes are kept among the originals.
+    File {
+        /// SHA-256 of its bytes, and their name among the originals.
+        #[serde(with = "hex")]
+        sha256: [u8; 32],
+        /// In bytes.
+        size: u64,
+        /// Permission bits.
+        mode: u32,
+        /// The owner's number.
+        uid: u32,
+        /// The group's number.
+        gid: u32,
+    },
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+        /// The owner's number.
+        uid: u32,
+        /// The group's number.
+        gid: u32,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it said.
+        target: String,
+    },
+    /// A file of which only permissions and owner are known: too large to keep, or not kept yet.
+    AttributesOnly {
+        /// Permission bits.
+        mode: u32,
+        /// The owner's number.
+        uid: u32,
+        /// The group's number.
+        gid: u32,
+    },
+}
+
+/// What limpet applied to a path. Of permissions and owner only what was declared or is a default for what limpet made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Applied {
+    /// A file.
+    File {
+        /// SHA-256 of its content, if that is managed.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "optional_hex"
+        )]
+        sha256: Option<[u8; 32]>,
+        /// Permission bits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        /// A user's name or number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
+        /// A group's name or number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    },
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        /// A user's name or number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
+        /// A group's name or number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it says.
+        target: String,
+    },
+    /// A directory that nobody declares, made because a declared path lies below it.
+    Parent,
+    /// Nothing is there.
+    Absent,
+}
+
+impl Applied {
+    /// As the inventory stores it.
+    pub fn to_value(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("it has string keys only")
+    }
+}
+
+/// Looks at what is at `path` now, just before limpet first touches it, and keeps a file's bytes in the directory `originals` under the
+/// hex of their SHA-256. Returns what the inventory must remember.
+///
+/// It is called when the change is about to be made, not when it was planned: a package of the same run may have brought the file.
+pub fn save_original(host: &Host, path: &str, originals: &str) -> Result<Original, Failure> {
+    Ok(match host.look(path, Hashing::Skip)?.entry {
+        Entry::Absent => Original::Absent,
+        Entry::Symlink(target) => Original::Symlink { target },
+        Entry::Directory(Attributes { mode, uid, gid }) => Original::Directory { mode, uid, gid },
+        Entry::File {
+            size,
+            attributes: Attributes { mode, uid, gid },
+            ..
+        } if size > MAX_CONTENT_BYTES => Original::AttributesOnly { mode, uid, gid },
+        Entry::File {
+            attributes: Attributes { mode, uid, gid },
+            ..
+        } => {
+            let bytes = host.read_file(path, MAX_CONTENT_BYTES)?.ok_or_else(|| {
+                Failure::new(
+                    Class::Transient,
+                    format!("failed to keep a copy of '{path}': it vanished a moment ago"),
+                )
+            })?;
+            let sha256 = hash_bytes(&bytes);
+            let copy = format!("{originals}/{}", hex::encode(&sha256));
+            if host.look(&copy, Hashing::Skip)?.entry == Entry::Absent {
+                host.write_own_file(&copy, &bytes, 0o600)?;
+            }
+            Original::File {
+                sha256,
+                size: bytes.len() as u64,
+                mode,
+                uid,
+                gid,
+            }
+        }
+        Entry::Special(what) => {
+            return Err(Failure::new(
+                Class::Host,
+                format!("failed to keep a copy of '{path}': it is {what}"),
+            ));
+        }
+    })
+}
+
+/// SHA-256 sums as hex.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn encode(sum: &[u8; 32]) -> String {
+        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(super) fn decode(text: &str) -> Option<[u8; 32]> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 64 || !bytes.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let mut sum = [0; 32];
+        for (index, byte) in sum.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+        }
+        Some(sum)
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        sum: &[u8; 32],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&encode(sum))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        decode(&text).ok_or_else(|| serde::de::Error::custom("expected 64 hex digits"))
+    }
+}
+
+/// The same, where there may be none.
+mod optional_hex {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        sum: &Option<[u8; 32]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match sum {
+            Some(sum) => serializer.serialize_str(&super::hex::encode(sum)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 32]>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        super::hex::decode(&text)
+            .map(Some)
+            .ok_or_else(|| serde::de::Error::custom("expected 64 hex digits"))
+    }
+}

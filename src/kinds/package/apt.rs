@@ -1,0 +1,487 @@
+//! apt: arguments in, its output understood. Runs nothing.
+//!
+//! Invariant: never an option that skips signatures, and never one that permits a downgrade nobody declared.
+
+use std::time::Duration;
+
+use crate::model::Class;
+use crate::sys::command::Command;
+
+/// Deciding what to do reads every package list once.
+const SIMULATION_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// Lists come over the network.
+const REFRESH_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Packages come over the network, and their scripts may build an initrd on a slow disk.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// One package asked of apt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Any version.
+    Install(String),
+    /// Exactly this version.
+    InstallVersion(String, String),
+    /// Not installed; its configuration stays.
+    Remove(String),
+}
+
+impl Request {
+    /// The package's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Request::Install(name) | Request::InstallVersion(name, _) | Request::Remove(name) => {
+                name
+            }
+        }
+    }
+
+    fn argument(&self) -> String {
+        match self {
+            Request::Install(name) => name.clone(),
+            Request::InstallVersion(name, version) => format!("{name}={version}"),
+            Request::Remove(name) => format!("{name}-"),
+        }
+    }
+}
+
+/// What a transaction may do beside what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Permissions {
+    /// Go down to an older version; set only when a package declares it.
+    pub downgrade: bool,
+    /// Remove dependencies that nothing needs any longer. Only ever simulated: the real run names them.
+    pub auto_remove: bool,
+}
+
+/// Computes what a transaction would do.
+pub fn simulation(requests: &[Request], permissions: Permissions) -> Command {
+    apt_get(
+        install_arguments(requests, permissions, true),
+        SIMULATION_LIMIT,
+    )
+}
+
+/// Computes which dependencies nothing needs already.
+pub fn unneeded_simulation() -> Command {
+    apt_get(
+        vec!["-s".to_owned(), "autoremove".to_owned()],
+        SIMULATION_LIMIT,
+    )
+}
+
+/// The transaction itself.
+pub fn transaction(requests: &[Request], permissions: Permissions) -> Command {
+    apt_get(
+        install_arguments(requests, permissions, false),
+        TRANSACTION_LIMIT,
+    )
+}
+
+/// Fetches the lists of packages; a list that cannot be fetched is an error.
+pub fn refresh() -> Command {
+    let arguments = ["-o", "APT::Update::Error-Mode=any", "update"];
+    apt_get(
+        arguments.into_iter().map(str::to_owned).collect(),
+        REFRESH_LIMIT,
+    )
+}
+
+/// Finishes what an interrupted dpkg left half done.
+pub fn repair() -> Command {
+    command(
+        [
+            "dpkg",
+            "--configure",
+            "-a",
+            "--force-confdef",
+            "--force-confold",
+        ]
+        .into_iter()
+        .map(str::to_owned)
+        .collect(),
+        TRANSACTION_LIMIT,
+    )
+}
+
+fn install_arguments(
+    requests: &[Request],
+    permissions: Permissions,
+    is_simulation: bool,
+) -> Vec<String> {
+    let mut arguments = Vec::new();
+    if is_simulation {
+        arguments.push("-s".to_owned());
+    } else if !requests
+        .iter()
+        .any(|request| matches!(request, Request::Remove(_)))
+    {
+        arguments.push("--no-remove".to_owned());
+    }
+    if permissions.downgrade {
+        arguments.push("--allow-downgrades".to_owned());
+    }
+    arguments.push("-o".to_owned());
+    arguments.push(format!(
+        "APT::Get::AutomaticRemove={}",
+        permissions.auto_remove
+    ));
+    arguments.push("install".to_owned());
+    arguments.push("--".to_owned());
+    arguments.extend(requests.iter().map(Request::argument));
+    arguments
+}
+
+fn apt_get(arguments: Vec<String>, time_limit: Duration) -> Command {
+    let options = [
+        "apt-get",
+        "-q",
+        "-y",
+        // A changed configuration file is kept, a new default taken where nobody changed it: nobody is there to be asked.
+        "-o",
+        "Dpkg::Options::=--force-confdef",
+        "-o",
+        "Dpkg::Options::=--force-confold",
+        "-o",
+        "Dpkg::Use-Pty=0",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "-o",
+        "APT::Color=0",
+        "-o",
+        "Acquire::Retries=3",
+        "-o",
+        "Acquire::http::Timeout=30",
+        "-o",
+        "Acquire::https::Timeout=30",
+    ];
+    let argv = options.into_iter().map(str::to_owned).chain(arguments);
+    command(argv.collect(), time_limit)
+}
+
+fn command(argv: Vec<String>, time_limit: Duration) -> Command {
+    let environment = [
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBIAN_PRIORITY", "critical"),
+        ("APT_LISTCHANGES_FRONTEND", "none"),
+        ("APT_LISTBUGS_FRONTEND", "none"),
+        // Restarting what uses old libraries is the fleet's decision, not a package script's.
+        ("NEEDRESTART_SUSPEND", "1"),
+        ("HOME", "/root"),
+    ];
+    Command {
+        argv,
+        time_limit,
+        environment: environment
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        inside_root: true,
+    }
+}
+
+/// What a simulated transaction would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Simulation {
+    /// Packages that are unpacked or configured.
+    pub installed: Vec<Installation>,
+    /// Names of packages that are removed.
+    pub removed: Vec<String>,
+}
+
+/// One package that a transaction installs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// Its name, without an architecture.
+    pub name: String,
+    /// The version that is replaced.
+    pub old: Option<String>,
+    /// The version that comes.
+    pub new: String,
+}
+
+/// Reads the `Inst`, `Conf` and `Remv` lines of a simulation.
+pub fn parse_simulation(output: &str) -> Simulation {
+    let mut simulation = Simulation::default();
+    for line in output.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(verb), Some(name)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let name = without_architecture(name).to_owned();
+        match verb {
+            "Inst" | "Conf" => {
+                let mut word = words.next();
+                let old = word
+                    .and_then(|word| word.strip_prefix('[')?.strip_suffix(']'))
+                    .map(str::to_owned);
+                if old.is_some() {
+                    word = words.next();
+                }
+                let Some(new) = word.and_then(|word| word.strip_prefix('(')) else {
+                    continue;
+                };
+                // Every package is configured after it was unpacked: one is enough.
+                if !simulation.installed.iter().any(|known| known.name == name) {
+                    simulation.installed.push(Installation {
+                        name,
+                        old,
+                        new: new.trim_end_matches(')').to_owned(),
+                    });
+                }
+            }
+            "Remv" | "Purg" => simulation.removed.push(name),
+            _ => {}
+        }
+    }
+    simulation
+}
+
+/// A package that apt cannot find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotFound {
+    /// The name as apt says it.
+    pub name: String,
+    /// The version it was asked for, when the package is known but the version is not.
+    pub version: Option<String>,
+}
+
+impl NotFound {
+    /// Does this speak of `name`. apt takes a last `+` or `-` off a name it does not know.
+    pub fn is_about(&self, name: &str) -> bool {
+        self.name == name || Some(self.name.as_str()) == name.strip_suffix(['+', '-'])
+    }
+}
+
+/// The packages that apt could not find.
+pub fn parse_not_found(output: &str) -> Vec<NotFound> {
+    let mut all: Vec<NotFound> = Vec::new();
+    for line in output.lines() {
+        let Some(message) = line.trim().strip_prefix("E: ") else {
+            continue;
+        };
+        let quoted: Vec<&str> = message.split('\'').skip(1).step_by(2).collect();
+        let found = if let Some(name) = message.strip_prefix("Unable to locate package ") {
+            Some((name.trim(), None))
+        } else if message.starts_with("Version '") && message.ends_with("' was not found") {
+            match quoted[..] {
+                [version, name] => Some((name, Some(version))),
+                _ => None,
+            }
+        } else if message.starts_with("Couldn't find any package by")
+            || message.ends_with("has no installation candidate")
+            || message.ends_with("is not installed, so not removed")
+        {
+            quoted.first().map(|name| (*name, None))
+        } else {
+            None
+        };
+        let Some((name, version)) = found else {
+            continue;
+        };
+        if !all.iter().any(|known| known.name == name) {
+            all.push(NotFound {
+                name: name.to_owned(),
+                version: version.map(str::to_owned),
+            });
+        }
+    }
+    all
+}
+
+/// What apt or dpkg says went wrong with `name`, or with the whole transaction; empty when it says nothing.
+pub fn parse_complaint(output: &str, name: &str) -> String {
+    let lines: Vec<&str> = output.lines().map(str::trim).collect();
+    // "dpkg: error processing package NAME (--configure):" and its cause on the next line.
+    for (index, line) in lines.iter().enumerate() {
+        let Some(rest) = line.strip_prefix("dpkg: error processing ") else {
+            continue;
+        };
+        let is_about = rest
+            .split([' ', '/', '_'])
+            .any(|word| without_architecture(word) == without_architecture(name));
+        if is_about {
+            let cause = lines.get(index + 1).copied().unwrap_or_default();
+            let before = index
+                .checked_sub(1)
+                .map(|before| lines[before])
+                .filter(|line| !line.starts_with("Setting up") && !line.starts_with("Unpacking"))
+                .unwrap_or_default();
+            return [cause, before]
+                .into_iter()
+                .filter(|line| !line.is_empty())
+                .collect::<Vec<_>>()
+                .join("; ");
+        }
+    }
+    // "NAME : Depends: other but it is not installable"
+    let unmet = lines
+        .iter()
+        .position(|line| line.ends_with("have unmet dependencies:"))
+        .map(|start| &lines[start + 1..])
+        .unwrap_or_default();
+    let unmet = unmet
+        .iter()
+        .take_while(|line| line.contains(':') && !line.starts_with("E: "))
+        .find(|line| line.split(' ').next() == Some(name));
+    let errors = lines.iter().filter(|line| line.starts_with("E: "));
+    unmet
+        .into_iter()
+        .chain(errors)
+        .take(3)
+        .copied()
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Who must act when a transaction failed as a whole.
+pub fn classify_failure(output: &str) -> Class {
+    let is_transient = [
+        "Could not get lock",
+        "Failed to fetch",
+        "Unable to fetch some archives",
+        "Temporary failure resolving",
+    ]
+    .iter()
+    .any(|sign| output.contains(sign));
+    if is_transient {
+        Class::Transient
+    } else {
+        Class::Host
+    }
+}
+
+/// Did archives fail to arrive, as they do when the lists are older than the repository.
+pub fn has_stale_lists(output: &str) -> bool {
+    output.contains("E: Failed to fetch") || output.contains("Unable to fetch some archives")
+}
+
+/// A name without its architecture.
+pub fn without_architecture(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_transaction_asks_nobody_and_skips_no_signature() {
+        let requests = [
+            Request::Install("curl".to_owned()),
+            Request::InstallVersion("alloy".to_owned(), "1.9.1".to_owned()),
+            Request::Remove("telnet".to_owned()),
+        ];
+        insta::assert_snapshot!(
+            transaction(&requests, Permissions::default()).argv.join(" "),
+            @"apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 -o APT::Color=0 -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o APT::Get::AutomaticRemove=false install -- curl alloy=1.9.1 telnet-"
+        );
+        let permissions = Permissions {
+            downgrade: true,
+            auto_remove: false,
+        };
+        let argv = transaction(&requests[..2], permissions).argv;
+        assert!(argv.contains(&"--allow-downgrades".to_owned()));
+        assert!(argv.contains(&"--no-remove".to_owned()));
+        assert!(!argv.contains(&"-s".to_owned()));
+        assert!(
+            simulation(&requests, permissions)
+                .argv
+                .contains(&"-s".to_owned())
+        );
+    }
+
+    #[test]
+    fn simulations_are_understood() {
+        let check = |output: &str, installed: &[&str], removed: &[&str]| {
+            let simulation = parse_simulation(output);
+            let found: Vec<String> = simulation
+                .installed
+                .iter()
+                .map(|one| {
+                    let old = one.old.as_deref().unwrap_or("-");
+                    format!("{} {old} {}", one.name, one.new)
+                })
+                .collect();
+            assert_eq!(found, installed);
+            assert_eq!(simulation.removed, removed);
+        };
+        check(
+            include_str!("fixtures/install-with-dependency.txt"),
+            &["lim-lib - 1.0", "lim-app - 2.0~rc1"],
+            &[],
+        );
+        check(
+            include_str!("fixtures/upgrade.txt"),
+            &["lim-app 1.1 2.0~rc1"],
+            &[],
+        );
+        check(
+            include_str!("fixtures/downgrade.txt"),
+            &["lim-app 1.1 1.0"],
+            &[],
+        );
+        check(
+            include_str!("fixtures/removal-takes-more.txt"),
+            &[],
+            &["lim-app", "lim-lib"],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_found_is_named() {
+        let check = |output: &str, asked: &str, expected: Option<Option<&str>>| {
+            let found = parse_not_found(output);
+            let about = found.iter().find(|found| found.is_about(asked));
+            assert_eq!(
+                about.map(|found| found.version.as_deref()),
+                expected,
+                "{asked}"
+            );
+        };
+        let unknown = include_str!("fixtures/unable-to-locate.txt");
+        check(unknown, "lim-nothing", Some(None));
+        check(unknown, "lim-app", None);
+        check(
+            include_str!("fixtures/unable-to-locate-plus.txt"),
+            "lim-nosuch++",
+            Some(None),
+        );
+        check(
+            include_str!("fixtures/version-not-found.txt"),
+            "lim-app",
+            Some(Some("9")),
+        );
+        check(
+            include_str!("fixtures/unmet-dependencies.txt"),
+            "lim-needs",
+            None,
+        );
+        check(
+            "E: Package 'awk' has no installation candidate\n",
+            "awk",
+            Some(None),
+        );
+    }
+
+    #[test]
+    fn complaints_are_those_about_the_package() {
+        let check = |output: &str, name: &str| parse_complaint(output, name);
+        let postinst = include_str!("fixtures/postinst-fails.txt");
+        insta::assert_snapshot!(check(postinst, "lim-broken"), @"installed lim-broken package post-installation script subprocess returned error exit status 7; cannot start today");
+        insta::assert_snapshot!(check(postinst, "lim-slow"), @"E: Sub-process /usr/bin/dpkg returned an error code (1)");
+        let unmet = include_str!("fixtures/unmet-dependencies.txt");
+        insta::assert_snapshot!(check(unmet, "lim-needs"), @"lim-needs : Depends: lim-missing but it is not installable; E: Unable to correct problems, you have held broken packages.");
+        insta::assert_snapshot!(check(include_str!("fixtures/held.txt"), "lim-app"), @"E: Held packages were changed and -y was used without --allow-change-held-packages.");
+        insta::assert_snapshot!(check(include_str!("fixtures/downgrade-refused.txt"), "lim-app"), @"E: Packages were downgraded and -y was used without --allow-downgrades.");
+    }
+
+    proptest! {
+        #[test]
+        fn no_output_makes_it_panic(output in "((Inst|Conf|Remv|E:|dpkg: error processing) ?[a-z']{0,4} ?\\[?[0-9]?\\]? ?\\(?\\PC{0,6}\n){0,9}") {
+            parse_simulation(&output);
+            parse_not_found(&output);
+            parse_complaint(&output, "a");
+        }
+    }
+}

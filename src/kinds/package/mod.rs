@@ -1,0 +1,476 @@
+//! Packages of the host's package manager.
+//!
+//! A package is *owned* once it was applied; removed, never purged, when its declaration disappears and limpet had installed it. A
+//! version is managed only while it is declared: leaving it out changes nothing on the host.
+//!
+//! Invariant: nothing is removed that was not asked for by name, except dependencies that came along and that nobody else needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::kinds::kind::{Contents, Kind, Owned, PlannedChange, Step};
+use crate::model::{Action, Class, Failure, OnRemoval, Outcome, Reason, ResourceId};
+use crate::sys::Host;
+use status::{Database, State};
+use version::{compare_versions, find_version_mistake};
+
+pub mod apt;
+pub mod status;
+mod transaction;
+pub mod version;
+
+/// Packages that are never removed, beside those that dpkg or apt call essential and the kernel in use: without them the host
+/// does not boot, or is beyond our reach.
+pub const PROTECTED: [&str; 9] = [
+    "limpet",
+    "dpkg",
+    "apt",
+    "systemd",
+    "systemd-sysv",
+    "init",
+    "dbus",
+    "dbus-daemon",
+    "dbus-broker",
+];
+
+/// One declared package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredPackage {
+    /// Its name for the host's package manager; what is owned.
+    pub name: String,
+    /// The resource: the name in the fleet repository may differ.
+    pub id: ResourceId,
+    /// What it should be.
+    pub state: PackageState,
+    /// Look, but do not touch.
+    pub report: bool,
+    /// What happens when it is no longer declared.
+    pub on_removal: OnRemoval,
+}
+
+/// What a package should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackageState {
+    /// Installed, whatever the version.
+    Installed,
+    /// Installed in exactly this version.
+    Version {
+        /// The full version.
+        version: String,
+        /// May the package manager go down to it.
+        allow_downgrade: bool,
+    },
+    /// Not installed.
+    Absent,
+}
+
+/// What was there before limpet first touched a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Original {
+    /// The version that was installed, if any was.
+    pub version: Option<String>,
+}
+
+/// What the package database says about the packages that were asked for.
+#[derive(Debug)]
+pub struct Observed {
+    packages: Result<BTreeMap<String, ObservedPackage>, Failure>,
+}
+
+/// One package on the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ObservedPackage {
+    state: State,
+    version: String,
+    is_protected: bool,
+}
+
+/// One change to a package, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageChange {
+    /// The package.
+    pub name: String,
+    /// The resource that asks for it.
+    pub id: ResourceId,
+    /// What it shall be.
+    pub wanted: Wanted,
+    /// Packages that must not be removed in passing: all that are declared, and those the operator protects.
+    pub keep: Arc<BTreeSet<String>>,
+}
+
+/// What a change makes of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Installed in any version.
+    Installed,
+    /// Installed in this version.
+    Version {
+        /// The full version.
+        version: String,
+        /// It is older than what is installed, and that is declared to be fine.
+        is_downgrade: bool,
+    },
+    /// Not installed.
+    Absent {
+        /// Remove the dependencies too that came along and that nobody else needs.
+        with_dependencies: bool,
+    },
+}
+
+impl Wanted {
+    /// Is this what the database says of `name`.
+    fn is_met(&self, database: &Database, name: &str) -> bool {
+        match (self, database.state(name)) {
+            (Wanted::Installed, State::Installed) => true,
+            (Wanted::Version { version, .. }, State::Installed) => database
+                .get(name)
+                .is_some_and(|entry| compare_versions(&entry.version, version).is_eq()),
+            (Wanted::Absent { .. }, State::NotInstalled | State::ConfigFiles) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The kind.
+#[derive(Debug)]
+pub struct Packages;
+
+impl Kind for Packages {
+    type Desired = DesiredPackage;
+    type Observed = Observed;
+    type Original = Original;
+    type Change = PackageChange;
+
+    fn observe(host: &Host, desired: &[DesiredPackage], owned: &[Owned<Original>]) -> Observed {
+        let names: BTreeSet<&str> = desired
+            .iter()
+            .map(|package| package.name.as_str())
+            .chain(owned.iter().map(|owned| owned.key.as_str()))
+            .collect();
+        if names.is_empty() {
+            return Observed {
+                packages: Ok(BTreeMap::new()),
+            };
+        }
+        let kernel = running_kernel_package();
+        let packages = Database::read(host).map(|database| {
+            let observe = |name: &str| {
+                let entry = database.get(name);
+                ObservedPackage {
+                    state: database.state(name),
+                    version: entry.map(|entry| entry.version.clone()).unwrap_or_default(),
+                    is_protected: PROTECTED.contains(&apt::without_architecture(name))
+                        || entry.is_some_and(|entry| entry.is_essential)
+                        || kernel.as_deref() == Some(name),
+                }
+            };
+            names
+                .into_iter()
+                .map(|name| (name.to_owned(), observe(name)))
+                .collect()
+        });
+        Observed { packages }
+    }
+
+    fn plan(
+        desired: &[DesiredPackage],
+        observed: &Observed,
+        owned: &[Owned<Original>],
+    ) -> Vec<Step<Original, PackageChange>> {
+        let packages = match &observed.packages {
+            Ok(packages) => packages,
+            Err(failure) => {
+                return desired
+                    .iter()
+                    .map(|package| package.id.clone())
+                    .chain(owned.iter().map(|owned| owned.id.clone()))
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .map(|id| Step::Blocked(failure.clone().about(id)))
+                    .collect();
+            }
+        };
+        let keep: Arc<BTreeSet<String>> = Arc::new(
+            desired
+                .iter()
+                .filter(|package| package.state != PackageState::Absent)
+                .map(|package| package.name.clone())
+                .collect(),
+        );
+        let declared: BTreeSet<&str> = desired
+            .iter()
+            .map(|package| package.name.as_str())
+            .collect();
+        let unknown = ObservedPackage {
+            state: State::NotInstalled,
+            version: String::new(),
+            is_protected: false,
+        };
+        let look = |name: &str| packages.get(name).unwrap_or(&unknown);
+        let wanted = desired
+            .iter()
+            .filter_map(|package| plan_declared(package, look(&package.name), &keep));
+        let taken_back = owned
+            .iter()
+            .filter(|owned| !declared.contains(owned.key.as_str()))
+            .filter_map(|owned| plan_undeclared(owned, look(&owned.key), &keep));
+        wanted.chain(taken_back).collect()
+    }
+
+    fn apply(host: &Host, _contents: &dyn Contents, changes: &[PackageChange]) -> Vec<Outcome> {
+        transaction::apply(&transaction::HostPackages(host), changes)
+    }
+}
+
+impl Observed {
+    /// What there is of `name` now, to be kept as its original; `None` when the database could not be read.
+    pub fn original(&self, name: &str) -> Option<Original> {
+        let packages = self.packages.as_ref().ok()?;
+        Some(
+            packages
+                .get(name)
+                .map_or(Original { version: None }, ObservedPackage::original),
+        )
+    }
+}
+
+impl ObservedPackage {
+    fn original(&self) -> Original {
+        Original {
+            version: match self.state {
+                State::Installed | State::Broken(_) => Some(self.version.clone()),
+                State::NotInstalled | State::ConfigFiles => None,
+            },
+        }
+    }
+}
+
+/// The managed keys of a declaration, for the inventory.
+pub fn applied(desired: &DesiredPackage) -> serde_json::Value {
+    match &desired.state {
+        PackageState::Installed => json!({ "state": "installed" }),
+        PackageState::Version { version, .. } => {
+            json!({ "state": "installed", "version": version })
+        }
+        PackageState::Absent => json!({ "state": "absent" }),
+    }
+}
+
+/// Turns removals of packages that the operator protects into refusals, and keeps those packages from going along with others.
+pub fn protect(
+    steps: Vec<Step<Original, PackageChange>>,
+    protected: &[String],
+) -> Vec<Step<Original, PackageChange>> {
+    if protected.is_empty() {
+        return steps;
+    }
+    let protect_step = |step: Step<Original, PackageChange>| match step {
+        Step::Change(planned) if planned.removes && protected.contains(&planned.key) => {
+            Step::Blocked(refuse_removal(&planned.key, planned.id))
+        }
+        Step::Change(mut planned) => {
+            let keep = Arc::make_mut(&mut planned.change.keep);
+            keep.extend(protected.iter().cloned());
+            Step::Change(planned)
+        }
+        blocked => blocked,
+    };
+    steps.into_iter().map(protect_step).collect()
+}
+
+fn plan_declared(
+    desired: &DesiredPackage,
+    observed: &ObservedPackage,
+    keep: &Arc<BTreeSet<String>>,
+) -> Option<Step<Original, PackageChange>> {
+    let id = &desired.id;
+    if !is_package_name(&desired.name) {
+        return Some(Step::Blocked(
+            Failure::new(
+                Class::Author,
+                format!("refused {id}: '{}' is no package name", desired.name),
+            )
+            .about(id.clone()),
+        ));
+    }
+    if let PackageState::Version { version, .. } = &desired.state
+        && let Some(mistake) = find_version_mistake(version)
+    {
+        return Some(Step::Blocked(
+            Failure::new(
+                Class::Author,
+                format!("refused {id}: '{version}' is no version: {mistake}"),
+            )
+            .with_hint("'apt-cache madison NAME' lists the versions there are")
+            .about(id.clone()),
+        ));
+    }
+    let (action, reason, field, wanted) = match (&desired.state, observed.state) {
+        (PackageState::Absent, State::NotInstalled | State::ConfigFiles) => return None,
+        (PackageState::Absent, _) => {
+            if observed.is_protected {
+                return Some(Step::Blocked(refuse_removal(&desired.name, id.clone())));
+            }
+            let wanted = Wanted::Absent {
+                with_dependencies: false,
+            };
+            (Action::Remove, Reason::Differs, "state", wanted)
+        }
+        (PackageState::Installed, State::Installed) => return None,
+        (PackageState::Installed, state) => (
+            Action::Install,
+            reason_to_install(state),
+            "state",
+            Wanted::Installed,
+        ),
+        (
+            PackageState::Version {
+                version,
+                allow_downgrade,
+            },
+            State::Installed,
+        ) => {
+            let wanted = |is_downgrade| Wanted::Version {
+                version: version.clone(),
+                is_downgrade,
+            };
+            match compare_versions(&observed.version, version) {
+                std::cmp::Ordering::Equal => return None,
+                std::cmp::Ordering::Less => {
+                    (Action::Upgrade, Reason::Differs, "version", wanted(false))
+                }
+                std::cmp::Ordering::Greater if *allow_downgrade => {
+                    (Action::Downgrade, Reason::Differs, "version", wanted(true))
+                }
+                std::cmp::Ordering::Greater => {
+                    let failure = Failure::new(
+                        Class::Author,
+                        format!(
+                            "refused {id}: version {version} is older than {}, which is installed",
+                            observed.version
+                        ),
+                    );
+                    return Some(Step::Blocked(
+                        failure
+                            .with_hint("declare allow_downgrade = true to go down to it")
+                            .about(id.clone()),
+                    ));
+                }
+            }
+        }
+        (PackageState::Version { version, .. }, state) => (
+            Action::Install,
+            reason_to_install(state),
+            "version",
+            Wanted::Version {
+                version: version.clone(),
+                is_downgrade: false,
+            },
+        ),
+    };
+    Some(Step::Change(PlannedChange {
+        id: id.clone(),
+        key: desired.name.clone(),
+        action,
+        reason,
+        fields: vec![field.to_owned()],
+        original: observed.original(),
+        removes: action == Action::Remove,
+        change: PackageChange {
+            name: desired.name.clone(),
+            id: id.clone(),
+            wanted,
+            keep: keep.clone(),
+        },
+    }))
+}
+
+fn reason_to_install(state: State) -> Reason {
+    match state {
+        State::Broken(_) => Reason::Differs,
+        _ => Reason::Missing,
+    }
+}
+
+/// Takes back what limpet did: removes what it installed, installs what it removed.
+fn plan_undeclared(
+    owned: &Owned<Original>,
+    observed: &ObservedPackage,
+    keep: &Arc<BTreeSet<String>>,
+) -> Option<Step<Original, PackageChange>> {
+    let was_absent = owned.applied.get("state").and_then(|state| state.as_str()) == Some("absent");
+    let is_there = matches!(observed.state, State::Installed | State::Broken(_));
+    let installed_by_us = !was_absent && owned.original.version.is_none();
+    let removed_by_us = was_absent && owned.original.version.is_some();
+    let removes = match owned.on_removal {
+        OnRemoval::Keep => return None,
+        OnRemoval::Restore if installed_by_us && is_there => true,
+        OnRemoval::Restore if removed_by_us && !is_there => false,
+        OnRemoval::Delete if !was_absent && is_there => true,
+        OnRemoval::Restore | OnRemoval::Delete => return None,
+    };
+    if removes && observed.is_protected {
+        return Some(Step::Blocked(refuse_removal(&owned.key, owned.id.clone())));
+    }
+    let (action, wanted) = if removes {
+        let wanted = Wanted::Absent {
+            with_dependencies: true,
+        };
+        (Action::Remove, wanted)
+    } else {
+        (Action::Install, Wanted::Installed)
+    };
+    Some(Step::Change(PlannedChange {
+        id: owned.id.clone(),
+        key: owned.key.clone(),
+        action,
+        reason: Reason::Undeclared,
+        fields: vec!["state".to_owned()],
+        original: owned.original.clone(),
+        removes,
+        change: PackageChange {
+            name: owned.key.clone(),
+            id: owned.id.clone(),
+            wanted,
+            keep: keep.clone(),
+        },
+    }))
+}
+
+fn refuse_removal(name: &str, id: ResourceId) -> Failure {
+    Failure::new(
+        Class::Author,
+        format!("refused to remove {id}: '{name}' is protected"),
+    )
+    .with_hint("essential packages, limpet itself and apply.protect_packages are never removed")
+    .about(id)
+}
+
+/// deb-control(5): at least two characters, lower case letters, digits and `+ - .`; perhaps with an architecture.
+fn is_package_name(name: &str) -> bool {
+    let (name, architecture) = match name.split_once(':') {
+        Some((name, architecture)) => (name, Some(architecture)),
+        None => (name, None),
+    };
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() >= 2
+        && name.bytes().next().is_some_and(is_word)
+        && name
+            .bytes()
+            .all(|byte| is_word(byte) || b"+-.".contains(&byte))
+        && architecture.is_none_or(|architecture| {
+            !architecture.is_empty()
+                && architecture
+                    .bytes()
+                    .all(|byte| is_word(byte) || byte == b'-')
+        })
+}
+
+/// The Debian package of the kernel that runs.
+fn running_kernel_package() -> Option<String> {
+    let names = nix::sys::utsname::uname().ok()?;
+    Some(format!("linux-image-{}", names.release().to_str()?))
+}

@@ -1,0 +1,381 @@
+//! dpkg's database: which packages are installed, in which version, and which are only half there.
+//!
+//! Read from `/var/lib/dpkg/status` and the updates that an interrupted dpkg left beside it, in the format of deb-control(5).
+//!
+//! Invariant: a state we do not know is an error; a package that is half there is neither installed nor absent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+
+use crate::model::{Class, Failure};
+use crate::sys::Host;
+
+/// Where dpkg keeps its database.
+const DATABASE: &str = "/var/lib/dpkg";
+/// The largest database that is read: a hundred times the usual size.
+const LIMIT_BYTES: u64 = 128 << 20;
+
+/// How far a package's installation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing of it is there.
+    NotInstalled,
+    /// Removed; its configuration files are left.
+    ConfigFiles,
+    /// Something went wrong or was interrupted: it needs repair. dpkg's word for where it stopped.
+    Broken(&'static str),
+    /// Installed and configured.
+    Installed,
+}
+
+/// One package of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// The processor it is built for, or `all`.
+    pub architecture: String,
+    /// How far it is installed.
+    pub state: State,
+    /// Its version; empty when nothing of it is there.
+    pub version: String,
+    /// The system, or apt, does not do without it.
+    pub is_essential: bool,
+}
+
+/// All packages that dpkg knows.
+#[derive(Debug, Clone, Default)]
+pub struct Database {
+    entries: BTreeMap<String, Vec<Entry>>,
+    /// The architecture that a name without one means.
+    native: String,
+    has_updates: bool,
+}
+
+/// What is wrong with a database's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    line: usize,
+    cause: String,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.cause)
+    }
+}
+
+impl Database {
+    /// Reads the database below the host's root.
+    pub fn read(host: &Host) -> Result<Self, Failure> {
+        let path = format!("{DATABASE}/status");
+        let malformed = |path: &str, malformed: Malformed| {
+            Failure::new(
+                Class::Host,
+                format!("failed to read dpkg's database '{path}': {malformed}"),
+            )
+            .with_hint("'dpkg --audit' says more; dpkg keeps older copies in /var/backups")
+        };
+        let mut entries =
+            parse_status(&read_text(host, &path)?).map_err(|error| malformed(&path, error))?;
+        let updates = read_update_names(host)?;
+        for name in &updates {
+            let path = format!("{DATABASE}/updates/{name}");
+            entries.extend(
+                parse_status(&read_text(host, &path)?).map_err(|error| malformed(&path, error))?,
+            );
+        }
+        Ok(Database::new(entries, !updates.is_empty()))
+    }
+
+    /// A database of these entries; later ones replace earlier ones.
+    pub fn new(list: Vec<Entry>, has_updates: bool) -> Self {
+        let mut entries: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for entry in list {
+            let same_name = entries.entry(entry.name.clone()).or_default();
+            same_name.retain(|known| known.architecture != entry.architecture);
+            same_name.push(entry);
+        }
+        let native = entries
+            .get("dpkg")
+            .and_then(|found| found.first())
+            .map(|entry| entry.architecture.clone())
+            .unwrap_or_default();
+        Database {
+            entries,
+            native,
+            has_updates,
+        }
+    }
+
+    /// The package called `name`, or `name:architecture`; a name alone means the native architecture or `all`.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        let (name, architecture) = match name.split_once(':') {
+            Some((name, architecture)) => (name, architecture),
+            None => (name, self.native.as_str()),
+        };
+        let found = self.entries.get(name)?;
+        found
+            .iter()
+            .find(|entry| entry.architecture == architecture || entry.architecture == "all")
+            .or_else(|| match found.as_slice() {
+                [only] if architecture == self.native => Some(only),
+                _ => None,
+            })
+    }
+
+    /// How far the package called `name` is installed.
+    pub fn state(&self, name: &str) -> State {
+        self.get(name)
+            .map_or(State::NotInstalled, |entry| entry.state)
+    }
+
+    /// Was dpkg interrupted, so that `dpkg --configure -a` has something to do.
+    pub fn is_interrupted(&self) -> bool {
+        let is_broken = |entry: &Entry| matches!(entry.state, State::Broken(_));
+        self.has_updates || self.entries.values().flatten().any(is_broken)
+    }
+}
+
+/// The packages in a text of deb-control stanzas.
+pub fn parse_status(text: &str) -> Result<Vec<Entry>, Malformed> {
+    let mut entries = Vec::new();
+    let mut stanza = Stanza::default();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            entries.extend(std::mem::take(&mut stanza).into_entry()?);
+            continue;
+        }
+        if line.starts_with([' ', '\t']) {
+            continue; // a further line of a field that we do not read
+        }
+        let Some((field, value)) = line.split_once(':') else {
+            return Err(Malformed {
+                line: index + 1,
+                cause: "expected 'Field: value'".to_owned(),
+            });
+        };
+        if stanza.line == 0 {
+            stanza.line = index + 1;
+        }
+        let value = value.trim();
+        match field {
+            "Package" => stanza.name = value,
+            "Status" => stanza.status = value,
+            "Version" => stanza.version = value,
+            "Architecture" => stanza.architecture = value,
+            "Essential" | "Protected" | "Important" => stanza.is_essential |= value == "yes",
+            _ => {}
+        }
+    }
+    entries.extend(stanza.into_entry()?);
+    Ok(entries)
+}
+
+#[derive(Default)]
+struct Stanza<'a> {
+    line: usize,
+    name: &'a str,
+    status: &'a str,
+    version: &'a str,
+    architecture: &'a str,
+    is_essential: bool,
+}
+
+impl Stanza<'_> {
+    /// The entry, or nothing for an empty stanza.
+    fn into_entry(self) -> Result<Option<Entry>, Malformed> {
+        if self.line == 0 {
+            return Ok(None);
+        }
+        let malformed = |cause: String| Malformed {
+            line: self.line,
+            cause,
+        };
+        if self.name.is_empty() {
+            return Err(malformed("a package without a name".to_owned()));
+        }
+        let state = if self.status.is_empty() {
+            State::NotInstalled
+        } else {
+            parse_state(self.status).ok_or_else(|| {
+                malformed(format!(
+                    "unknown status '{}' of '{}'",
+                    self.status, self.name
+                ))
+            })?
+        };
+        if state == State::Installed && self.version.is_empty() {
+            return Err(malformed(format!("'{}' has no version", self.name)));
+        }
+        Ok(Some(Entry {
+            name: self.name.to_owned(),
+            architecture: self.architecture.to_owned(),
+            state,
+            version: self.version.to_owned(),
+            is_essential: self.is_essential,
+        }))
+    }
+}
+
+/// The state from `want flag state`.
+fn parse_state(status: &str) -> Option<State> {
+    let mut words = status.split_ascii_whitespace();
+    let _want = words.next()?;
+    let flag = words.next()?;
+    let state = match words.next()? {
+        "not-installed" => State::NotInstalled,
+        "config-files" => State::ConfigFiles,
+        "half-installed" => State::Broken("half-installed"),
+        "unpacked" => State::Broken("unpacked"),
+        "half-configured" => State::Broken("half-configured"),
+        "triggers-awaited" => State::Broken("triggers-awaited"),
+        "triggers-pending" => State::Broken("triggers-pending"),
+        "installed" => State::Installed,
+        _ => return None,
+    };
+    match (flag, words.next()) {
+        ("ok", None) => Some(state),
+        ("reinstreq", None) => Some(State::Broken("to be reinstalled")),
+        _ => None,
+    }
+}
+
+fn read_text(host: &Host, path: &str) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| {
+        let failure = Failure::new(Class::Host, format!("failed to read '{path}': {error}"));
+        match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                failure.with_hint("packages need a host with dpkg and apt")
+            }
+            _ => failure,
+        }
+    };
+    #[allow(clippy::disallowed_methods, reason = "below the host's root")]
+    let file =
+        std::fs::File::open(host.root().join(path.trim_start_matches('/'))).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(LIMIT_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The numbered files that dpkg has not merged into its database yet, in the order they were written.
+fn read_update_names(host: &Host) -> Result<Vec<String>, Failure> {
+    let path = format!("{DATABASE}/updates");
+    let failed = |error: std::io::Error| {
+        Failure::new(Class::Host, format!("failed to list '{path}': {error}"))
+    };
+    #[allow(clippy::disallowed_methods, reason = "below the host's root")]
+    let listed = std::fs::read_dir(
+        host.root()
+            .join(Path::new(&path).strip_prefix("/").expect("it is absolute")),
+    );
+    let listed = match listed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in listed {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+            names.push(name.into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn recorded() -> Database {
+        let text = include_str!("fixtures/status.txt");
+        Database::new(parse_status(text).unwrap(), false)
+    }
+
+    #[test]
+    fn states_are_read_strictly() {
+        let check = |status, expected| assert_eq!(parse_state(status), expected, "{status}");
+        check("install ok installed", Some(State::Installed));
+        check("hold ok installed", Some(State::Installed));
+        check("deinstall ok config-files", Some(State::ConfigFiles));
+        check(
+            "install ok half-configured",
+            Some(State::Broken("half-configured")),
+        );
+        check(
+            "install reinstreq installed",
+            Some(State::Broken("to be reinstalled")),
+        );
+        check("purge ok not-installed", Some(State::NotInstalled));
+        check("install ok splendid", None);
+        check("install ok installed twice", None);
+        check("installed", None);
+    }
+
+    #[test]
+    fn a_recorded_database_is_understood() {
+        let database = recorded();
+        let check = |name, expected: State, version: &str| {
+            assert_eq!(database.state(name), expected, "{name}");
+            let found = database.get(name).map_or("", |entry| &entry.version);
+            assert_eq!(found, version, "{name}");
+        };
+        check("lim-app", State::Installed, "1.1");
+        check("lim-broken", State::Broken("half-configured"), "1.0");
+        check("lim-app:amd64", State::Installed, "1.1"); // it is for all
+        check("libc6", State::Installed, "2.36-9+deb12u14");
+        check("libc6:amd64", State::Installed, "2.36-9+deb12u14");
+        check("libc6:i386", State::NotInstalled, "");
+        check("no-such-package", State::NotInstalled, "");
+        assert!(database.get("dpkg").unwrap().is_essential);
+        assert!(!database.get("lim-app").unwrap().is_essential);
+        assert!(database.is_interrupted());
+    }
+
+    #[test]
+    fn a_later_entry_replaces_an_earlier_one() {
+        let text = "Package: a\nStatus: install ok unpacked\nArchitecture: all\nVersion: 1\n\n\
+                    Package: a\nStatus: install ok installed\nArchitecture: all\nVersion: 2\n";
+        let database = Database::new(parse_status(text).unwrap(), false);
+        assert_eq!(database.get("a").unwrap().version, "2");
+        assert!(!database.is_interrupted());
+    }
+
+    #[test]
+    fn a_mistake_is_reported_with_its_line() {
+        insta::assert_snapshot!(
+            parse_status("Package: a\n\nPackage: b\nStatus: install ok splendid\n").unwrap_err(),
+            @"line 3: unknown status 'install ok splendid' of 'b'"
+        );
+        insta::assert_snapshot!(
+            parse_status("Package: a\nnonsense\n").unwrap_err(),
+            @"line 2: expected 'Field: value'"
+        );
+        insta::assert_snapshot!(
+            parse_status("Status: install ok installed\n").unwrap_err(),
+            @"line 1: a package without a name"
+        );
+    }
+
+    #[test]
+    fn a_host_without_dpkg_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let failure = Database::read(&Host::new(root.path())).unwrap_err();
+        insta::assert_snapshot!(failure, @"failed to read '/var/lib/dpkg/status': No such file or directory (os error 2)");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(Package: [a-z]{0,3}|Status: (install|hold)? ?(ok)? ?[a-z-]{0,9}|Version: ?1?|\\PC{0,8}|\n){0,30}") {
+            let _ = parse_status(&text);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! systemd units: enablement, masking, activity, and the restarts that other changes cause.
+//!
+//! A unit's own file and drop-ins are paths of the kind `file`, declared by the unit. Enablement, mask and activity are three keys,
+//! each managed while it is declared and taken back by itself.
+//!
+//! Invariant: a unit that was started or restarted counts as done only after it was seen active.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::kinds::kind::{Contents, Kind, Owned, Step};
+use crate::model::{Failure, OnRemoval, Outcome, ResourceId};
+use crate::sys::Host;
+
+mod apply;
+mod name;
+mod observe;
+mod plan;
+
+pub use name::{is_own_file, is_read_by_systemd};
+
+/// One declared unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredUnit {
+    /// The full unit name; what is owned.
+    pub name: String,
+    /// `unit:<name>`.
+    pub id: ResourceId,
+    /// Started at boot.
+    pub enabled: Option<bool>,
+    /// Active now.
+    pub running: Option<bool>,
+    /// Cannot be started at all.
+    pub masked: Option<bool>,
+    /// Fine when the unit does not exist.
+    pub optional: bool,
+    /// Resources whose change restarts it (its own unit file and drop-ins are added by the plan).
+    pub restart_on: Vec<ResourceId>,
+    /// Resources whose change reloads it, or restarts it where it cannot reload.
+    pub reload_on: Vec<ResourceId>,
+    /// A command that must succeed after the files changed and before the unit is restarted or reloaded.
+    pub validate: Option<Vec<String>>,
+    /// `restart = "manual"`: the debt waits.
+    pub restart_manually: bool,
+    /// Does this declaration bring the unit's own file; paths of its file and drop-ins.
+    pub files: Vec<String>,
+    /// Look, but do not touch.
+    pub report: bool,
+    /// What happens when it is no longer declared.
+    pub on_removal: OnRemoval,
+}
+
+/// What was there before limpet first touched a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Original {
+    /// Was it enabled.
+    pub enabled: bool,
+    /// Was it masked.
+    pub masked: bool,
+    /// Was it active.
+    pub active: bool,
+}
+
+/// One unit as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedUnit {
+    /// Does systemd find a file for it, or is it masked.
+    pub exists: bool,
+    /// `active`, `inactive`, `failed`, `activating`, …; empty for a template.
+    pub active: String,
+    /// How its file is enabled, in the words of `systemctl is-enabled`; empty when there is no file.
+    pub file_state: String,
+    /// Its file on disk is newer than what systemd has read.
+    pub needs_daemon_reload: bool,
+    /// It is over when it has done its work: a oneshot that does not remain.
+    pub ends_by_itself: bool,
+    /// It can be reloaded without a restart.
+    pub can_reload: bool,
+}
+
+/// The units that were asked about.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// By name; a unit that could not be looked at is a failure.
+    pub units: BTreeMap<String, Result<ObservedUnit, Failure>>,
+}
+
+/// One change to a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitChange {
+    /// The unit.
+    pub name: String,
+    /// What is done to it.
+    pub operation: Operation,
+}
+
+/// What can be done to a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Reads all unit files again; once for a batch, before anything else.
+    DaemonReload,
+    /// Links it to nothing.
+    Mask,
+    /// Takes the mask away.
+    Unmask,
+    /// Makes its links for the next boot.
+    Enable,
+    /// Removes its links.
+    Disable,
+    /// Stops it.
+    Stop,
+    /// Starts it, after forgetting that it failed.
+    Start,
+    /// Restarts it if it is active, after forgetting how often it was started.
+    Restart,
+    /// Reloads it if it is active, or restarts it where it cannot reload.
+    Reload,
+}
+
+/// The kind.
+#[derive(Debug)]
+pub struct Units;
+
+impl Kind for Units {
+    type Desired = DesiredUnit;
+    type Observed = Observed;
+    type Original = Original;
+    type Change = UnitChange;
+
+    fn observe(host: &Host, desired: &[DesiredUnit], owned: &[Owned<Original>]) -> Observed {
+        let names: BTreeSet<&str> = desired
+            .iter()
+            .map(|unit| unit.name.as_str())
+            .chain(owned.iter().map(|owned| owned.key.as_str()))
+            .collect();
+        observe::observe(host.systemd(), &names)
+    }
+
+    fn plan(
+        desired: &[DesiredUnit],
+        observed: &Observed,
+        owned: &[Owned<Original>],
+    ) -> Vec<Step<Original, UnitChange>> {
+        plan::plan(desired, observed, owned)
+    }
+
+    fn apply(host: &Host, _contents: &dyn Contents, changes: &[UnitChange]) -> Vec<Outcome> {
+        apply::apply(host.systemd(), changes)
+    }
+}
+
+impl Observed {
+    /// What there is of `name` now, to be kept as its original; `None` when it could not be looked at.
+    pub fn original(&self, name: &str) -> Option<Original> {
+        let unit = self.units.get(name)?.as_ref().ok()?;
+        Some(unit.original())
+    }
+}
+
+impl ObservedUnit {
+    /// Is it linked to nothing.
+    pub fn is_masked(&self) -> bool {
+        matches!(self.file_state.as_str(), "masked" | "masked-runtime")
+    }
+
+    /// Will it be started at boot.
+    pub fn is_enabled(&self) -> bool {
+        matches!(self.file_state.as_str(), "enabled" | "enabled-runtime")
+    }
+
+    /// Does it run, or is it about to, or about to end.
+    pub fn is_up(&self) -> bool {
+        !matches!(self.active.as_str(), "inactive" | "failed" | "")
+    }
+
+    fn original(&self) -> Original {
+        Original {
+            enabled: self.is_enabled(),
+            masked: self.is_masked(),
+            active: self.is_up(),
+        }
+    }
+}
+
+/// The managed keys of a declaration, for the inventory.
+pub fn applied(desired: &DesiredUnit) -> serde_json::Value {
+    let keys = [
+        ("enabled", desired.enabled),
+        ("running", desired.running),
+        ("masked", desired.masked),
+    ];
+    keys.into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?.into())))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}

@@ -1,1 +1,0 @@
-//! plan: see the module map in lib.rs.

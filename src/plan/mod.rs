@@ -1,0 +1,521 @@
+//! What to do so that the host becomes as declared: desired state x observed state x inventory -> [`Plan`].
+//!
+//! A *step* is one change to one resource. Steps that may be made together are a *batch*; batches are made in order. A *trigger* is a
+//! restart or reload that another step makes necessary. *Drift* is a step for a resource that was applied before exactly as it is
+//! declared now: somebody else changed it.
+//!
+//! Invariant: pure. No `Host`, no clock, no `Result`: what could not be observed is a value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::fleet::desired::DesiredState;
+use crate::kinds::file::Paths;
+use crate::kinds::kind::{Kind, Owned, PlannedChange};
+use crate::kinds::package::Packages;
+use crate::kinds::unit::{Operation, UnitChange, Units, is_read_by_systemd};
+use crate::kinds::{self, kind};
+use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
+
+pub mod order;
+mod trigger;
+
+/// What was seen on the host.
+#[derive(Debug)]
+pub struct Observed {
+    /// Files, directories and links.
+    pub paths: <Paths as Kind>::Observed,
+    /// Packages.
+    pub packages: <Packages as Kind>::Observed,
+    /// Units.
+    pub units: <Units as Kind>::Observed,
+}
+
+/// What limpet applied before.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// Files, directories and links.
+    pub paths: Vec<Owned<<Paths as Kind>::Original>>,
+    /// Packages.
+    pub packages: Vec<Owned<<Packages as Kind>::Original>>,
+    /// Units.
+    pub units: Vec<Owned<<Units as Kind>::Original>>,
+    /// Restarts and reloads that are still owed: the unit, what is owed, and whose change caused it.
+    pub owed: Vec<(String, Action, ResourceId)>,
+}
+
+/// What the plan has to respect.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Report everything, change nothing.
+    pub report_only: bool,
+    /// Hold a plan that removes more than this; `None` lifts the limit.
+    pub max_removals: Option<usize>,
+    /// Remove nothing at all: the inventory cannot be trusted to be complete.
+    pub keep_everything: bool,
+    /// Packages that the operator wants never to be removed.
+    pub protect_packages: Vec<String>,
+    /// Resources that failed a short while ago and are not tried again yet, with their failure.
+    pub resting: BTreeMap<ResourceId, Failure>,
+}
+
+/// What to do, in order.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Steps that may be made together, one batch after the other.
+    pub batches: Vec<Vec<Step>>,
+    /// What differs and is only reported.
+    pub reported: Vec<Step>,
+    /// What waits for a person, and why.
+    pub held: Vec<Step>,
+    /// Why there is something in `held`.
+    pub held_because: Option<Failure>,
+    /// Resources that cannot be judged or are not tried yet.
+    pub blocked: Vec<Failure>,
+    /// What is owned, no longer declared, and already as it would be left: the inventory forgets it.
+    pub released: Vec<(InventoryKind, String)>,
+}
+
+/// One change to one resource.
+#[derive(Debug)]
+pub struct Step {
+    /// Whose declaration (or former declaration) asks for it.
+    pub id: ResourceId,
+    /// Which name space `key` is in, as the inventory writes it.
+    pub kind: InventoryKind,
+    /// What is owned: a path, a package, a unit.
+    pub key: String,
+    /// What is done.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// In which properties.
+    pub fields: Vec<String>,
+    /// It was applied before exactly as it is declared now.
+    pub is_drift: bool,
+    /// Counts for `max_removals`.
+    pub removes: bool,
+    /// If one of these failed, this step is skipped.
+    pub blockers: Vec<ResourceId>,
+    /// For triggers: the resources whose change caused it. It is made only if one of them was changed.
+    pub because: Vec<ResourceId>,
+    /// It is owed from an earlier run, whatever becomes of `because`.
+    pub is_owed: bool,
+    /// What is there now, to be kept if this is the first time it is touched.
+    pub original: serde_json::Value,
+    /// What the kind is told to do.
+    pub change: Change,
+}
+
+/// The name spaces of ownership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InventoryKind {
+    /// Files, directories and links share one.
+    Path,
+    /// Packages.
+    Package,
+    /// Units.
+    Unit,
+}
+
+impl InventoryKind {
+    /// The word in the inventory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InventoryKind::Path => "path",
+            InventoryKind::Package => "package",
+            InventoryKind::Unit => "unit",
+        }
+    }
+}
+
+/// A kind's own change.
+#[derive(Debug)]
+pub enum Change {
+    /// For [`Paths`].
+    Path(<Paths as Kind>::Change),
+    /// For [`Packages`].
+    Package(<Packages as Kind>::Change),
+    /// For [`Units`].
+    Unit(<Units as Kind>::Change),
+}
+
+/// Plans.
+pub fn plan(
+    desired: &DesiredState,
+    observed: &Observed,
+    inventory: &Inventory,
+    rules: &Rules,
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut steps = Vec::new();
+    let unchanged = unchanged_since_applied(desired, inventory);
+    let mut collect = |found: Vec<Read>| {
+        for read in found {
+            match read {
+                Read::Step(step) => steps.push(*step),
+                Read::Released(kind, key) => plan.released.push((kind, key)),
+                Read::Blocked(failure) => plan.blocked.push(failure),
+            }
+        }
+    };
+    collect(read::<Paths>(
+        Paths::plan(&desired.paths, &observed.paths, &inventory.paths),
+        InventoryKind::Path,
+        &unchanged,
+        Change::Path,
+    ));
+    collect(read::<Packages>(
+        kinds::package::protect(
+            Packages::plan(&desired.packages, &observed.packages, &inventory.packages),
+            &rules.protect_packages,
+        ),
+        InventoryKind::Package,
+        &unchanged,
+        Change::Package,
+    ));
+    collect(read::<Units>(
+        Units::plan(&desired.units, &observed.units, &inventory.units),
+        InventoryKind::Unit,
+        &unchanged,
+        Change::Unit,
+    ));
+
+    if rules.keep_everything {
+        steps.retain(|step| step.reason != Reason::Undeclared);
+        plan.released.clear();
+    }
+    steps.retain(|step| match rules.resting.get(&step.id) {
+        Some(failure) => {
+            plan.blocked.push(failure.clone());
+            false
+        }
+        None => true,
+    });
+    let reported: BTreeSet<&ResourceId> = reported_resources(desired);
+    let (touched, reported) = steps
+        .into_iter()
+        .partition(|step: &Step| !rules.report_only && !reported.contains(&step.id));
+    plan.reported = reported;
+    steps = hold(touched, rules, &mut plan);
+
+    steps.extend(trigger::triggers(desired, observed, inventory, &steps));
+    add_blockers(desired, &mut steps);
+    plan.batches = into_batches(desired, steps);
+    plan
+}
+
+/// One step of a kind, in the plan's own terms.
+enum Read {
+    Step(Box<Step>),
+    Released(InventoryKind, String),
+    Blocked(Failure),
+}
+
+/// Turns a kind's steps into ours.
+fn read<K: Kind>(
+    steps: Vec<kind::Step<K::Original, K::Change>>,
+    kind: InventoryKind,
+    unchanged: &BTreeSet<(InventoryKind, String)>,
+    wrap: fn(K::Change) -> Change,
+) -> Vec<Read> {
+    let one = |step| match step {
+        kind::Step::Blocked(failure) => Read::Blocked(failure),
+        kind::Step::Release { key, .. } => Read::Released(kind, key),
+        kind::Step::Change(PlannedChange {
+            id,
+            key,
+            action,
+            reason,
+            fields,
+            original,
+            removes,
+            change,
+        }) => {
+            let original = serde_json::to_value(original).expect("what a kind keeps is plain data");
+            let is_drift = unchanged.contains(&(kind, key.clone()));
+            Read::Step(Box::new(Step {
+                id,
+                kind,
+                key,
+                action,
+                reason,
+                fields,
+                is_drift,
+                removes,
+                blockers: Vec::new(),
+                because: Vec::new(),
+                is_owed: false,
+                original,
+                change: wrap(change),
+            }))
+        }
+    };
+    steps.into_iter().map(one).collect()
+}
+
+/// What the inventory says of a declared resource once it is applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declaration {
+    /// What declares it.
+    pub id: ResourceId,
+    /// What happens when it is no longer declared.
+    pub on_removal: OnRemoval,
+    /// The managed keys, in the kind's words.
+    pub applied: serde_json::Value,
+}
+
+/// Everything declared, by what it owns.
+pub fn declarations(desired: &DesiredState) -> BTreeMap<(InventoryKind, &str), Declaration> {
+    let mut declarations = BTreeMap::new();
+    let mut declare = |kind, key, id: &ResourceId, on_removal, applied| {
+        declarations.insert(
+            (kind, key),
+            Declaration {
+                id: id.clone(),
+                on_removal,
+                applied,
+            },
+        );
+    };
+    for path in &desired.paths {
+        let applied = kinds::file::applied(path).to_value();
+        declare(
+            InventoryKind::Path,
+            path.path.as_str(),
+            &path.id,
+            path.on_removal,
+            applied,
+        );
+    }
+    for package in &desired.packages {
+        let applied = kinds::package::applied(package);
+        declare(
+            InventoryKind::Package,
+            package.name.as_str(),
+            &package.id,
+            package.on_removal,
+            applied,
+        );
+    }
+    for unit in &desired.units {
+        declare(
+            InventoryKind::Unit,
+            unit.name.as_str(),
+            &unit.id,
+            unit.on_removal,
+            kinds::unit::applied(unit),
+        );
+    }
+    declarations
+}
+
+/// The keys that are declared exactly as they were applied last: what differs there is drift.
+fn unchanged_since_applied(
+    desired: &DesiredState,
+    inventory: &Inventory,
+) -> BTreeSet<(InventoryKind, String)> {
+    let declared = declarations(desired);
+    let paths = inventory
+        .paths
+        .iter()
+        .map(|owned| (InventoryKind::Path, &owned.key, &owned.applied));
+    let packages = inventory
+        .packages
+        .iter()
+        .map(|owned| (InventoryKind::Package, &owned.key, &owned.applied));
+    let units = inventory
+        .units
+        .iter()
+        .map(|owned| (InventoryKind::Unit, &owned.key, &owned.applied));
+    paths
+        .chain(packages)
+        .chain(units)
+        .filter(|(kind, key, applied)| {
+            declared
+                .get(&(*kind, key.as_str()))
+                .is_some_and(|known| known.applied == **applied)
+        })
+        .map(|(kind, key, _)| (kind, key.clone()))
+        .collect()
+}
+
+/// The resources that are looked at and not touched.
+fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
+    let paths = desired
+        .paths
+        .iter()
+        .filter(|path| path.report)
+        .map(|path| &path.id);
+    let packages = desired
+        .packages
+        .iter()
+        .filter(|package| package.report)
+        .map(|package| &package.id);
+    let units = desired
+        .units
+        .iter()
+        .filter(|unit| unit.report)
+        .map(|unit| &unit.id);
+    paths.chain(packages).chain(units).collect()
+}
+
+/// Holds the steps of a plan that removes too much; corrections of drift go on.
+fn hold(steps: Vec<Step>, rules: &Rules, plan: &mut Plan) -> Vec<Step> {
+    let removals = steps.iter().filter(|step| step.removes).count();
+    let Some(limit) = rules.max_removals.filter(|limit| removals > *limit) else {
+        return steps;
+    };
+    let (going_on, held) = steps.into_iter().partition(|step| step.is_drift);
+    plan.held = held;
+    plan.held_because = Some(
+        Failure::new(
+            Class::Host,
+            format!("held a plan that removes {removals} things: max_removals is {limit}"),
+        )
+        .with_hint(
+            "look at it with 'limpet plan'; let it through with 'limpet sync --allow-removals', or by a signed commit with the trailer Limpet-Allow-Removals",
+        ),
+    );
+    going_on
+}
+
+/// Failure spreads along these edges: what is needed, the parent directory, and a unit's own files.
+fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
+    let declared: BTreeMap<&str, &ResourceId> = desired
+        .paths
+        .iter()
+        .map(|path| (path.path.as_str(), &path.id))
+        .collect();
+    for step in steps {
+        step.blockers = desired.needs.get(&step.id).cloned().unwrap_or_default();
+        if step.kind == InventoryKind::Path {
+            let mut path = step.key.as_str();
+            while let Some((parent, _)) = path.rsplit_once('/') {
+                if let Some(id) = declared.get(parent) {
+                    step.blockers.push((*id).clone());
+                }
+                path = parent;
+            }
+        }
+        if step.kind == InventoryKind::Unit && step.reason != Reason::Undeclared {
+            // Its files are declared by the unit itself, so they carry its id.
+            step.blockers.push(step.id.clone());
+        }
+    }
+}
+
+/// The preference of kinds (interface.md, "Order and failure"), with removals in reverse.
+fn rank(step: &Step) -> u8 {
+    match (step.kind, step.reason) {
+        (InventoryKind::Unit, Reason::Undeclared) => 0,
+        (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
+        (InventoryKind::Package, Reason::Undeclared) => 7,
+        (InventoryKind::Package, _) => 2,
+        (InventoryKind::Path, _) => 3,
+        (InventoryKind::Unit, Reason::Triggered) => 6,
+        (InventoryKind::Unit, _) => 5,
+    }
+}
+
+fn configures_packages(path: &str) -> bool {
+    ["/etc/apt/", "/etc/dnf/", "/etc/yum.repos.d/"]
+        .iter()
+        .any(|directory| path.starts_with(directory))
+}
+
+/// Orders the steps, and puts one daemon-reload between changed unit files and the units.
+fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut by_id: BTreeMap<&ResourceId, Vec<usize>> = BTreeMap::new();
+    for (index, step) in steps.iter().enumerate() {
+        by_id.entry(&step.id).or_default().push(index);
+    }
+    let places: Vec<order::Place> = steps
+        .iter()
+        .map(|step| {
+            let needs = desired.needs.get(&step.id).into_iter().flatten();
+            // A trigger waits for what caused it, but nobody waits for a trigger: what needs the unit needs it running.
+            let needed = needs.flat_map(|id| by_id.get(id).into_iter().flatten());
+            let mut after: Vec<usize> = needed
+                .copied()
+                .filter(|&index| steps[index].reason != Reason::Triggered)
+                .collect();
+            if step.reason == Reason::Triggered {
+                after.extend(
+                    step.because
+                        .iter()
+                        .flat_map(|id| by_id.get(id).into_iter().flatten())
+                        .copied()
+                        .filter(|&index| steps[index].reason != Reason::Triggered),
+                );
+            }
+            order::Place {
+                rank: rank(step),
+                after,
+            }
+        })
+        .collect();
+    let batches = order::batches(&places);
+    drop(by_id);
+
+    let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
+    let mut planned = Vec::new();
+    let mut unloaded: Vec<ResourceId> = Vec::new();
+    for batch in batches {
+        let batch: Vec<Step> = batch
+            .into_iter()
+            .filter_map(|index| steps[index].take())
+            .collect();
+        if batch
+            .iter()
+            .any(|step| step.kind == InventoryKind::Unit && rank(step) > 0)
+            && !unloaded.is_empty()
+        {
+            planned.push(vec![daemon_reload(std::mem::take(&mut unloaded))]);
+        }
+        let unit_files = batch
+            .iter()
+            .filter(|step| step.kind == InventoryKind::Path && is_read_by_systemd(&step.key));
+        unloaded.extend(unit_files.map(|step| step.id.clone()));
+        planned.push(batch);
+    }
+    if !unloaded.is_empty() {
+        planned.push(vec![daemon_reload(unloaded)]);
+    }
+    planned
+}
+
+fn daemon_reload(because: Vec<ResourceId>) -> Step {
+    Step {
+        id: because.first().cloned().expect("a reload has a cause"),
+        kind: InventoryKind::Unit,
+        key: String::new(),
+        action: Action::DaemonReload,
+        reason: Reason::Triggered,
+        fields: Vec::new(),
+        is_drift: false,
+        removes: false,
+        blockers: Vec::new(),
+        because,
+        is_owed: false,
+        original: serde_json::Value::Null,
+        change: Change::Unit(UnitChange {
+            name: String::new(),
+            operation: Operation::DaemonReload,
+        }),
+    }
+}
+
+impl Plan {
+    /// All steps to be made, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.batches.iter().flatten()
+    }
+
+    /// Is there nothing to do, to report or to hold.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+            && self.reported.is_empty()
+            && self.held.is_empty()
+            && self.blocked.is_empty()
+    }
+}

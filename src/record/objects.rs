@@ -1,0 +1,310 @@
+//! The objects that the current and the last good revision need, kept on this host.
+//!
+//! With them enforcement, restarts and rollback need neither the fetcher nor the network. They are a copy of what the fetcher sent
+//! and are trusted no more than that: every object is hashed when it is read, and a damaged one counts as missing.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::git::{Hashed, Object, ObjectError, ObjectId, ObjectKind, Objects};
+use crate::model::{Class, Failure};
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS object (
+        id   BLOB PRIMARY KEY,
+        kind INTEGER NOT NULL,
+        data BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS needed (
+        revision BLOB NOT NULL,
+        id       BLOB NOT NULL,
+        PRIMARY KEY (revision, id)
+    ) WITHOUT ROWID;
+";
+
+/// The local store of objects.
+#[derive(Debug)]
+pub struct ObjectStore {
+    connection: Connection,
+}
+
+impl ObjectStore {
+    /// Opens the store at `path`, creating it when there is none. A damaged one may be deleted: it holds nothing that could not be
+    /// fetched again.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        Self::try_open(path).map_err(|error| failure(&error))
+    }
+
+    fn try_open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.execute_batch(SCHEMA)?;
+        Ok(ObjectStore { connection })
+    }
+
+    /// A store in memory, for looking at a revision without keeping it.
+    pub fn in_memory() -> Result<Self, Failure> {
+        Self::try_open(Path::new(":memory:")).map_err(|error| failure(&error))
+    }
+
+    /// Marks `used` as needed by `revision`, and drops every object that neither it nor a revision of `keep` needs.
+    fn settle(
+        &self,
+        revision: &ObjectId,
+        used: &BTreeSet<ObjectId>,
+        keep: &[ObjectId],
+    ) -> rusqlite::Result<()> {
+        self.connection.execute(
+            "DELETE FROM needed WHERE revision = ?1",
+            [revision.as_slice()],
+        )?;
+        let mut need = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO needed (revision, id) VALUES (?1, ?2)")?;
+        for id in used {
+            need.execute(params![revision.as_slice(), id.as_slice()])?;
+        }
+        let mut kept: BTreeSet<&[u8]> = keep.iter().map(|id| id.as_slice()).collect();
+        kept.insert(revision.as_slice());
+        let known: Vec<Vec<u8>> = self
+            .connection
+            .prepare_cached("SELECT DISTINCT revision FROM needed")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for old in known.iter().filter(|old| !kept.contains(old.as_slice())) {
+            self.connection
+                .execute("DELETE FROM needed WHERE revision = ?1", [old])?;
+        }
+        self.connection.execute(
+            "DELETE FROM object WHERE id NOT IN (SELECT id FROM needed)",
+            [],
+        )?;
+        Ok(())
+    }
+
+    fn insert(&self, id: &ObjectId, object: &Object) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO object (id, kind, data) VALUES (?1, ?2, ?3)")?
+            .execute(params![
+                id.as_slice(),
+                kind_number(object.kind),
+                object.data
+            ])?;
+        Ok(())
+    }
+
+    fn find(&self, id: &ObjectId) -> rusqlite::Result<Option<Object>> {
+        self.connection
+            .prepare_cached("SELECT kind, data FROM object WHERE id = ?1")?
+            .query_row([id.as_slice()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+            })
+            .optional()
+            .map(|found| {
+                found.and_then(|(kind, data)| {
+                    Some(Object {
+                        kind: kind_of_number(kind)?,
+                        data,
+                    })
+                })
+            })
+    }
+}
+
+impl Objects for ObjectStore {
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+        match self.find(id) {
+            Ok(Some(object)) => Hashed(Found(&object))
+                .get(id)
+                .map_err(|_| ObjectError::Missing(*id)),
+            Ok(None) => Err(ObjectError::Missing(*id)),
+            Err(error) => Err(ObjectError::Unavailable(format!(
+                "failed to read the object store: {error}"
+            ))),
+        }
+    }
+}
+
+/// One object at hand, to be hashed by [`Hashed`].
+struct Found<'a>(&'a Object);
+
+impl Objects for Found<'_> {
+    fn get(&self, _: &ObjectId) -> Result<Object, ObjectError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Reads from the store first and from `beyond` (the fetcher) when the store has nothing; what it read can then be kept.
+///
+/// New objects go into an open transaction as they arrive, so that a revision need not fit into memory; they are gone again unless
+/// [`ReadThrough::keep`] is called. One at a time for each store.
+pub struct ReadThrough<'a> {
+    store: &'a ObjectStore,
+    beyond: &'a dyn Objects,
+    used: RefCell<BTreeSet<ObjectId>>,
+}
+
+impl std::fmt::Debug for ReadThrough<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadThrough")
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> ReadThrough<'a> {
+    /// Reads from `store`, then from `beyond`.
+    pub fn new(store: &'a ObjectStore, beyond: &'a dyn Objects) -> Result<Self, Failure> {
+        store
+            .connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(|error| failure(&error))?;
+        Ok(ReadThrough {
+            store,
+            beyond,
+            used: RefCell::default(),
+        })
+    }
+
+    /// Keeps what was read for `revision`, durably, and drops every object that neither it nor a revision of `others` needs.
+    pub fn keep(self, revision: &ObjectId, others: &[ObjectId]) -> Result<(), Failure> {
+        let settled = self.store.settle(revision, &self.used.borrow(), others);
+        settled
+            .and_then(|()| self.store.connection.execute_batch("COMMIT"))
+            .map_err(|error| failure(&error))
+    }
+}
+
+impl Drop for ReadThrough<'_> {
+    fn drop(&mut self) {
+        if !self.store.connection.is_autocommit() {
+            // Nothing to do about a failure here: SQLite rolls back by itself when the connection ends.
+            let _ = self.store.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+impl Objects for ReadThrough<'_> {
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+        let object = match self.store.get(id) {
+            Err(ObjectError::Missing(_)) => {
+                let object = Hashed(self.beyond).get(id)?;
+                self.store
+                    .insert(id, &object)
+                    .map_err(|error| ObjectError::Unavailable(failure(&error).message))?;
+                object
+            }
+            found => found?,
+        };
+        self.used.borrow_mut().insert(*id);
+        Ok(object)
+    }
+}
+
+/// Git's own numbers for object types in a pack (gitformat-pack).
+fn kind_number(kind: ObjectKind) -> i64 {
+    match kind {
+        ObjectKind::Commit => 1,
+        ObjectKind::Tree => 2,
+        ObjectKind::Blob => 3,
+        ObjectKind::Tag => 4,
+    }
+}
+
+fn kind_of_number(number: i64) -> Option<ObjectKind> {
+    match number {
+        1 => Some(ObjectKind::Commit),
+        2 => Some(ObjectKind::Tree),
+        3 => Some(ObjectKind::Blob),
+        4 => Some(ObjectKind::Tag),
+        _ => None,
+    }
+}
+
+fn failure(error: &rusqlite::Error) -> Failure {
+    Failure::new(
+        Class::Host,
+        format!("failed to use the object store: {error}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    struct Memory(HashMap<ObjectId, Object>);
+
+    impl Objects for Memory {
+        fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+            self.0.get(id).cloned().ok_or(ObjectError::Missing(*id))
+        }
+    }
+
+    fn blob(text: &str) -> (ObjectId, Object) {
+        let object = Object {
+            kind: ObjectKind::Blob,
+            data: text.into(),
+        };
+        let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, object.kind, &object.data).unwrap();
+        (id, object)
+    }
+
+    #[test]
+    fn what_was_read_is_kept_and_what_nobody_needs_is_dropped() {
+        let store = ObjectStore::in_memory().unwrap();
+        let (old, new) = (blob("old"), blob("new"));
+        let beyond = Memory(HashMap::from([old.clone(), new.clone()]));
+        let (first, second) = (blob("first").0, blob("second").0);
+
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        assert_eq!(through.get(&old.0).unwrap(), old.1);
+        through.keep(&first, &[]).unwrap();
+        assert_eq!(store.get(&old.0).unwrap(), old.1);
+
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        through.get(&new.0).unwrap();
+        through.keep(&second, &[first]).unwrap();
+        assert_eq!(store.get(&new.0).unwrap(), new.1);
+        assert_eq!(store.get(&old.0).unwrap(), old.1);
+
+        ReadThrough::new(&store, &beyond)
+            .unwrap()
+            .keep(&second, &[])
+            .unwrap();
+        assert_eq!(store.get(&old.0), Err(ObjectError::Missing(old.0)));
+    }
+
+    #[test]
+    fn what_is_not_kept_leaves_no_trace() {
+        let store = ObjectStore::in_memory().unwrap();
+        let (id, object) = blob("a revision that does not render");
+        let beyond = Memory(HashMap::from([(id, object)]));
+        ReadThrough::new(&store, &beyond).unwrap().get(&id).unwrap();
+        assert_eq!(store.get(&id), Err(ObjectError::Missing(id)));
+    }
+
+    #[test]
+    fn bytes_that_do_not_hash_to_the_id_are_refused_from_beyond_and_missing_in_the_store() {
+        let store = ObjectStore::in_memory().unwrap();
+        let (id, _) = blob("honest");
+        let beyond = Memory(HashMap::from([(id, blob("hostile").1)]));
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        assert_eq!(through.get(&id), Err(ObjectError::HashMismatch(id)));
+        drop(through);
+
+        store
+            .connection
+            .execute(
+                "INSERT INTO object VALUES (?1, 3, ?2)",
+                params![id.as_slice(), b"hostile"],
+            )
+            .unwrap();
+        assert_eq!(store.get(&id), Err(ObjectError::Missing(id)));
+    }
+}

@@ -1,0 +1,156 @@
+//! The journal: where log lines go, and the events that operators search for.
+//!
+//! Each event has a `MESSAGE_ID` with an entry in the message catalog (`journalctl -x`). Field names are written in full, without a
+//! prefix that the layer would add, because a prefix would spoil `MESSAGE_ID`.
+//!
+//! Invariant: no file content and no secret is ever a field.
+
+use tracing::{Level, error, info, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::model::{Action, Failure, Reason, ResourceId};
+
+/// A revision was applied.
+pub const REVISION_APPLIED: &str = "1f1ab4a4b1a94ce9ad5b1b8ff0ce5cb1";
+/// A revision was refused.
+pub const REVISION_REFUSED: &str = "6d1ef0a4b5a94d1f8f0a6ff8d3ab3c02";
+/// Drift was corrected.
+pub const DRIFT_CORRECTED: &str = "9c2f6c5d0f3a4f2e9fd4d1ad4ea2aa03";
+/// A resource failed.
+pub const RESOURCE_FAILED: &str = "b4c8e0f6a7d14d6f8b1de6f42c7aa304";
+/// The host is no longer as declared, and somebody must act.
+pub const DEGRADED: &str = "e7f2b6a90c3d4b58a6f1c5d2e9b84a06";
+/// The host is as declared again.
+pub const RECOVERED: &str = "52d8f0c4e1b74b0f9c6a3e7d8f21bc07";
+
+/// Sends log lines to the journal where stderr is the journal's, else to stderr. `level` is for our own lines; libraries are heard
+/// from `warn` on.
+pub fn start(level: Level, stderr_is_journal: bool) {
+    let filter = Targets::new()
+        .with_default(Level::WARN)
+        .with_target("limpet", level);
+    let registry = tracing_subscriber::registry().with(filter);
+    if stderr_is_journal && let Ok(layer) = tracing_journald::layer() {
+        let layer = layer
+            .with_field_prefix(None)
+            .with_syslog_identifier("limpet".to_owned())
+            .with_priority_mappings(tracing_journald::PriorityMappings {
+                error: tracing_journald::Priority::Error,
+                warn: tracing_journald::Priority::Warning,
+                info: tracing_journald::Priority::Informational,
+                debug: tracing_journald::Priority::Debug,
+                trace: tracing_journald::Priority::Debug,
+            });
+        registry.with(layer).init();
+    } else {
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .without_time()
+            .with_target(false);
+        registry.with(layer).init();
+    }
+}
+
+/// The first seven characters of a commit id, as people write it.
+pub fn short(revision: &str) -> &str {
+    revision.get(..7).unwrap_or(revision)
+}
+
+/// A revision was applied completely for the first time.
+pub fn revision_applied(revision: &str, signer: &str, subject: &str, changes: usize) {
+    info!(
+        message_id = REVISION_APPLIED,
+        limpet_revision = revision,
+        limpet_signer = signer,
+        limpet_outcome = "applied",
+        "applied revision {} '{}' signed by {signer}: {changes} change{}",
+        short(revision),
+        subject.escape_debug(),
+        if changes == 1 { "" } else { "s" },
+    );
+}
+
+/// The tip of the branch was refused; said once per tip.
+pub fn revision_refused(revision: &str, signer: Option<&str>, failure: &Failure) {
+    error!(
+        message_id = REVISION_REFUSED,
+        limpet_revision = revision,
+        limpet_signer = signer.unwrap_or(""),
+        limpet_outcome = "refused",
+        "{failure}"
+    );
+}
+
+/// One resource was changed.
+pub fn changed(
+    revision: &str,
+    resource: &ResourceId,
+    action: Action,
+    reason: Reason,
+    fields: &[String],
+    drift: bool,
+) {
+    let detail = if fields.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", fields.join(", "))
+    };
+    if drift {
+        info!(
+            message_id = DRIFT_CORRECTED,
+            limpet_revision = revision,
+            limpet_resource = %resource,
+            limpet_change = action.as_str(),
+            limpet_reason = reason.as_str(),
+            limpet_outcome = "done",
+            "corrected drift of {resource}: {action}{detail}",
+        );
+    } else {
+        info!(
+            limpet_revision = revision,
+            limpet_resource = %resource,
+            limpet_change = action.as_str(),
+            limpet_reason = reason.as_str(),
+            limpet_outcome = "done",
+            "{resource}: {action}{detail}",
+        );
+    }
+}
+
+/// One resource could not be brought to its declared state; said when the failure is new.
+pub fn resource_failed(
+    revision: &str,
+    resource: &ResourceId,
+    action: Option<Action>,
+    failure: &Failure,
+) {
+    error!(
+        message_id = RESOURCE_FAILED,
+        limpet_revision = revision,
+        limpet_resource = %resource,
+        limpet_change = action.map_or("", Action::as_str),
+        limpet_outcome = "failed",
+        "{failure}"
+    );
+}
+
+/// The host came into a state in which somebody must act.
+pub fn degraded(revision: &str, reason: &str, who: &str) {
+    warn!(
+        message_id = DEGRADED,
+        limpet_revision = revision,
+        limpet_reason = reason,
+        "degraded: {reason} (to act: {who})"
+    );
+}
+
+/// The host left such a state.
+pub fn recovered(revision: &str) {
+    info!(
+        message_id = RECOVERED,
+        limpet_revision = revision,
+        "recovered: everything is as declared again"
+    );
+}

@@ -1,0 +1,597 @@
+//! Paths below the host's root: walking to them, looking at them, reading them.
+//!
+//! A [`Walk`] goes from the root directory one name at a time, each a file descriptor, and *judges* every directory it enters: one that
+//! somebody other than root may change is refused, because there the next name could be swapped under our hands. This is why
+//! it does not hand whole paths to `openat2(2)`: its `RESOLVE_NO_SYMLINKS` would answer for the links, not for the directories'
+//! owners, and with every directory opened and judged for itself there is nothing left for it to add.
+//!
+//! A symbolic link on the way is followed only when root made it, in a directory that was judged: `/bin`, `/lib` and `/var/run` are such links.
+//! It is resolved here, name by name, below the host's root.
+//!
+//! "Root" is user 0. In an alternate root (an image being built, a test's directory) the owner of its root directory counts as well.
+//!
+//! Invariant: no path leaves the root, and no name is resolved by the kernel beyond one component.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use ring::digest::{Context, SHA256};
+
+use crate::model::{Class, Failure};
+use crate::sys::Host;
+
+/// The most names we read from a directory of our own.
+const OWN_DIRECTORY_LIMIT: usize = 10_000;
+
+/// As many links as the kernel follows in one path (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Who may read and change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits, setuid, setgid and sticky included.
+    pub mode: u32,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing.
+    Absent,
+    /// A regular file.
+    File {
+        /// In bytes.
+        size: u64,
+        /// How many names it has.
+        links: u64,
+        /// Who may read and change it.
+        attributes: Attributes,
+        /// SHA-256 of its bytes, where it was asked for and the file is not larger than the limit.
+        sha256: Option<[u8; 32]>,
+    },
+    /// A directory.
+    Directory(Attributes),
+    /// A symbolic link, and what it says.
+    Symlink(String),
+    /// Something that we neither read nor replace; the word for it.
+    Special(&'static str),
+}
+
+/// One look at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// What is there.
+    pub entry: Entry,
+    /// Where it really is: the path without the links on the way. The path itself when a directory on the way is missing.
+    pub physical: String,
+    /// Directories on the way that do not exist, outermost first.
+    pub missing_parents: Vec<String>,
+}
+
+/// What to look for beyond type and attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashing {
+    /// Nothing.
+    Skip,
+    /// The SHA-256 of a regular file of at most so many bytes.
+    UpTo(u64),
+}
+
+impl Host {
+    /// A new walk from the root directory.
+    pub fn walk(&self) -> Result<Walk, Failure> {
+        Walk::new(self)
+    }
+
+    /// Looks at one path. Many paths are looked at with one [`Walk`].
+    pub fn look(&self, path: &str, hashing: Hashing) -> Result<Look, Failure> {
+        self.walk()?.look(path, hashing)
+    }
+
+    /// Reads the regular file at `path`; `None` when there is nothing. Anything else, and a file of more than `limit` bytes, fails.
+    pub fn read_file(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        self.walk()?.read_file(path, limit)
+    }
+
+    /// Is there anything at `path`.
+    pub fn exists(&self, path: &str) -> Result<bool, Failure> {
+        Ok(self.look(path, Hashing::Skip)?.entry != Entry::Absent)
+    }
+
+    /// The names in a directory of limpet's own, sorted; none when there is no such directory.
+    pub fn list_own_directory(&self, path: &str) -> Result<Vec<String>, Failure> {
+        if !self.exists(path)? {
+            return Ok(Vec::new());
+        }
+        let mut names = self.walk()?.list(path, OWN_DIRECTORY_LIMIT)?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Reads a file that the person at the keyboard named: any path of theirs, relative ones and links included.
+    pub fn read_foreign_file(&self, path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            Failure::new(
+                Class::Config,
+                format!("failed to read '{}': {cause}", path.display()),
+            )
+        };
+        let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+        let mut bytes = Vec::new();
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| failed(&error))?;
+        if bytes.len() as u64 > limit {
+            return Err(failed(&format!("it has more than {limit} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// The path as the machine we run on knows it, for messages and for programs we start.
+    pub fn outer_path(&self, path: &str) -> PathBuf {
+        self.root().join(path.trim_start_matches('/'))
+    }
+}
+
+/// A way from the root directory down; keeps the directories of the last path open, so that paths in order share them.
+#[derive(Debug)]
+pub struct Walk {
+    root: OwnedFd,
+    trust: Trust,
+    /// The directories that were entered, by their real names.
+    entered: Vec<Level>,
+}
+
+#[derive(Debug)]
+struct Level {
+    name: String,
+    directory: OwnedFd,
+}
+
+/// Whose directories are safe to walk through.
+#[derive(Debug, Clone, Copy)]
+struct Trust {
+    owner: u32,
+    /// A group that may write, for a test's or an image builder's own tree where every user has a group of his own. Never on a running
+    /// system: there the group's bits may stand for an access control list.
+    group: Option<u32>,
+}
+
+impl Trust {
+    /// Why a directory or link is not safe, if it is not.
+    fn objection(&self, stat: &FileStat) -> Option<String> {
+        if stat.st_uid != 0 && stat.st_uid != self.owner {
+            return Some(format!("it belongs to user {}", stat.st_uid));
+        }
+        if is_type(stat, SFlag::S_IFLNK) {
+            return None; // a link has no mode of its own
+        }
+        if stat.st_mode & 0o002 != 0 {
+            return Some(format!(
+                "everybody may write in it (mode {:04o})",
+                stat.st_mode & 0o7777
+            ));
+        }
+        if stat.st_mode & 0o020 != 0 && self.group != Some(stat.st_gid) {
+            return Some(format!(
+                "group {} may write in it (mode {:04o})",
+                stat.st_gid,
+                stat.st_mode & 0o7777
+            ));
+        }
+        None
+    }
+}
+
+enum Reached {
+    Directory(OwnedFd),
+    Link(String),
+    Nothing,
+}
+
+impl Walk {
+    fn new(host: &Host) -> Result<Self, Failure> {
+        let shown = host.root().display().to_string();
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(host.root(), flags, Mode::empty())
+            .map_err(|errno| io_failure("open root directory", &shown, errno))?;
+        let stat =
+            fstat(&root).map_err(|errno| io_failure("look at root directory", &shown, errno))?;
+        let trust = if host.is_running_system() || stat.st_uid == 0 {
+            Trust {
+                owner: 0,
+                group: None,
+            }
+        } else {
+            Trust {
+                owner: stat.st_uid,
+                group: Some(stat.st_gid),
+            }
+        };
+        if let Some(objection) = trust.objection(&stat) {
+            return Err(unsafe_directory(&shown, &objection));
+        }
+        Ok(Walk {
+            root,
+            trust,
+            entered: Vec::new(),
+        })
+    }
+
+    /// The directory that was entered last.
+    pub(super) fn here(&self) -> &OwnedFd {
+        self.entered
+            .last()
+            .map_or(&self.root, |level| &level.directory)
+    }
+
+    /// Where that directory really is.
+    pub(super) fn here_path(&self) -> String {
+        let mut path = String::new();
+        for level in &self.entered {
+            path.push('/');
+            path.push_str(&level.name);
+        }
+        if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path
+        }
+    }
+
+    /// Enters the directory `path`; false when it, or one on the way, does not exist.
+    pub(super) fn enter(&mut self, path: &str) -> Result<bool, Failure> {
+        let mut pending: VecDeque<String> = names(path).map(str::to_owned).collect();
+        let shared = self
+            .entered
+            .iter()
+            .zip(&pending)
+            .take_while(|(level, name)| level.name == **name)
+            .count();
+        self.entered.truncate(shared);
+        pending.drain(..shared);
+        let mut links = 0;
+        while let Some(name) = pending.pop_front() {
+            // `..` comes only from a link's target, and what was entered has real names: one up is one up.
+            if name == ".." {
+                self.entered.pop();
+                continue;
+            }
+            match self.step(&name)? {
+                Reached::Directory(directory) => self.entered.push(Level { name, directory }),
+                Reached::Link(target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Failure::new(
+                            Class::Host,
+                            format!("failed to enter directory '{path}': too many symbolic links"),
+                        ));
+                    }
+                    if target.starts_with('/') {
+                        self.entered.clear();
+                    }
+                    for name in names(&target).collect::<Vec<_>>().into_iter().rev() {
+                        pending.push_front(name.to_owned());
+                    }
+                }
+                Reached::Nothing if links > 0 => {
+                    return Err(Failure::new(
+                        Class::Host,
+                        format!("failed to enter directory '{path}': a symbolic link on the way leads to nothing"),
+                    )
+                    .with_hint(format!("declare the link's target as a directory, or remove the link: namei '{path}' shows the way")));
+                }
+                Reached::Nothing => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn step(&self, name: &str) -> Result<Reached, Failure> {
+        let shown = join(&self.here_path(), name);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(self.here(), name, flags, Mode::empty()) {
+            Ok(directory) => {
+                let stat = fstat(&directory)
+                    .map_err(|errno| io_failure("look at directory", &shown, errno))?;
+                match self.trust.objection(&stat) {
+                    Some(objection) => Err(unsafe_directory(&shown, &objection)),
+                    None => Ok(Reached::Directory(directory)),
+                }
+            }
+            Err(Errno::ENOENT) => Ok(Reached::Nothing),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => self.follow(name, &shown),
+            Err(errno) => Err(io_failure("enter directory", &shown, errno)),
+        }
+    }
+
+    /// The target of the link `name`, if it is one that root made.
+    fn follow(&self, name: &str, shown: &str) -> Result<Reached, Failure> {
+        let stat = fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| io_failure("look at", shown, errno))?;
+        if !is_type(&stat, SFlag::S_IFLNK) {
+            return Err(Failure::new(
+                Class::Host,
+                format!(
+                    "failed to enter directory '{shown}': it is {}",
+                    type_word(&stat)
+                ),
+            ));
+        }
+        if let Some(objection) = self.trust.objection(&stat) {
+            return Err(Failure::new(
+                Class::Host,
+                format!("refused to follow symbolic link '{shown}': {objection}"),
+            )
+            .with_hint("links on the way to a managed path must belong to root"));
+        }
+        let target = readlinkat(self.here(), name)
+            .map_err(|errno| io_failure("read symbolic link", shown, errno))?;
+        match target.into_string() {
+            Ok(target) => Ok(Reached::Link(target)),
+            Err(_) => Err(Failure::new(
+                Class::Host,
+                format!("failed to follow symbolic link '{shown}': its target is not UTF-8"),
+            )),
+        }
+    }
+
+    /// Looks at `path`, following no link at its end.
+    pub fn look(&mut self, path: &str, hashing: Hashing) -> Result<Look, Failure> {
+        let (parent, name) = split(path);
+        if !self.enter(parent)? {
+            return Ok(Look {
+                entry: Entry::Absent,
+                physical: path.to_owned(),
+                missing_parents: self.missing_below(parent)?,
+            });
+        }
+        let physical = join(&self.here_path(), name);
+        let entry = self.look_here(name, path, hashing)?;
+        Ok(Look {
+            entry,
+            physical,
+            missing_parents: Vec::new(),
+        })
+    }
+
+    /// The directories on the way to `directory`, and itself, that do not exist.
+    fn missing_below(&mut self, directory: &str) -> Result<Vec<String>, Failure> {
+        let mut missing = Vec::new();
+        let mut path = directory;
+        while path != "/" && !self.enter(path)? {
+            missing.push(path.to_owned());
+            path = split(path).0;
+        }
+        missing.reverse();
+        Ok(missing)
+    }
+
+    /// Looks at `name` in the directory that was entered last; `shown` is for messages.
+    pub(super) fn look_here(
+        &self,
+        name: &str,
+        shown: &str,
+        hashing: Hashing,
+    ) -> Result<Entry, Failure> {
+        let stat = match fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => return Ok(Entry::Absent),
+            Err(errno) => return Err(io_failure("look at", shown, errno)),
+        };
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR => Ok(Entry::Directory(attributes_of(&stat))),
+            SFlag::S_IFLNK => {
+                let target = readlinkat(self.here(), name)
+                    .map_err(|errno| io_failure("read symbolic link", shown, errno))?;
+                Ok(target.into_string().map_or(
+                    Entry::Special("a symbolic link whose target is not UTF-8"),
+                    Entry::Symlink,
+                ))
+            }
+            SFlag::S_IFREG => {
+                let wanted = match hashing {
+                    Hashing::UpTo(limit) => file_size(&stat) <= limit,
+                    Hashing::Skip => false,
+                };
+                let sha256 = if wanted {
+                    let (mut file, _) = self.open_here(name, shown)?;
+                    Some(hash(&mut file).map_err(|error| read_failure(shown, &error))?)
+                } else {
+                    None
+                };
+                Ok(Entry::File {
+                    size: file_size(&stat),
+                    links: stat.st_nlink as u64, // its width differs between architectures
+                    attributes: attributes_of(&stat),
+                    sha256,
+                })
+            }
+            _ => Ok(Entry::Special(type_word(&stat))),
+        }
+    }
+
+    /// Opens the regular file `name` in the directory that was entered last. Never blocks and never follows a link.
+    pub(super) fn open_here(&self, name: &str, shown: &str) -> Result<(File, FileStat), Failure> {
+        let flags = OFlag::O_RDONLY
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_NONBLOCK
+            | OFlag::O_NOCTTY
+            | OFlag::O_CLOEXEC;
+        let descriptor = openat(self.here(), name, flags, Mode::empty())
+            .map_err(|errno| io_failure("open", shown, errno))?;
+        let stat = fstat(&descriptor).map_err(|errno| io_failure("look at", shown, errno))?;
+        if !is_type(&stat, SFlag::S_IFREG) {
+            return Err(Failure::new(
+                Class::Host,
+                format!(
+                    "failed to read '{shown}': it is {}, not a regular file",
+                    type_word(&stat)
+                ),
+            ));
+        }
+        Ok((File::from(descriptor), stat))
+    }
+
+    /// Reads the regular file at `path`, as [`Host::read_file`] does.
+    pub fn read_file(&mut self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        let (parent, name) = split(path);
+        if !self.enter(parent)? || self.look_here(name, path, Hashing::Skip)? == Entry::Absent {
+            return Ok(None);
+        }
+        let (file, _) = self.open_here(name, path)?;
+        let mut bytes = Vec::new();
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| read_failure(path, &error))?;
+        if bytes.len() as u64 > limit {
+            return Err(Failure::new(
+                Class::Host,
+                format!("failed to read '{path}': it is larger than {limit} bytes"),
+            ));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// At most `limit` names in the directory `path`, in no order; none when it does not exist.
+    pub fn list(&mut self, path: &str, limit: usize) -> Result<Vec<String>, Failure> {
+        if !self.enter(path)? {
+            return Ok(Vec::new());
+        }
+        self.list_here(path, limit)
+    }
+
+    /// At most `limit` names in the directory that was entered last.
+    pub(super) fn list_here(&self, shown: &str, limit: usize) -> Result<Vec<String>, Failure> {
+        let failed = |errno| io_failure("list directory", shown, errno);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = Dir::openat(self.here(), ".", flags, Mode::empty()).map_err(failed)?;
+        let mut found = Vec::new();
+        for entry in directory.iter() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                if found.len() == limit {
+                    break;
+                }
+                found.push(name.into_owned());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The directory and the last name of an absolute, normalised path.
+pub fn split(path: &str) -> (&str, &str) {
+    match path.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some((parent, name)) => (parent, name),
+        None => ("/", path),
+    }
+}
+
+/// `name` in `directory`.
+pub fn join(directory: &str, name: &str) -> String {
+    format!("{}/{name}", directory.trim_end_matches('/'))
+}
+
+/// The names of a path, without the empty ones and `.`.
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/')
+        .filter(|name| !name.is_empty() && *name != ".")
+}
+
+/// SHA-256 of everything that `reader` yields.
+pub fn hash(reader: &mut impl Read) -> std::io::Result<[u8; 32]> {
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => break,
+            length => context.update(&buffer[..length]),
+        }
+    }
+    Ok(digest_bytes(&context.finish()))
+}
+
+/// SHA-256 of `bytes`.
+pub fn hash_bytes(bytes: &[u8]) -> [u8; 32] {
+    digest_bytes(&ring::digest::digest(&SHA256, bytes))
+}
+
+fn digest_bytes(digest: &ring::digest::Digest) -> [u8; 32] {
+    digest.as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}
+
+/// An I/O error as people read it: what failed, where, why, and what to do where we know.
+pub(super) fn io_failure(verb: &str, path: &str, errno: Errno) -> Failure {
+    let description = errno.desc();
+    let mut letters = description.chars();
+    let cause: String = match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => description.to_owned(),
+    };
+    let failure = Failure::new(Class::Host, format!("failed to {verb} '{path}': {cause}"));
+    match errno {
+        Errno::EBUSY => failure.with_hint("something is mounted there; what is mounted cannot be replaced, so leave this path out or unmount it"),
+        Errno::EROFS => failure.with_hint("the file system is mounted read-only"),
+        Errno::ENOSPC | Errno::EDQUOT => failure.with_hint("make room on that file system"),
+        Errno::EPERM => failure.with_hint("is it immutable (lsattr), or does limpet not run as root"),
+        _ => failure,
+    }
+}
+
+/// As [`io_failure`], for reads through the standard library.
+pub(super) fn read_failure(path: &str, error: &std::io::Error) -> Failure {
+    match error.raw_os_error() {
+        Some(number) => io_failure("read", path, Errno::from_raw(number)),
+        None => Failure::new(Class::Host, format!("failed to read '{path}': {error}")),
+    }
+}
+
+fn unsafe_directory(path: &str, objection: &str) -> Failure {
+    Failure::new(Class::Host, format!("refused to work in directory '{path}': {objection}"))
+        .with_hint(format!(
+            "below it, others could redirect what root writes; make it root's alone (chown root '{path}', chmod go-w '{path}') or leave the path out"
+        ))
+}
+
+pub(super) fn attributes_of(stat: &FileStat) -> Attributes {
+    Attributes {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+    }
+}
+
+pub(super) fn file_size(stat: &FileStat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn is_type(stat: &FileStat, wanted: SFlag) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == wanted.bits()
+}
+
+fn type_word(stat: &FileStat) -> &'static str {
+    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFDIR => "a directory",
+        SFlag::S_IFREG => "a regular file",
+        SFlag::S_IFLNK => "a symbolic link",
+        SFlag::S_IFBLK => "a block device",
+        SFlag::S_IFCHR => "a character device",
+        SFlag::S_IFIFO => "a named pipe",
+        SFlag::S_IFSOCK => "a socket",
+        _ => "something unknown",
+    }
+}

@@ -1,0 +1,533 @@
+//! Durable changes to files, in batches.
+//!
+//! A *candidate* is the new file (link, directory) under a hidden name beside its target, with its final content, owner and mode.
+//! *Publishing* renames it onto the target. Between the two lies one `syncfs(2)` per file system for the whole batch, and another one follows:
+//! after a power cut each target is old or new, never torn, and a thousand files cost two barriers instead of a thousand.
+//!
+//! A candidate's name is `.limpet-` and 16 hex digits, then the target's suffix, so that a program that goes by suffixes can judge
+//! it. What a killed run left behind is recognised by that name, and removed by the next batch that works in the directory.
+//!
+//! Invariant: a target is never opened for writing. Candidates are created exclusively and private, and get their owner before
+//! their mode, so that no step shows content to somebody who must not see it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, syncfs, unlinkat};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::model::{Class, Failure};
+use crate::sys::Host;
+use crate::sys::files::{
+    Attributes, Entry, Hashing, Walk, attributes_of, hash, io_failure, join, read_failure, split,
+};
+
+const PREFIX: &str = ".limpet-";
+const RANDOM_DIGITS: usize = 16;
+/// A longer suffix is no suffix that a program would look for, and the whole name must fit into 255 bytes.
+const MAX_SUFFIX_BYTES: usize = 64;
+/// How many names of a directory are looked at for leftovers.
+const SWEEP_LIMIT: usize = 100_000;
+
+/// Attribute changes; `None` leaves one as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttributeChange {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// The owner's number.
+    pub uid: Option<u32>,
+    /// The group's number.
+    pub gid: Option<u32>,
+}
+
+/// Changes that become durable together.
+#[derive(Debug)]
+pub struct Batch {
+    walk: Walk,
+    /// One open directory of every file system that was written to, by device.
+    written: BTreeMap<u64, OwnedFd>,
+    swept: BTreeSet<String>,
+}
+
+/// A candidate that waits beside its target.
+#[derive(Debug)]
+#[must_use = "a candidate is published or discarded"]
+pub struct Candidate {
+    target: String,
+    name: String,
+}
+
+impl Candidate {
+    /// Its own path.
+    pub fn path(&self) -> String {
+        join(split(&self.target).0, &self.name)
+    }
+}
+
+impl Host {
+    /// A new, empty batch.
+    pub fn batch(&self) -> Result<Batch, Failure> {
+        Ok(Batch {
+            walk: self.walk()?,
+            written: BTreeMap::new(),
+            swept: BTreeSet::new(),
+        })
+    }
+
+    /// Writes a file of limpet's own, durably; the directory must exist.
+    pub fn write_own_file(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+        let (uid, gid) = self.root_account()?;
+        let mut batch = self.batch()?;
+        let candidate = batch.stage_file(path, bytes, Attributes { mode, uid, gid })?;
+        if let Err(failure) = batch.sync() {
+            batch.discard(candidate);
+            return Err(failure);
+        }
+        batch.publish(candidate)?;
+        batch.sync()
+    }
+
+    /// Makes a directory of limpet's own where there is none, and its parents with mode 0755.
+    pub fn ensure_own_directory(&self, path: &str, mode: u32) -> Result<(), Failure> {
+        let (uid, gid) = self.root_account()?;
+        let mut batch = self.batch()?;
+        for parent in self
+            .look(&join(path, "any"), Hashing::Skip)?
+            .missing_parents
+        {
+            let mode = if parent == path { mode } else { 0o755 };
+            batch.make_directory(&parent, Attributes { mode, uid, gid })?;
+        }
+        batch.sync()
+    }
+
+    /// Removes a file of limpet's own; fine when there is none.
+    pub fn remove_own_file(&self, path: &str) -> Result<(), Failure> {
+        let mut batch = self.batch()?;
+        batch.remove_file(path, None)?;
+        batch.sync()
+    }
+
+    /// Renames a file of limpet's own within its directory, replacing what is there.
+    pub fn rename_own_file(&self, path: &str, new: &str) -> Result<(), Failure> {
+        std::fs::rename(self.outer_path(path), self.outer_path(new)).map_err(|error| {
+            Failure::new(
+                Class::Host,
+                format!("failed to rename '{path}' to '{new}': {error}"),
+            )
+        })
+    }
+
+    /// Removes what a killed run left behind in `directories`.
+    pub fn sweep<'a>(&self, directories: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
+        let mut batch = self.batch()?;
+        for directory in directories {
+            if batch.walk.enter(directory)? {
+                batch.sweep_here()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    /// Writes the candidate for a file. The target's directory must exist.
+    pub fn stage_file(
+        &mut self,
+        target: &str,
+        bytes: &[u8],
+        attributes: Attributes,
+    ) -> Result<Candidate, Failure> {
+        let candidate = self.prepare(target)?;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let descriptor = openat(
+            self.walk.here(),
+            candidate.name.as_str(),
+            flags,
+            Mode::from_bits_truncate(0o600),
+        )
+        .map_err(|errno| io_failure("create a file beside", target, errno))?;
+        let mut file = File::from(descriptor);
+        let written = file
+            .write_all(bytes)
+            .map_err(|error| write_failure(target, &error))
+            .and_then(|()| {
+                let change = AttributeChange {
+                    mode: Some(attributes.mode),
+                    uid: Some(attributes.uid),
+                    gid: Some(attributes.gid),
+                };
+                change_attributes(&file.into(), target, change)
+            });
+        match written {
+            Ok(()) => Ok(candidate),
+            Err(failure) => {
+                self.discard(candidate);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Makes the candidate for a symbolic link. The target's directory must exist.
+    pub fn stage_link(&mut self, target: &str, content: &str) -> Result<Candidate, Failure> {
+        let candidate = self.prepare(target)?;
+        symlinkat(content, self.walk.here(), candidate.name.as_str())
+            .map_err(|errno| io_failure("create a symbolic link beside", target, errno))?;
+        Ok(candidate)
+    }
+
+    /// Renames a candidate onto its target, which must be absent, a regular file with one name, or a symbolic link.
+    pub fn publish(&mut self, candidate: Candidate) -> Result<(), Failure> {
+        let result = self.try_publish(&candidate);
+        if result.is_err() {
+            self.discard(candidate);
+        }
+        result
+    }
+
+    fn try_publish(&mut self, candidate: &Candidate) -> Result<(), Failure> {
+        let target = candidate.target.as_str();
+        let (parent, name) = split(target);
+        self.enter_existing(parent)?;
+        let directory = self.walk.here();
+        let renamed = match self.walk.look_here(name, target, Hashing::Skip)? {
+            Entry::Absent => {
+                let exclusive = renameat2(
+                    directory,
+                    candidate.name.as_str(),
+                    directory,
+                    name,
+                    RenameFlags::RENAME_NOREPLACE,
+                );
+                match exclusive {
+                    // Not every file system knows the flag (rename(2), "EINVAL").
+                    Err(Errno::EINVAL) => {
+                        renameat(directory, candidate.name.as_str(), directory, name)
+                    }
+                    other => other,
+                }
+            }
+            Entry::File { links: 1, .. } | Entry::Symlink(_) => {
+                renameat(directory, candidate.name.as_str(), directory, name)
+            }
+            other => return Err(in_the_way(target, &other)),
+        };
+        renamed.map_err(|errno| io_failure("replace", target, errno))
+    }
+
+    /// Removes a candidate that is not wanted. Failing to is harmless: the next batch in this directory sweeps it.
+    pub fn discard(&mut self, candidate: Candidate) {
+        let (parent, _) = split(&candidate.target);
+        if let Ok(true) = self.walk.enter(parent) {
+            let _ = unlinkat(
+                self.walk.here(),
+                candidate.name.as_str(),
+                UnlinkatFlags::NoRemoveDir,
+            );
+        }
+    }
+
+    /// Makes a directory at once, whole: no other process sees it with a wrong owner or mode.
+    pub fn make_directory(&mut self, path: &str, attributes: Attributes) -> Result<(), Failure> {
+        let candidate = self.prepare(path)?;
+        let name = candidate.name.as_str();
+        mkdirat(self.walk.here(), name, Mode::from_bits_truncate(0o700))
+            .map_err(|errno| io_failure("create directory", path, errno))?;
+        let made = self.finish_directory(path, name, attributes);
+        if made.is_err() {
+            let _ = unlinkat(self.walk.here(), name, UnlinkatFlags::RemoveDir);
+        }
+        made
+    }
+
+    fn finish_directory(
+        &self,
+        path: &str,
+        candidate: &str,
+        attributes: Attributes,
+    ) -> Result<(), Failure> {
+        let failed = |errno| io_failure("create directory", path, errno);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = self.walk.here();
+        let descriptor = openat(directory, candidate, flags, Mode::empty()).map_err(failed)?;
+        let change = AttributeChange {
+            mode: Some(attributes.mode),
+            uid: Some(attributes.uid),
+            gid: Some(attributes.gid),
+        };
+        change_attributes(&descriptor, path, change)?;
+        let name = split(path).1;
+        match self.walk.look_here(name, path, Hashing::Skip)? {
+            // Renaming onto an empty directory would replace it silently.
+            Entry::Absent => renameat(directory, candidate, directory, name).map_err(failed),
+            other => Err(in_the_way(path, &other)),
+        }
+    }
+
+    /// Changes mode and owner of the regular file or directory at `path`.
+    pub fn set_attributes(&mut self, path: &str, change: AttributeChange) -> Result<(), Failure> {
+        let (parent, name) = split(path);
+        self.enter_existing(parent)?;
+        self.mark_written(path)?;
+        let descriptor = match self.walk.look_here(name, path, Hashing::Skip)? {
+            Entry::File { links: 1, .. } => OwnedFd::from(self.walk.open_here(name, path)?.0),
+            Entry::Directory(_) => {
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                openat(self.walk.here(), name, flags, Mode::empty())
+                    .map_err(|errno| io_failure("open directory", path, errno))?
+            }
+            Entry::Absent => {
+                return Err(Failure::new(
+                    Class::Host,
+                    format!("failed to change mode and owner of '{path}': no such file"),
+                ));
+            }
+            other => return Err(in_the_way(path, &other)),
+        };
+        change_attributes(&descriptor, path, change)
+    }
+
+    /// Removes the file or symbolic link at `path`; fine when there is none. A file whose SHA-256 is not `expected` is kept.
+    pub fn remove_file(&mut self, path: &str, expected: Option<[u8; 32]>) -> Result<(), Failure> {
+        let (parent, name) = split(path);
+        if !self.walk.enter(parent)? {
+            return Ok(());
+        }
+        match self.walk.look_here(name, path, Hashing::Skip)? {
+            Entry::Absent => return Ok(()),
+            Entry::File { .. } => {
+                if let Some(expected) = expected {
+                    let (mut file, _) = self.walk.open_here(name, path)?;
+                    let found = hash(&mut file).map_err(|error| read_failure(path, &error))?;
+                    if found != expected {
+                        return Err(Failure::new(
+                            Class::Transient,
+                            format!("refused to delete '{path}': it changed a moment ago"),
+                        ));
+                    }
+                }
+            }
+            Entry::Symlink(_) => {}
+            other => return Err(in_the_way(path, &other)),
+        }
+        self.mark_written(path)?;
+        unlinkat(self.walk.here(), name, UnlinkatFlags::NoRemoveDir)
+            .map_err(|errno| io_failure("delete", path, errno))
+    }
+
+    /// Removes the empty directory at `path`; fine when there is none.
+    pub fn remove_directory(&mut self, path: &str) -> Result<(), Failure> {
+        if self.walk.enter(path)? {
+            self.sweep_here()?;
+        }
+        let (parent, name) = split(path);
+        if !self.walk.enter(parent)? {
+            return Ok(());
+        }
+        self.mark_written(path)?;
+        match unlinkat(self.walk.here(), name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(io_failure("delete directory", path, errno)),
+        }
+    }
+
+    /// Makes everything so far durable.
+    pub fn sync(&mut self) -> Result<(), Failure> {
+        for directory in self.written.values() {
+            syncfs(directory).map_err(|errno| {
+                Failure::new(
+                    Class::Host,
+                    format!("failed to write changes to disk: {}", errno.desc()),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Enters the directory of `target` and chooses a name for its candidate.
+    fn prepare(&mut self, target: &str) -> Result<Candidate, Failure> {
+        self.enter_existing(split(target).0)?;
+        self.mark_written(target)?;
+        self.sweep_here()?;
+        Ok(Candidate {
+            target: target.to_owned(),
+            name: candidate_name(target)?,
+        })
+    }
+
+    fn enter_existing(&mut self, directory: &str) -> Result<(), Failure> {
+        if self.walk.enter(directory)? {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Class::Host,
+            format!("failed to enter directory '{directory}': no such directory"),
+        ))
+    }
+
+    fn mark_written(&mut self, target: &str) -> Result<(), Failure> {
+        let failed = |errno| io_failure("open the directory of", target, errno);
+        let device = fstat(self.walk.here()).map_err(failed)?.st_dev;
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.written.entry(device) {
+            // The walk's own descriptors are O_PATH, which syncfs refuses.
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            vacant.insert(openat(self.walk.here(), ".", flags, Mode::empty()).map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// Removes leftovers from the directory that was entered last, once per batch: what this batch makes is none.
+    fn sweep_here(&mut self) -> Result<(), Failure> {
+        let directory = self.walk.here_path();
+        if !self.swept.insert(directory.clone()) {
+            return Ok(());
+        }
+        for name in self.walk.list_here(&directory, SWEEP_LIMIT)? {
+            if !is_candidate_name(&name) {
+                continue;
+            }
+            tracing::debug!(path = %join(&directory, &name), "removing what an interrupted run left");
+            let kind = match self.walk.look_here(&name, &directory, Hashing::Skip)? {
+                Entry::Directory(_) => UnlinkatFlags::RemoveDir,
+                _ => UnlinkatFlags::NoRemoveDir,
+            };
+            unlinkat(self.walk.here(), name.as_str(), kind)
+                .map_err(|errno| io_failure("delete", &join(&directory, &name), errno))?;
+        }
+        Ok(())
+    }
+}
+
+fn change_attributes(file: &OwnedFd, path: &str, change: AttributeChange) -> Result<(), Failure> {
+    let stat = fstat(file).map_err(|errno| io_failure("look at", path, errno))?;
+    let old = attributes_of(&stat);
+    // The owner changes only when needed: an ordinary user may not even set what is already so. A change of owner clears setuid and
+    // setgid, so the mode comes after it.
+    let uid = change.uid.filter(|uid| *uid != old.uid);
+    let gid = change.gid.filter(|gid| *gid != old.gid);
+    let chowned = uid.is_some() || gid.is_some();
+    if chowned {
+        fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
+            .map_err(|errno| io_failure("change the owner of", path, errno))?;
+    }
+    let mode = change.mode.unwrap_or(old.mode);
+    if chowned || mode != old.mode {
+        fchmod(file, Mode::from_bits_truncate(mode))
+            .map_err(|errno| io_failure("change the mode of", path, errno))?;
+    }
+    Ok(())
+}
+
+fn in_the_way(path: &str, entry: &Entry) -> Failure {
+    let (what, hint) = match entry {
+        Entry::File { links, .. } => (
+            format!("a file with {links} names (hard links)"),
+            "the other names would keep the old content; remove them, or this one",
+        ),
+        Entry::Directory(_) => (
+            "a directory".to_owned(),
+            "move it away, or declare another path",
+        ),
+        Entry::Symlink(_) => (
+            "a symbolic link".to_owned(),
+            "declare the path that it leads to",
+        ),
+        Entry::Special(what) => ((*what).to_owned(), "move it away, or declare another path"),
+        Entry::Absent => (
+            "absent".to_owned(),
+            "it vanished a moment ago; the next cycle looks again",
+        ),
+    };
+    Failure::new(
+        Class::Host,
+        format!("refused to change '{path}': it is {what}"),
+    )
+    .with_hint(hint)
+}
+
+fn write_failure(path: &str, error: &std::io::Error) -> Failure {
+    match error.raw_os_error() {
+        Some(number) => io_failure("write", path, Errno::from_raw(number)),
+        None => Failure::new(Class::Host, format!("failed to write '{path}': {error}")),
+    }
+}
+
+fn candidate_name(target: &str) -> Result<String, Failure> {
+    let mut random = [0; RANDOM_DIGITS / 2];
+    SystemRandom::new().fill(&mut random).map_err(|_| {
+        Failure::new(
+            Class::Transient,
+            "failed to get random numbers from the kernel",
+        )
+    })?;
+    let number = u64::from_be_bytes(random);
+    Ok(format!(
+        "{PREFIX}{number:0width$x}{}",
+        suffix_of(target),
+        width = RANDOM_DIGITS
+    ))
+}
+
+/// The last `.` of the name and what follows it; nothing for hidden files without another one.
+fn suffix_of(path: &str) -> &str {
+    let name = split(path).1;
+    match name.rfind('.') {
+        Some(at) if at > 0 && name.len() - at <= MAX_SUFFIX_BYTES => &name[at..],
+        _ => "",
+    }
+}
+
+/// Is this the name of a candidate: of a batch that is under way, or left by a run that was killed.
+pub fn is_candidate_name(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else {
+        return false;
+    };
+    let Some((digits, suffix)) = rest.split_at_checked(RANDOM_DIGITS) else {
+        return false;
+    };
+    digits
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        && (suffix.is_empty() || suffix.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidate_has_the_suffix_of_its_target_and_is_recognised() {
+        let check = |target: &str, suffix: &str| {
+            let name = candidate_name(target).unwrap();
+            assert_eq!(&name[PREFIX.len() + RANDOM_DIGITS..], suffix, "{target}");
+            assert!(is_candidate_name(&name), "{name}");
+        };
+        check("/etc/nginx/nginx.conf", ".conf");
+        check("/etc/app.tar.zst", ".zst");
+        check("/etc/motd", "");
+        check("/root/.profile", "");
+        check("/root/.config.toml", ".toml");
+        check("/etc/v1.2/plain", "");
+    }
+
+    #[test]
+    fn other_names_are_nobodys_leftovers() {
+        for name in [
+            ".limpet-",
+            ".limpet-0123456789abcde",
+            ".limpet-0123456789ABCDEF",
+            "limpet-0123456789abcdef",
+            ".limpet-0123456789abcdefx",
+            ".limpet-ééééééééé",
+        ] {
+            assert!(!is_candidate_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Public keys: what counts as one, what is too weak, and whether a signature is theirs.
+//!
+//! Ed25519 and its security-key form, ECDSA P-256 and P-384, RSA of at least 3072 bits. A *weak* key parses, so that it can be
+//! named, but no signature of it holds.
+//!
+//! Invariant: the mathematics is ring's; nothing here compares or computes with secret values, for there are none.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use ring::digest::{SHA256, digest};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, EcdsaVerificationAlgorithm,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents,
+    UnparsedPublicKey,
+};
+
+use super::wire::{Malformed, Reader};
+
+const ED25519_NAME: &str = "ssh-ed25519";
+const SK_ED25519_NAME: &str = "sk-ssh-ed25519@openssh.com";
+const P256_NAME: &str = "ecdsa-sha2-nistp256";
+const P384_NAME: &str = "ecdsa-sha2-nistp384";
+const RSA_NAME: &str = "ssh-rsa";
+const DSA_NAME: &str = "ssh-dss";
+
+/// The types of key that an allowed signers file may hold.
+pub(super) const SUPPORTED: &str =
+    "ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa";
+
+/// The smallest RSA modulus that is not weak, in bits.
+const MIN_RSA_BITS: usize = 3072;
+/// The largest one ring takes, in bits.
+const MAX_RSA_BITS: usize = 8192;
+/// The flag by which a security key says that somebody touched it.
+const USER_PRESENT: u8 = 0x01;
+
+/// A public key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    /// As SSH encodes it; two keys are the same when these are.
+    blob: Vec<u8>,
+    material: Material,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Material {
+    Ed25519(Vec<u8>),
+    SecurityKeyEd25519 {
+        point: Vec<u8>,
+        application: Vec<u8>,
+    },
+    EcdsaP256(Vec<u8>),
+    EcdsaP384(Vec<u8>),
+    Rsa {
+        exponent: Vec<u8>,
+        modulus: Vec<u8>,
+    },
+    Dsa,
+}
+
+/// Why bytes are no key that can be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyError {
+    /// Not what the key's type says.
+    Malformed(&'static str),
+    /// A type this program does not verify: certificates, P-521, …
+    Unsupported(String),
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyError::Malformed(cause) => write!(f, "the key is malformed: {cause}"),
+            KeyError::Unsupported(name) => {
+                write!(f, "unknown key type '{name}', expected one of {SUPPORTED}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+impl From<Malformed> for KeyError {
+    fn from(Malformed(cause): Malformed) -> Self {
+        KeyError::Malformed(cause)
+    }
+}
+
+/// Why a signature does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SignatureError {
+    /// Not the encoding its algorithm has.
+    Malformed(&'static str),
+    /// An algorithm nobody should use any more.
+    Weak(&'static str),
+    /// Not by this key, or not over this message.
+    Bad,
+    /// By a security key that nobody touched.
+    NoUserPresence,
+}
+
+impl From<Malformed> for SignatureError {
+    fn from(Malformed(cause): Malformed) -> Self {
+        SignatureError::Malformed(cause)
+    }
+}
+
+impl PublicKey {
+    /// Reads the key that SSH encodes as `blob`.
+    pub fn parse(blob: &[u8]) -> Result<Self, KeyError> {
+        let mut reader = Reader::new(blob);
+        let name = reader.string()?;
+        let name = std::str::from_utf8(name)
+            .ok()
+            .filter(|name| name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic()))
+            .ok_or(KeyError::Malformed("it names no type"))?;
+        let material = match name {
+            ED25519_NAME => Material::Ed25519(point(reader.string()?, 32)?),
+            SK_ED25519_NAME => {
+                let point = point(reader.string()?, 32)?;
+                let application = reader.string()?.to_owned();
+                if application != b"ssh:" && !application.starts_with(b"ssh:") {
+                    return Err(KeyError::Malformed(
+                        "its application does not start with 'ssh:'",
+                    ));
+                }
+                Material::SecurityKeyEd25519 { point, application }
+            }
+            P256_NAME => Material::EcdsaP256(curve_point(&mut reader, b"nistp256", 65)?),
+            P384_NAME => Material::EcdsaP384(curve_point(&mut reader, b"nistp384", 97)?),
+            RSA_NAME => {
+                let exponent = reader.positive()?.to_owned();
+                let modulus = reader.positive()?.to_owned();
+                Material::Rsa { exponent, modulus }
+            }
+            DSA_NAME => {
+                for _ in 0..4 {
+                    reader.positive()?;
+                }
+                Material::Dsa
+            }
+            other => return Err(KeyError::Unsupported(other.to_owned())),
+        };
+        reader.finish()?;
+        Ok(PublicKey {
+            blob: blob.to_owned(),
+            material,
+        })
+    }
+
+    /// Reads a key as people write it: its type and its base64.
+    pub(super) fn parse_text(name: &str, base64: &str) -> Result<Self, KeyError> {
+        if !is_type_name(name) {
+            return Err(KeyError::Unsupported(name.to_owned()));
+        }
+        let blob = STANDARD
+            .decode(base64)
+            .map_err(|_| KeyError::Malformed("it is not base64"))?;
+        let key = PublicKey::parse(&blob)?;
+        if key.type_name() != name {
+            return Err(KeyError::Malformed(
+                "it is of another type than its line says",
+            ));
+        }
+        Ok(key)
+    }
+
+    /// The key's type, as SSH names it.
+    pub fn type_name(&self) -> &'static str {
+        match self.material {
+            Material::Ed25519(_) => ED25519_NAME,
+            Material::SecurityKeyEd25519 { .. } => SK_ED25519_NAME,
+            Material::EcdsaP256(_) => P256_NAME,
+            Material::EcdsaP384(_) => P384_NAME,
+            Material::Rsa { .. } => RSA_NAME,
+            Material::Dsa => DSA_NAME,
+        }
+    }
+
+    /// `SHA256:…`, as `ssh-keygen -l` prints it.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.blob)
+    }
+
+    /// Why no signature of this key may count, if so.
+    pub(super) fn weakness(&self) -> Option<String> {
+        match &self.material {
+            Material::Ed25519(point) | Material::SecurityKeyEd25519 { point, .. } => {
+                has_small_order(point).then(|| "has small order, so anybody can sign for it".into())
+            }
+            Material::Rsa { modulus, .. } => {
+                let bits = bit_length(modulus);
+                if bits < MIN_RSA_BITS {
+                    Some(format!(
+                        "is RSA with {bits} bits, at least {MIN_RSA_BITS} are needed"
+                    ))
+                } else if bits > MAX_RSA_BITS {
+                    Some(format!(
+                        "is RSA with {bits} bits, at most {MAX_RSA_BITS} are read"
+                    ))
+                } else {
+                    None
+                }
+            }
+            Material::Dsa => Some("is DSA".into()),
+            Material::EcdsaP256(_) | Material::EcdsaP384(_) => None,
+        }
+    }
+
+    /// Does `signature` (as SSH encodes it: algorithm, bytes, and what security keys add) by this key hold over `message`?
+    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
+        let mut reader = Reader::new(signature);
+        let algorithm = reader.string()?;
+        let raw = reader.string()?;
+        let flags_and_counter = match self.material {
+            Material::SecurityKeyEd25519 { .. } => Some((reader.byte()?, reader.number()?)),
+            _ => None,
+        };
+        reader.finish()?;
+        match (&self.material, algorithm) {
+            (Material::Rsa { .. } | Material::Dsa, b"ssh-rsa" | b"ssh-dss") => {
+                return Err(SignatureError::Weak("uses SHA-1"));
+            }
+            (Material::Rsa { .. }, b"rsa-sha2-256" | b"rsa-sha2-512") => {}
+            (Material::Rsa { .. } | Material::Dsa, _) => return Err(OTHER_ALGORITHM),
+            (_, name) if name == self.type_name().as_bytes() => {}
+            _ => return Err(OTHER_ALGORITHM),
+        }
+        let holds = match &self.material {
+            Material::Ed25519(point) => {
+                has_length(raw, 64)?;
+                UnparsedPublicKey::new(&ED25519, point).verify(message, raw)
+            }
+            Material::SecurityKeyEd25519 { point, application } => {
+                has_length(raw, 64)?;
+                let (flags, counter) = flags_and_counter.ok_or(OTHER_ALGORITHM)?;
+                // https://cvsweb.openbsd.org/src/usr.bin/ssh/PROTOCOL.u2f, "SSH U2F signatures"
+                let mut signed = digest(&SHA256, application).as_ref().to_owned();
+                signed.push(flags);
+                signed.extend_from_slice(&counter.to_be_bytes());
+                signed.extend_from_slice(digest(&SHA256, message).as_ref());
+                let holds = UnparsedPublicKey::new(&ED25519, point).verify(&signed, raw);
+                if holds.is_ok() && flags & USER_PRESENT == 0 {
+                    return Err(SignatureError::NoUserPresence);
+                }
+                holds
+            }
+            Material::EcdsaP256(point) => {
+                return verify_ecdsa(&ECDSA_P256_SHA256_FIXED, 32, point, message, raw);
+            }
+            Material::EcdsaP384(point) => {
+                return verify_ecdsa(&ECDSA_P384_SHA384_FIXED, 48, point, message, raw);
+            }
+            Material::Rsa { exponent, modulus } => {
+                has_length(raw, modulus.len())?;
+                let parameters = match algorithm {
+                    b"rsa-sha2-256" => &RSA_PKCS1_2048_8192_SHA256,
+                    _ => &RSA_PKCS1_2048_8192_SHA512,
+                };
+                let key = RsaPublicKeyComponents {
+                    n: modulus,
+                    e: exponent,
+                };
+                key.verify(parameters, message, raw)
+            }
+            Material::Dsa => return Err(SignatureError::Weak("is DSA")),
+        };
+        holds.map_err(|_| SignatureError::Bad)
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({} {})", self.type_name(), self.fingerprint())
+    }
+}
+
+const OTHER_ALGORITHM: SignatureError =
+    SignatureError::Malformed("its algorithm does not fit the key");
+
+/// Is `name` a type of key that a line may start with?
+pub(super) fn is_type_name(name: &str) -> bool {
+    [
+        ED25519_NAME,
+        SK_ED25519_NAME,
+        P256_NAME,
+        P384_NAME,
+        RSA_NAME,
+        DSA_NAME,
+    ]
+    .contains(&name)
+}
+
+/// `SHA256:…` of the key that SSH encodes as `blob`.
+pub(super) fn fingerprint(blob: &[u8]) -> String {
+    let hash = digest(&SHA256, blob);
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
+}
+
+/// Is `text` a fingerprint as `ssh-keygen -l` prints it?
+pub(super) fn is_fingerprint(text: &str) -> bool {
+    text.strip_prefix("SHA256:")
+        .and_then(|base64| STANDARD_NO_PAD.decode(base64).ok())
+        .is_some_and(|hash| hash.len() == SHA256.output_len())
+}
+
+fn point(bytes: &[u8], length: usize) -> Result<Vec<u8>, KeyError> {
+    if bytes.len() == length {
+        Ok(bytes.to_owned())
+    } else {
+        Err(KeyError::Malformed("its point has the wrong length"))
+    }
+}
+
+fn curve_point(reader: &mut Reader<'_>, curve: &[u8], length: usize) -> Result<Vec<u8>, KeyError> {
+    if reader.string()? != curve {
+        return Err(KeyError::Malformed("it names another curve than its type"));
+    }
+    let bytes = point(reader.string()?, length)?;
+    if bytes[0] != 0x04 {
+        return Err(KeyError::Malformed("its point is not uncompressed"));
+    }
+    Ok(bytes)
+}
+
+fn has_length(raw: &[u8], length: usize) -> Result<(), SignatureError> {
+    if raw.len() == length {
+        Ok(())
+    } else {
+        Err(SignatureError::Malformed("it has the wrong length"))
+    }
+}
+
+fn verify_ecdsa(
+    algorithm: &'static EcdsaVerificationAlgorithm,
+    width: usize,
+    point: &[u8],
+    message: &[u8],
+    raw: &[u8],
+) -> Result<(), SignatureError> {
+    let mut reader = Reader::new(raw);
+    let (r, s) = (reader.positive()?, reader.positive()?);
+    reader.finish()?;
+    if r.len() > width || s.len() > width {
+        return Err(SignatureError::Malformed("its numbers are too large"));
+    }
+    let mut fixed = vec![0; 2 * width];
+    fixed[width - r.len()..width].copy_from_slice(r);
+    fixed[2 * width - s.len()..].copy_from_slice(s);
+    UnparsedPublicKey::new(algorithm, point)
+        .verify(message, &fixed)
+        .map_err(|_| SignatureError::Bad)
+}
+
+fn bit_length(number: &[u8]) -> usize {
+    match number {
+        [] => 0,
+        [first, ..] => number.len() * 8 - first.leading_zeros() as usize,
+    }
+}
+
+/// The points of Curve25519 whose order divides 8, as they are encoded; the sign bit is not compared. For such a key there are
+/// signatures that hold over any message, and ring does not look (neither does OpenSSH). The list is libsodium's
+/// (`ge25519_has_small_order`), with the encodings that are not canonical.
+fn has_small_order(point: &[u8]) -> bool {
+    const ORDER_8: [u8; 32] = [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ];
+    const OTHER_ORDER_8: [u8; 32] = [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ];
+    let mut encoded = [0; 32];
+    if point.len() != encoded.len() {
+        return false;
+    }
+    encoded.copy_from_slice(point);
+    encoded[31] &= 0x7f;
+    let (first, rest) = (encoded[0], &encoded[1..31]);
+    let is_zero_or_one = first <= 1 && rest.iter().all(|&byte| byte == 0) && encoded[31] == 0;
+    // p - 1, p and p + 1, where p = 2^255 - 19
+    let is_around_p = (0xec..=0xee).contains(&first)
+        && rest.iter().all(|&byte| byte == 0xff)
+        && encoded[31] == 0x7f;
+    is_zero_or_one || is_around_p || encoded == ORDER_8 || encoded == OTHER_ORDER_8
+}
