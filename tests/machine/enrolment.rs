@@ -1,6 +1,6 @@
 //! From an installed package to a host that is run from a repository.
 
-use crate::scene::{Scene, event};
+use crate::scene::{SUBJECT, Scene, event};
 
 const LAYER: &str = "[file.\"/etc/scene\"]\ncontent = \"enrolled\\n\"\n";
 
@@ -18,7 +18,7 @@ fn an_enrolled_host_converges() {
 
     let status = scene.status();
     assert_eq!(status["host"], "scene");
-    assert_eq!(status["subject"], "Change the fleet");
+    assert_eq!(status["subject"], SUBJECT);
     assert_eq!(status["resources"]["total"], 1);
     assert_eq!(status["resources"]["converged"], 1);
     assert_eq!(status["errors"], serde_json::json!([]));
@@ -66,7 +66,7 @@ fn an_operator_without_root_may_look_and_not_touch() {
 #[test]
 fn an_anchor_by_an_unknown_signer_applies_nothing() {
     let scene = Scene::prepared("anchor", LAYER);
-    scene.repository.commit(Some("mallory"));
+    scene.push_signed(&scene.mallory);
     if scene.enroll().status.success() {
         assert_eq!(scene.sync().code(), 77);
         assert_eq!(scene.status()["state"], "refused");

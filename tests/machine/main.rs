@@ -1,7 +1,7 @@
 //! The real package on real machines: Debian 12 with systemd as PID 1, a Git server over HTTPS, apt.
 //!
 //! Needs root and what `tests/run` installs; without them the tests fail, none is skipped.
-#![allow(clippy::disallowed_methods, clippy::print_stderr)] // the tests are outside the program: they may touch files and run programs
+#![allow(clippy::disallowed_methods, clippy::print_stderr, clippy::unwrap_used)] // the tests are outside the program: they may touch files and run programs
 
 #[path = "../fixture"]
 mod fixture {

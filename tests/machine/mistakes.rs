@@ -72,7 +72,7 @@ fn a_host_that_nothing_matches_keeps_what_it_has() {
         "fleet.toml",
         "format = 1\nfleet = \"tests\"\n\n[[match]]\nhosts = [\"other-*\"]\nlayers = [\"base\"]\n",
     );
-    scene.repository.commit(Some("alice"));
+    scene.push_signed(&scene.alice);
     assert_eq!(scene.sync().code(), 65);
     assert_eq!(scene.machine.read_file("/etc/scene"), "good\n");
     let errors = scene.status()["errors"].to_string();

@@ -43,7 +43,7 @@ fn installs_unconfigured_and_starts_cleanly() {
     for (path, ownership) in [
         ("/run/limpet", "root:root 755"),
         ("/var/lib/limpet", "root:root 700"),
-        ("/var/cache/limpet", "limpet:limpet 750"),
+        ("/var/cache/limpet", "limpet:limpet 700"),
     ] {
         assert_eq!(machine.ownership(path), ownership, "{path}");
     }

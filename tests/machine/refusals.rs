@@ -9,9 +9,12 @@ const EVIL: &str = "[file.\"/etc/scene\"]\ncontent = \"evil\\n\"\n";
 fn unsigned_and_unknown_commits_are_refused_and_the_old_state_is_enforced() {
     let scene = Scene::enrolled("unsigned", GOOD);
     let trusted = scene.head();
-    for (signer, rule) in [(None, "unsigned"), (Some("mallory"), "unknown-key")] {
+    for (signer, rule) in [(None, "unsigned"), (Some(&scene.mallory), "unknown-key")] {
         scene.repository.write(LAYER, EVIL);
-        let refused = scene.repository.commit(signer);
+        let refused = match signer {
+            None => scene.push_unsigned(),
+            Some(key) => scene.push_signed(key),
+        };
         scene.machine.sh("echo drift > /etc/scene");
         scene.refuses(&trusted);
         assert_eq!(scene.machine.read_file("/etc/scene"), "good\n", "{rule}");
@@ -26,10 +29,9 @@ fn unsigned_and_unknown_commits_are_refused_and_the_old_state_is_enforced() {
         assert_eq!(event["LIMPET_REVISION"], refused.as_str());
 
         // A signed commit on top does not launder it.
-        scene.repository.commit(Some("alice"));
+        scene.push_signed(&scene.alice);
         scene.refuses(&trusted);
-        scene.repository.git(&format!("reset -q --hard {trusted}"));
-        scene.repository.git("push -q --force origin main");
+        scene.reset(&trusted);
         scene.converge();
     }
 }
@@ -39,8 +41,7 @@ fn a_rewound_branch_takes_nothing_back() {
     let scene = Scene::enrolled("rewound", GOOD);
     scene.apply(&GOOD.replace("good", "better"));
     let trusted = scene.head();
-    scene.repository.git("reset -q --hard HEAD~1");
-    scene.repository.git("push -q --force origin main");
+    scene.reset("HEAD~1");
     scene.sync();
     let status = scene.status();
     assert_eq!(status["revision"], trusted.as_str(), "{status:#}");
@@ -48,8 +49,7 @@ fn a_rewound_branch_takes_nothing_back() {
     assert!(conditions.contains("behind"), "{conditions}");
     assert_eq!(scene.machine.read_file("/etc/scene"), "better\n");
 
-    scene.repository.git(&format!("reset -q --hard {trusted}"));
-    scene.repository.git("push -q --force origin main");
+    scene.reset(&trusted);
     scene.converge();
 }
 
@@ -58,7 +58,7 @@ fn a_rewritten_branch_is_refused() {
     let scene = Scene::enrolled("rewritten", GOOD);
     scene.apply(&GOOD.replace("good", "better"));
     let trusted = scene.head();
-    scene.repository.git("reset -q --hard HEAD~1");
+    scene.repository.reset("HEAD~1");
     scene.declare(EVIL);
     scene.refuses(&trusted);
     assert_eq!(scene.machine.read_file("/etc/scene"), "better\n");
@@ -68,12 +68,9 @@ fn a_rewritten_branch_is_refused() {
 fn a_key_revoked_on_the_host_loses_its_word_at_once() {
     let scene = Scene::enrolled("revoked", GOOD);
     let trusted = scene.head();
-    let line = scene.repository.allowed_signer("alice");
-    let key = line
-        .split("namespaces=\"git\" ")
-        .nth(1)
-        .expect("the line ends with the key");
-    scene.machine.write_file("/etc/limpet/revoked", key);
+    scene
+        .machine
+        .write_file("/etc/limpet/revoked", format!("{}\n", scene.alice.public));
     scene.machine.sh("systemctl reload limpet.service");
     scene.declare(EVIL);
     scene.refuses(&trusted);

@@ -48,11 +48,11 @@ fn a_machine_without_a_network_is_enforced_from_boot() {
 #[test]
 fn a_server_that_is_down_stops_nothing() {
     let mut scene = Scene::enrolled("server", LAYER);
-    scene.server.stop();
+    scene.server = None;
     assert_eq!(scene.sync().code(), 75);
     drift_is_corrected(&scene);
     assert!(scene.status()["conditions"].to_string().contains("offline"));
-    scene.server.resume();
+    scene.move_server();
     scene.apply(&LAYER.replace("/etc/scene", "/etc/later"));
 }
 

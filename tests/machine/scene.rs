@@ -5,15 +5,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::fixture::git_server::GitServer;
-use crate::fixture::machine::{Machine, Network, Output, wait_until};
+use crate::fixture::machine::{Machine, Output, wait_until};
 use crate::fixture::package;
-use crate::fixture::repository::Repository;
+use crate::fixture::repository::{Key, Repository};
 
 /// How long a machine may take for anything that is not a poll's interval away.
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// The agent's poll is not waited for: tests ask for it with `sync`. Drift is looked for as often.
 const INTERVAL: &str = "10s";
+
+/// The message of every commit.
+pub const SUBJECT: &str = "Change the fleet";
 
 /// A machine enrolled in a fleet of its own.
 #[derive(Debug)]
@@ -22,8 +25,12 @@ pub struct Scene {
     pub machine: Machine,
     /// The author's side.
     pub repository: Repository,
-    /// Where the machine polls.
-    pub server: GitServer,
+    /// The author, whom the machine trusts.
+    pub alice: Key,
+    /// Somebody whom it does not know.
+    pub mallory: Key,
+    /// Where the machine polls; gone when the server is down.
+    pub server: Option<GitServer>,
 }
 
 /// `layers/base/scene.toml`, where most tests declare what they need.
@@ -38,15 +45,14 @@ impl Scene {
             "format = 1\nfleet = \"tests\"\n\n[[match]]\nhosts = [\"*\"]\nlayers = [\"base\"]\n",
         );
         repository.write(LAYER, layer);
-        repository.commit(Some("alice"));
-        let server = GitServer::start(repository.served());
+        let (alice, mallory) = (repository.key("alice"), repository.key("mallory"));
+        repository.commit(&alice, SUBJECT);
+        repository.push();
+        let server = GitServer::start(repository.directory());
         let machine = Machine::start(label);
         machine.install_deb(&package::built());
-        machine.write_file(
-            "/root/ca.pem",
-            std::fs::read(server.ca_file()).expect("the server has a CA"),
-        );
-        machine.write_file("/root/allowed_signers", repository.allowed_signer("alice"));
+        machine.write_file("/root/ca.pem", ca_of(&server));
+        machine.write_file("/root/allowed_signers", alice.allowed());
         machine.write_file(
             "/etc/limpet/limpet.toml.d/interval.toml",
             format!("[source]\ninterval = \"{INTERVAL}\"\n"),
@@ -54,7 +60,9 @@ impl Scene {
         Scene {
             machine,
             repository,
-            server,
+            alice,
+            mallory,
+            server: Some(server),
         }
     }
 
@@ -72,7 +80,7 @@ impl Scene {
         self.machine.run(&[
             "limpet",
             "enroll",
-            &self.server.url("fleet.git"),
+            &self.url(),
             "--anchor",
             &anchor,
             "--ca-file",
@@ -85,15 +93,57 @@ impl Scene {
         ])
     }
 
+    /// The repository's address.
+    pub fn url(&self) -> String {
+        let server = self.server.as_ref().expect("the server is up");
+        format!("{}/server.git", server.url)
+    }
+
+    /// Starts the server again after it was dropped, at another address; the machine is told.
+    pub fn move_server(&mut self) {
+        let server = GitServer::start(self.repository.directory());
+        self.machine
+            .write_file("/etc/limpet/moved.pem", ca_of(&server));
+        self.server = Some(server);
+        let moved = format!(
+            "[source]\nurl = \"{}\"\nca_file = \"/etc/limpet/moved.pem\"\n",
+            self.url()
+        );
+        self.machine
+            .write_file("/etc/limpet/limpet.toml.d/moved.toml", moved);
+        self.machine
+            .sh("systemctl reload limpet.service; systemctl stop limpet-fetch.service");
+    }
+
     /// The head of the author's clone.
     pub fn head(&self) -> String {
-        self.repository.git("rev-parse HEAD")
+        self.repository.id("HEAD")
+    }
+
+    /// Commits what was written, signed by `key`, and pushes it, even over what is there; returns the commit.
+    pub fn push_signed(&self, key: &Key) -> String {
+        let commit = self.repository.commit(key, SUBJECT);
+        self.repository.force_push();
+        commit
+    }
+
+    /// The same without a signature.
+    pub fn push_unsigned(&self) -> String {
+        let commit = self.repository.commit_unsigned(SUBJECT);
+        self.repository.force_push();
+        commit
+    }
+
+    /// Makes the server's branch end at `revision`, whatever it had.
+    pub fn reset(&self, revision: &str) {
+        self.repository.reset(revision);
+        self.repository.force_push();
     }
 
     /// Replaces the layer by a signed and pushed commit; returns its id.
     pub fn declare(&self, layer: &str) -> String {
         self.repository.write(LAYER, layer);
-        self.repository.commit(Some("alice"))
+        self.push_signed(&self.alice)
     }
 
     /// Replaces the layer and waits until the machine has applied it.
@@ -176,19 +226,10 @@ impl Scene {
             self.machine.journal(&[&filter]).pop()
         })
     }
+}
 
-    /// Boots the machine again, with or without a network.
-    pub fn reboot(&self, network: Network) {
-        self.machine.reboot(network);
-    }
-
-    /// Waits until the agent of a machine that just booted says it has converged.
-    #[track_caller]
-    pub fn wait_for_state(&self, state: &str) {
-        wait_until(&format!("state {state}"), SOON, || {
-            (self.status()["state"] == state).then_some(())
-        });
-    }
+fn ca_of(server: &GitServer) -> Vec<u8> {
+    std::fs::read(&server.ca_file).expect("the server has an authority")
 }
 
 /// The `MESSAGE_ID`s of systemd/limpet.catalog.
