@@ -45,8 +45,8 @@
 pub mod cli;
 
 pub mod agent;
-pub mod cycle;
 pub mod apply;
+pub mod cycle;
 pub mod plan;
 
 pub mod control;
@@ -62,5 +62,5 @@ pub mod sys;
 pub mod config;
 pub mod document;
 pub mod git;
-pub mod schedule;
 pub mod model;
+pub mod schedule;

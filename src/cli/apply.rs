@@ -76,9 +76,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let progress = |message: &str, _: Duration| terminal.message(message);
     let trigger = match unverified_path {
         Some(path) => {
-            cycle.force_unverified(
-                &WorkDir::open(Path::new(&path)).map_err(one)?,
-            )?;
+            cycle.force_unverified(&WorkDir::open(Path::new(&path)).map_err(one)?)?;
             Trigger::Start
         }
         None => Trigger::Nudge {

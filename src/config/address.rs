@@ -7,14 +7,23 @@ impl SourceUrl {
     /// Reads `https://…`, `http://…`, `file://…` or an absolute path.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let wrong = |message: String| Err(Failure::new(Class::Config, message));
-        if text.chars().any(|character| character.is_control() || character == ' ') {
-            return wrong(format!("'{}' is no address of a repository: it contains blanks or control characters", text.escape_debug()));
+        if text
+            .chars()
+            .any(|character| character.is_control() || character == ' ')
+        {
+            return wrong(format!(
+                "'{}' is no address of a repository: it contains blanks or control characters",
+                text.escape_debug()
+            ));
         }
         if let Some(path) = text.strip_prefix("file://") {
             return match path.strip_prefix("localhost").unwrap_or(path) {
                 path if path.starts_with('/') => Ok(SourceUrl::Path(path.to_owned())),
-                _ => wrong(format!("'{text}' names no absolute path"))
-                    .map_err(|failure: Failure| failure.with_hint("write: file:///path/to/repository")),
+                _ => {
+                    wrong(format!("'{text}' names no absolute path")).map_err(|failure: Failure| {
+                        failure.with_hint("write: file:///path/to/repository")
+                    })
+                }
             };
         }
         if text.starts_with('/') {
@@ -30,11 +39,12 @@ impl SourceUrl {
             }
             if authority.contains('@') {
                 // The address is shown in logs and status; a secret in it is not repeated here.
-                return wrong("the address of the repository contains credentials".to_owned()).map_err(
-                    |failure: Failure| {
-                        failure.with_hint("take them out, and name a systemd credential in source.token")
-                    },
-                );
+                return wrong("the address of the repository contains credentials".to_owned())
+                    .map_err(|failure: Failure| {
+                        failure.with_hint(
+                            "take them out, and name a systemd credential in source.token",
+                        )
+                    });
             }
             return Ok(SourceUrl::Http(text.to_owned()));
         }
@@ -47,10 +57,13 @@ impl SourceUrl {
                 "'{text}': a source over ssh is not supported by limpet {}",
                 env!("CARGO_PKG_VERSION")
             ))
-            .map_err(|failure: Failure| failure.with_hint("use https://, with source.token if it is private"));
+            .map_err(|failure: Failure| {
+                failure.with_hint("use https://, with source.token if it is private")
+            });
         }
-        wrong(format!("'{text}' is no address of a repository"))
-            .map_err(|failure: Failure| failure.with_hint("write https://…, file:///… or an absolute path"))
+        wrong(format!("'{text}' is no address of a repository")).map_err(|failure: Failure| {
+            failure.with_hint("write https://…, file:///… or an absolute path")
+        })
     }
 }
 
@@ -74,7 +87,10 @@ mod tests {
     fn an_address_is_of_a_server_or_an_absolute_path() {
         let http = |text: &str| Ok(SourceUrl::Http(text.to_owned()));
         let path = |text: &str| Ok(SourceUrl::Path(text.to_owned()));
-        check("https://git.example.net/fleet.git", http("https://git.example.net/fleet.git"));
+        check(
+            "https://git.example.net/fleet.git",
+            http("https://git.example.net/fleet.git"),
+        );
         check("http://127.0.0.1:8080/f", http("http://127.0.0.1:8080/f"));
         check("/srv/fleet", path("/srv/fleet"));
         check("file:///srv/fleet", path("/srv/fleet"));

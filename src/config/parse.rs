@@ -211,7 +211,10 @@ impl Reader {
     }
 
     fn unsupported(&mut self, table: &Table, key: &str, place: &Place, what: &str) {
-        let message = format!("{what} is not supported by limpet {}", env!("CARGO_PKG_VERSION"));
+        let message = format!(
+            "{what} is not supported by limpet {}",
+            env!("CARGO_PKG_VERSION")
+        );
         self.mistakes
             .push(Mistake::new(&table.place_of(key, place), message));
     }
@@ -220,7 +223,13 @@ impl Reader {
         let declared: DeclaredSource = self.read(table, place, "[source]", &["tags", "ssh_key"]);
         let url = match &declared.url {
             None => {
-                self.missing(place, table, "url", "[source]", "say where the fleet's repository is: url = \"https://…\"");
+                self.missing(
+                    place,
+                    table,
+                    "url",
+                    "[source]",
+                    "say where the fleet's repository is: url = \"https://…\"",
+                );
                 None
             }
             Some(text) => match SourceUrl::parse(text) {
@@ -236,13 +245,25 @@ impl Reader {
         let branch = declared.branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned());
         if !is_branch(&branch) {
             let message = format!("'{}' is no name of a branch", branch.escape_debug());
-            self.wrong(table, "branch", place, message, "write the name alone, such as \"main\", without refs/heads/");
+            self.wrong(
+                table,
+                "branch",
+                place,
+                message,
+                "write the name alone, such as \"main\", without refs/heads/",
+            );
         }
         let path = declared.path.unwrap_or_default();
         let path = if path == "." { String::new() } else { path };
         if !path.is_empty() && !is_relative_path(&path) {
             let message = format!("'{}' is no path within the repository", path.escape_debug());
-            self.wrong(table, "path", place, message, "write the directory that holds fleet.toml, such as \"fleets/edge\"");
+            self.wrong(
+                table,
+                "path",
+                place,
+                message,
+                "write the directory that holds fleet.toml, such as \"fleets/edge\"",
+            );
         }
         let interval = match &declared.interval {
             None => Some(DEFAULT_INTERVAL),
@@ -255,15 +276,29 @@ impl Reader {
             self.credential("token", token, table, place);
         }
         if declared.username.is_some() && declared.token.is_none() {
-            self.wrong(table, "username", place, "`username` in [source] without `token`".to_owned(), "name the credential that holds the password: token = \"git-token\"");
+            self.wrong(
+                table,
+                "username",
+                place,
+                "`username` in [source] without `token`".to_owned(),
+                "name the credential that holds the password: token = \"git-token\"",
+            );
         }
         if let Some(file) = &declared.ca_file {
             self.absolute("ca_file", file, table, place);
         }
         if let Some(proxy) = &declared.proxy
-            && !["http://", "https://", "socks5://"].iter().any(|scheme| proxy.starts_with(scheme))
+            && !["http://", "https://", "socks5://"]
+                .iter()
+                .any(|scheme| proxy.starts_with(scheme))
         {
-            self.wrong(table, "proxy", place, format!("'{}' is no proxy's address", proxy.escape_debug()), "write: proxy = \"http://proxy:3128\"");
+            self.wrong(
+                table,
+                "proxy",
+                place,
+                format!("'{}' is no proxy's address", proxy.escape_debug()),
+                "write: proxy = \"http://proxy:3128\"",
+            );
         }
         Some(Source {
             url: url?,
@@ -280,15 +315,36 @@ impl Reader {
     fn interval(&mut self, text: &str, table: &Table, place: &Place) -> Option<Duration> {
         let hint = "write a number and a unit: \"60s\", \"5m\", \"1h\"";
         let Some(interval) = parse_duration(text) else {
-            self.wrong(table, "interval", place, format!("'{}' is no duration", text.escape_debug()), hint);
+            self.wrong(
+                table,
+                "interval",
+                place,
+                format!("'{}' is no duration", text.escape_debug()),
+                hint,
+            );
             return None;
         };
         if interval < MIN_INTERVAL {
-            self.wrong(table, "interval", place, format!("interval '{text}' is shorter than {}s", MIN_INTERVAL.as_secs()), hint);
+            self.wrong(
+                table,
+                "interval",
+                place,
+                format!(
+                    "interval '{text}' is shorter than {}s",
+                    MIN_INTERVAL.as_secs()
+                ),
+                hint,
+            );
             return None;
         }
         if interval > MAX_INTERVAL {
-            self.wrong(table, "interval", place, format!("interval '{text}' is longer than a week"), hint);
+            self.wrong(
+                table,
+                "interval",
+                place,
+                format!("interval '{text}' is longer than a week"),
+                hint,
+            );
             return None;
         }
         Some(interval)
@@ -309,7 +365,13 @@ impl Reader {
 
     fn absolute(&mut self, key: &str, path: &str, table: &Table, place: &Place) {
         if !path.starts_with('/') || path.chars().any(char::is_control) {
-            self.wrong(table, key, place, format!("`{key}` '{}' is no absolute path", path.escape_debug()), "write it from the root: \"/etc/limpet/…\"");
+            self.wrong(
+                table,
+                key,
+                place,
+                format!("`{key}` '{}' is no absolute path", path.escape_debug()),
+                "write it from the root: \"/etc/limpet/…\"",
+            );
         }
     }
 
@@ -328,7 +390,13 @@ impl Reader {
         let mode = match (declared.mode, declared.accept_head_only) {
             (Some(DeclaredTrustMode::Head), Some(true)) => TrustMode::Head,
             (Some(DeclaredTrustMode::Head), _) => {
-                self.wrong(table, "mode", place, "mode \"head\" verifies only the newest commit".to_owned(), "if that is enough for you, add: accept_head_only = true");
+                self.wrong(
+                    table,
+                    "mode",
+                    place,
+                    "mode \"head\" verifies only the newest commit".to_owned(),
+                    "if that is enough for you, add: accept_head_only = true",
+                );
                 TrustMode::Head
             }
             _ => TrustMode::Path,
@@ -336,7 +404,9 @@ impl Reader {
         let allowed_signers = declared
             .allowed_signers
             .unwrap_or_else(|| DEFAULT_ALLOWED_SIGNERS.to_owned());
-        let revoked = declared.revoked.unwrap_or_else(|| DEFAULT_REVOKED.to_owned());
+        let revoked = declared
+            .revoked
+            .unwrap_or_else(|| DEFAULT_REVOKED.to_owned());
         self.absolute("allowed_signers", &allowed_signers, table, place);
         self.absolute("revoked", &revoked, table, place);
         Some(Trust {
@@ -357,7 +427,13 @@ impl Reader {
             }
         };
         let Some(commit) = declared.commit else {
-            self.missing(place, table, "commit", "trust.anchor", "write the full id of the first commit to trust");
+            self.missing(
+                place,
+                table,
+                "commit",
+                "trust.anchor",
+                "write the full id of the first commit to trust",
+            );
             return None;
         };
         let is_full = matches!(commit.len(), 40 | 64);
@@ -365,19 +441,37 @@ impl Reader {
             .ok()
             .filter(|id| is_full && !id.is_null());
         if id.is_none() {
-            self.wrong(table, "commit", place, format!("'{}' is no full commit id", commit.escape_debug()), "write all its hexadecimal digits, as git rev-parse prints them");
+            self.wrong(
+                table,
+                "commit",
+                place,
+                format!("'{}' is no full commit id", commit.escape_debug()),
+                "write all its hexadecimal digits, as git rev-parse prints them",
+            );
         }
         let payload_sha256 = declared.payload_sha256.and_then(|text| {
             let hash = parse_sha256(&text);
             if hash.is_none() {
-                self.wrong(table, "payload_sha256", place, format!("'{}' is no SHA-256", text.escape_debug()), "write 64 hexadecimal digits, as limpet enroll prints them");
+                self.wrong(
+                    table,
+                    "payload_sha256",
+                    place,
+                    format!("'{}' is no SHA-256", text.escape_debug()),
+                    "write 64 hexadecimal digits, as limpet enroll prints them",
+                );
             }
             hash
         });
         if let Some(signer) = &declared.signer
             && !is_fingerprint(signer)
         {
-            self.wrong(table, "signer", place, format!("'{}' is no fingerprint of a key", signer.escape_debug()), "write it as ssh-keygen -l prints it: SHA256:…");
+            self.wrong(
+                table,
+                "signer",
+                place,
+                format!("'{}' is no fingerprint of a key", signer.escape_debug()),
+                "write it as ssh-keygen -l prints it: SHA256:…",
+            );
         }
         Some(Anchor {
             commit: id?,
@@ -389,11 +483,23 @@ impl Reader {
     fn host(&mut self, table: &Table, place: &Place) -> Option<HostSettings> {
         let declared: DeclaredHost = self.read(table, place, "[host]", &[]);
         let Some(name) = declared.name else {
-            self.missing(place, table, "name", "[host]", "write the name under which the fleet knows this host");
+            self.missing(
+                place,
+                table,
+                "name",
+                "[host]",
+                "write the name under which the fleet knows this host",
+            );
             return None;
         };
         if !is_host_name(&name) {
-            self.wrong(table, "name", place, format!("'{}' is no host name", name.escape_debug()), "use letters, digits, '-', '_' and '.', starting with a letter or digit");
+            self.wrong(
+                table,
+                "name",
+                place,
+                format!("'{}' is no host name", name.escape_debug()),
+                "use letters, digits, '-', '_' and '.', starting with a letter or digit",
+            );
         }
         Some(HostSettings {
             name,
@@ -408,7 +514,12 @@ impl Reader {
     fn apply(&mut self, table: &Table, place: &Place) -> Apply {
         let declared: DeclaredApply = self.read(table, place, "[apply]", &[]);
         if declared.allow_unsigned_repositories == Some(true) {
-            self.unsupported(table, "allow_unsigned_repositories", place, "`allow_unsigned_repositories` in [apply]");
+            self.unsupported(
+                table,
+                "allow_unsigned_repositories",
+                place,
+                "`allow_unsigned_repositories` in [apply]",
+            );
         }
         let elements = table.get("allow_paths").and_then(Value::as_array);
         for element in elements.unwrap_or_default() {
@@ -471,17 +582,18 @@ fn is_branch(name: &str) -> bool {
         && !name.contains("..")
         && !name.contains("@{")
         && name != "@"
-        && name.split('/').all(|part| {
-            !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock")
-        })
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
         && !name
             .chars()
             .any(|character| character.is_control() || " ~^:?*[\\".contains(character))
 }
 
 fn is_relative_path(path: &str) -> bool {
-    path.split('/')
-        .all(|part| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control))
+    path.split('/').all(|part| {
+        !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control)
+    })
 }
 
 fn is_absolute_and_normalised(path: &str) -> bool {
@@ -515,7 +627,11 @@ mod tests {
             .map(|(index, text)| (format!("/etc/limpet/{index}.toml"), (*text).to_owned()))
             .collect();
         Config::parse(&fragments).map_err(|failures| {
-            assert!(failures.iter().all(|failure| failure.class == Class::Config));
+            assert!(
+                failures
+                    .iter()
+                    .all(|failure| failure.class == Class::Config)
+            );
             let drawn: Vec<String> = failures
                 .into_iter()
                 .map(|failure| failure.rendered.unwrap())
@@ -599,7 +715,10 @@ allow_unsigned_repositories = false
         assert!(drawn.contains("without `token`"), "{drawn}");
         let fragments = vec![
             ("a".to_owned(), MINIMAL.to_owned()),
-            ("b".to_owned(), "[source]\ntoken = \"glpat/hunter2 \"".to_owned()),
+            (
+                "b".to_owned(),
+                "[source]\ntoken = \"glpat/hunter2 \"".to_owned(),
+            ),
         ];
         let failures = Config::parse(&fragments).unwrap_err();
         assert!(!failures[0].to_string().contains("hunter2"));
@@ -625,7 +744,11 @@ allow_unsigned_repositories = false
 
     #[track_caller]
     fn check_duration(text: &str, expected: Option<u64>) {
-        assert_eq!(parse_duration(text).map(|duration| duration.as_secs()), expected, "{text:?}");
+        assert_eq!(
+            parse_duration(text).map(|duration| duration.as_secs()),
+            expected,
+            "{text:?}"
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Cycle {
         let plan = self.plan(in_force, allow_removals)?;
         let looked = Looked::at(&plan);
         let mut failures = plan.blocked.clone();
-        let done = if plan.batches.is_empty() {
+        let done = if plan.batches.is_empty() && plan.released.is_empty() {
             Vec::new()
         } else {
             self.situation.is_applying = true;
@@ -175,6 +175,10 @@ impl Cycle {
                 InventoryKind::Package => plain(observed.packages.original(key)),
                 InventoryKind::Unit => plain(observed.units.original(key)),
             };
+            if original.is_null() && !is_owned {
+                // It could not be looked at; there is a failure that says so.
+                continue;
+            }
             let entry = InventoryEntry {
                 kind: kind.as_str().to_owned(),
                 key: key.to_owned(),
@@ -268,7 +272,8 @@ impl Cycle {
         self.situation.reboot_required = self.host.exists("/run/reboot-required")?;
         let is_clean = failures.is_empty() && self.situation.held.is_empty();
         self.situation.failures = failures;
-        if is_new && self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce {
+        if is_new && self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce
+        {
             let applied = AppliedRevision {
                 revision: in_force.revision.clone(),
                 subject: in_force.subject.clone(),

@@ -180,6 +180,8 @@ pub fn plan(
         Change::Unit,
     ));
 
+    release_what_is_back(desired, inventory, &steps, &mut plan);
+
     if rules.keep_everything {
         steps.retain(|step| step.reason != Reason::Undeclared);
         plan.released.clear();
@@ -202,6 +204,42 @@ pub fn plan(
     add_blockers(desired, &mut steps);
     plan.batches = into_batches(desired, steps);
     plan
+}
+
+/// Packages and units that are owned, no longer declared, and need no step: there is nothing left to take back.
+fn release_what_is_back(
+    desired: &DesiredState,
+    inventory: &Inventory,
+    steps: &[Step],
+    plan: &mut Plan,
+) {
+    let packages = inventory
+        .packages
+        .iter()
+        .map(|owned| (InventoryKind::Package, &owned.key, &owned.id));
+    let units = inventory
+        .units
+        .iter()
+        .map(|owned| (InventoryKind::Unit, &owned.key, &owned.id));
+    let declared: BTreeSet<(InventoryKind, &str)> = declarations(desired).into_keys().collect();
+    let blocked: BTreeSet<&ResourceId> = plan
+        .blocked
+        .iter()
+        .filter_map(|failure| failure.resource.as_ref())
+        .collect();
+    let busy: BTreeSet<(InventoryKind, &str)> = steps
+        .iter()
+        .map(|step| (step.kind, step.key.as_str()))
+        .collect();
+    let released: Vec<(InventoryKind, String)> = packages
+        .chain(units)
+        .filter(|(kind, key, id)| {
+            let place = (*kind, key.as_str());
+            !declared.contains(&place) && !busy.contains(&place) && !blocked.contains(id)
+        })
+        .map(|(kind, key, _)| (kind, key.clone()))
+        .collect();
+    plan.released.extend(released);
 }
 
 /// One step of a kind, in the plan's own terms.

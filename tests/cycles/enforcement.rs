@@ -29,15 +29,35 @@ source = "motd"
 target = "/opt/app/v3"
 "#,
     );
-    scene.repository.write("layers/base/files/motd", "from a file\n");
+    scene
+        .repository
+        .write("layers/base/files/motd", "from a file\n");
     scene.repository.commit(&scene.alice, "add a source");
     scene.repository.push();
 
-    scene.apply().expect(0).says("4 declared, 4 as declared, 0 failed");
-    assert_eq!(scene.get("srv/app/app.conf").unwrap(), "port = 8443 on gw-1\n");
+    scene
+        .apply()
+        .expect(0)
+        .says("4 declared, 4 as declared, 0 failed");
+    assert_eq!(
+        scene.get("srv/app/app.conf").unwrap(),
+        "port = 8443 on gw-1\n"
+    );
     assert_eq!(scene.get("etc/motd").unwrap(), "from a file\n");
-    assert_eq!((scene.mode("srv/app"), scene.mode("srv/app/app.conf"), scene.mode("etc/motd")), (0o750, 0o640, 0o644));
-    assert_eq!(fs::read_link(scene.path("srv/app/current")).unwrap().to_str(), Some("/opt/app/v3"));
+    assert_eq!(
+        (
+            scene.mode("srv/app"),
+            scene.mode("srv/app/app.conf"),
+            scene.mode("etc/motd")
+        ),
+        (0o750, 0o640, 0o644)
+    );
+    assert_eq!(
+        fs::read_link(scene.path("srv/app/current"))
+            .unwrap()
+            .to_str(),
+        Some("/opt/app/v3")
+    );
 
     let second = scene.apply().expect(0);
     assert_eq!(second.stderr, "polling the source\n");
@@ -48,11 +68,20 @@ fn drift_is_corrected_and_called_drift() {
     let scene = Scene::new(MOTD);
     scene.apply().expect(0).says("file:/etc/motd: create");
     scene.put("etc/motd", "somebody was here\n");
-    scene.apply().expect(0).says("corrected drift of file:/etc/motd: update (content)");
+    scene
+        .apply()
+        .expect(0)
+        .says("corrected drift of file:/etc/motd: update (content)");
     fs::set_permissions(scene.path("etc/motd"), fs::Permissions::from_mode(0o600)).unwrap();
-    scene.apply().expect(0).says("corrected drift of file:/etc/motd: update (mode)");
+    scene
+        .apply()
+        .expect(0)
+        .says("corrected drift of file:/etc/motd: update (mode)");
     fs::remove_file(scene.path("etc/motd")).unwrap();
-    scene.apply().expect(0).says("corrected drift of file:/etc/motd: create");
+    scene
+        .apply()
+        .expect(0)
+        .says("corrected drift of file:/etc/motd: create");
     assert_eq!(scene.get("etc/motd").unwrap(), "managed by git\n");
 }
 
@@ -61,14 +90,20 @@ fn a_new_revision_is_a_change_and_no_drift() {
     let scene = Scene::new(MOTD);
     scene.apply().expect(0);
     let commit = scene.push_layer("[file.\"/etc/motd\"]\ncontent = \"second\\n\"\n");
-    let run = scene.apply().expect(0).says("file:/etc/motd: update (content)").says(&commit[..7]);
+    let run = scene
+        .apply()
+        .expect(0)
+        .says("file:/etc/motd: update (content)")
+        .says(&commit[..7]);
     assert!(!run.stderr.contains("drift"), "{}", run.stderr);
     assert_eq!(scene.get("etc/motd").unwrap(), "second\n");
 }
 
 #[test]
 fn what_is_no_longer_declared_becomes_what_it_was() {
-    let scene = Scene::new(&format!("{MOTD}\n[file.\"/srv/new/deep/file\"]\ncontent = \"new\\n\"\n"));
+    let scene = Scene::new(&format!(
+        "{MOTD}\n[file.\"/srv/new/deep/file\"]\ncontent = \"new\\n\"\n"
+    ));
     scene.put("etc/motd", "Debian's own\n");
     fs::set_permissions(scene.path("etc/motd"), fs::Permissions::from_mode(0o664)).unwrap();
     scene.apply().expect(0);
@@ -78,7 +113,10 @@ fn what_is_no_longer_declared_becomes_what_it_was() {
     scene.apply().expect(0);
     assert_eq!(scene.get("etc/motd").unwrap(), "Debian's own\n");
     assert_eq!(scene.mode("etc/motd"), 0o664);
-    assert!(!scene.path("srv/new").exists(), "parents that were made for a file go with it");
+    assert!(
+        !scene.path("srv/new").exists(),
+        "parents that were made for a file go with it"
+    );
 }
 
 #[test]
@@ -97,7 +135,13 @@ fn only_the_declared_keys_of_an_existing_file_are_managed() {
     let scene = Scene::new("[file.\"/etc/secret\"]\nmode = \"0600\"\n");
     scene.put("etc/secret", "theirs\n");
     scene.apply().expect(0);
-    assert_eq!((scene.get("etc/secret").unwrap().as_str(), scene.mode("etc/secret")), ("theirs\n", 0o600));
+    assert_eq!(
+        (
+            scene.get("etc/secret").unwrap().as_str(),
+            scene.mode("etc/secret")
+        ),
+        ("theirs\n", 0o600)
+    );
     scene.put("etc/secret", "theirs, changed\n");
     let run = scene.apply().expect(0);
     assert!(!run.stderr.contains("drift"), "{}", run.stderr);
@@ -134,7 +178,11 @@ validate = ["grep", "-q", "good", "{}"]
 fn the_last_revision_is_enforced_when_the_source_is_gone() {
     let scene = Scene::new(MOTD);
     scene.apply().expect(0);
-    fs::rename(scene.repository.server(), scene.repository.directory().join("away")).unwrap();
+    fs::rename(
+        scene.repository.server(),
+        scene.repository.directory().join("away"),
+    )
+    .unwrap();
     scene.put("etc/motd", "somebody was here\n");
     scene.apply().expect(75).says("offline");
     assert_eq!(scene.get("etc/motd").unwrap(), "managed by git\n");
@@ -142,7 +190,9 @@ fn the_last_revision_is_enforced_when_the_source_is_gone() {
 
 #[test]
 fn a_path_that_leads_through_a_foreign_link_is_refused() {
-    let scene = Scene::new("[file.\"/srv/data/app.conf\"]\ncontent = \"x\\n\"\n\n[file.\"/etc/motd\"]\ncontent = \"fine\\n\"\n");
+    let scene = Scene::new(
+        "[file.\"/srv/data/app.conf\"]\ncontent = \"x\\n\"\n\n[file.\"/etc/motd\"]\ncontent = \"fine\\n\"\n",
+    );
     let outside = tempfile::tempdir().unwrap();
     fs::create_dir_all(scene.path("srv")).unwrap();
     fs::set_permissions(scene.path("srv"), fs::Permissions::from_mode(0o777)).unwrap();
@@ -157,8 +207,21 @@ fn local_root_may_apply_a_working_tree_without_signatures_and_must_say_so() {
     let scene = Scene::new(MOTD);
     let work = scene.repository.work();
     let work = work.to_str().unwrap();
-    scene.repository.write("layers/base/base.toml", "[file.\"/etc/motd\"]\ncontent = \"not committed\\n\"\n");
-    scene.limpet(&["apply", "--once", "--source", work, "--unverified"]).expect(0);
+    scene.repository.write(
+        "layers/base/base.toml",
+        "[file.\"/etc/motd\"]\ncontent = \"not committed\\n\"\n",
+    );
+    scene
+        .limpet(&["apply", "--once", "--source", work, "--unverified"])
+        .expect(0);
     assert_eq!(scene.get("etc/motd").unwrap(), "not committed\n");
-    scene.limpet(&["apply", "--once", "--source", "https://127.0.0.1:1/x.git", "--unverified"]).expect(78);
+    scene
+        .limpet(&[
+            "apply",
+            "--once",
+            "--source",
+            "https://127.0.0.1:1/x.git",
+            "--unverified",
+        ])
+        .expect(78);
 }

@@ -19,7 +19,10 @@ fn check(scene: &Scene, code: i32, reason: &str) {
 fn scene() -> Scene {
     let scene = Scene::new(MOTD);
     scene.apply().expect(0);
-    scene.repository.write("layers/base/base.toml", &format!("{MOTD}\n[file.\"/etc/evil\"]\ncontent = \"evil\"\n"));
+    scene.repository.write(
+        "layers/base/base.toml",
+        &format!("{MOTD}\n[file.\"/etc/evil\"]\ncontent = \"evil\"\n"),
+    );
     scene
 }
 
@@ -89,7 +92,9 @@ fn a_host_that_lost_its_database_enforces_and_accepts_nothing_new() {
     for file in ["state.db", "state.db-wal", "state.db-shm"] {
         let _ = fs::remove_file(scene.path("var/lib/limpet").join(file));
     }
-    scene.push_layer(&format!("{MOTD}\n[file.\"/etc/evil\"]\ncontent = \"new\"\n"));
+    scene.push_layer(&format!(
+        "{MOTD}\n[file.\"/etc/evil\"]\ncontent = \"new\"\n"
+    ));
     check(&scene, 77, "state-missing");
     // And again: the loss is not forgotten by the next run.
     check(&scene, 77, "state-missing");
@@ -98,7 +103,10 @@ fn a_host_that_lost_its_database_enforces_and_accepts_nothing_new() {
 #[test]
 fn a_revoked_key_is_refused_from_the_next_commit_on() {
     let scene = scene();
-    scene.put("etc/limpet/revoked", &format!("{}\n", scene.alice.fingerprint));
+    scene.put(
+        "etc/limpet/revoked",
+        &format!("{}\n", scene.alice.fingerprint),
+    );
     scene.repository.commit(&scene.alice, "evil");
     scene.repository.push();
     check(&scene, 77, "is revoked");
@@ -118,7 +126,10 @@ fn an_anchor_that_is_not_in_the_history_is_refused() {
     let scene = Scene::new(MOTD);
     let config = scene.get("etc/limpet/limpet.toml").unwrap();
     let id = scene.repository.id("HEAD");
-    scene.put("etc/limpet/limpet.toml", &config.replace(&id, &"1".repeat(40)));
+    scene.put(
+        "etc/limpet/limpet.toml",
+        &config.replace(&id, &"1".repeat(40)),
+    );
     scene.apply().expect(77);
     assert_eq!(scene.get("etc/motd"), None);
 }
@@ -127,6 +138,13 @@ fn an_anchor_that_is_not_in_the_history_is_refused() {
 fn a_wrong_host_configuration_is_told_with_its_place() {
     let scene = Scene::new(MOTD);
     let config = scene.get("etc/limpet/limpet.toml").unwrap();
-    scene.put("etc/limpet/limpet.toml", &config.replace("[source]", "[source]\nbranhc = \"main\""));
-    scene.apply().expect(78).says("/etc/limpet/limpet.toml:2:1").says("branch");
+    scene.put(
+        "etc/limpet/limpet.toml",
+        &config.replace("[source]", "[source]\nbranhc = \"main\""),
+    );
+    scene
+        .apply()
+        .expect(78)
+        .says("/etc/limpet/limpet.toml:2:1")
+        .says("branch");
 }

@@ -27,9 +27,17 @@ impl Scene {
     pub fn new(layer: &str) -> Self {
         let repository = Repository::new();
         let alice = repository.key("alice");
-        let scene = Scene { repository, alice, root: tempfile::tempdir().unwrap() };
+        let scene = Scene {
+            repository,
+            alice,
+            root: tempfile::tempdir().unwrap(),
+        };
         // Root's fetcher is another user, who must be able to read the repository.
-        fs::set_permissions(scene.repository.directory(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(
+            scene.repository.directory(),
+            fs::Permissions::from_mode(0o755),
+        )
+        .unwrap();
         scene.repository.write(
             "fleet.toml",
             "format = 1\nfleet = \"test\"\n\n[[match]]\nhosts = [\"*\"]\nlayers = [\"base\"]\n",
@@ -105,7 +113,11 @@ impl Run {
     /// Fails the test unless the run ended with `code`, and shows what it said.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, code,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
         self
     }
 
@@ -113,7 +125,11 @@ impl Run {
     #[track_caller]
     pub fn says(self, text: &str) -> Self {
         let said = self.stdout.contains(text) || self.stderr.contains(text);
-        assert!(said, "not said: {text}\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert!(
+            said,
+            "not said: {text}\nstdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
         self
     }
 }

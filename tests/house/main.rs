@@ -39,9 +39,15 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 /// The module that each `crate::` path in `text` starts with; tests at the end of a file may look anywhere.
 fn imports(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     let paths = lines.flat_map(|line| line.split("crate::").skip(1));
-    let module = |path: &str| path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let module = |path: &str| {
+        path.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect::<String>()
+    };
     paths.map(module).filter(|name| !name.is_empty()).collect()
 }
 
@@ -53,13 +59,22 @@ fn arrows_point_down() {
     let mut wrong = Vec::new();
     for file in files {
         let relative = file.strip_prefix(&root).unwrap();
-        let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        let module = relative
+            .iter()
+            .next()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs");
         if matches!(module, "lib" | "main") || relative.ends_with("tests.rs") {
             continue;
         }
         for imported in imports(&fs::read_to_string(&file).unwrap()) {
             if imported != module && floor(&imported) <= floor(module) {
-                wrong.push(format!("{}: {module} imports {imported}, which is not below it", relative.display()));
+                wrong.push(format!(
+                    "{}: {module} imports {imported}, which is not below it",
+                    relative.display()
+                ));
             }
         }
     }
@@ -77,10 +92,28 @@ fn only_the_edges_know_tokio_and_the_pure_floors_know_no_host() {
         let module = relative.iter().next().unwrap().to_str().unwrap();
         if text.contains("tokio::") {
             // sys/systemd.rs drives its D-Bus connection with a runtime of its own.
-            assert!(["agent.rs", "sys"].contains(&module), "{} knows tokio", relative.display());
+            assert!(
+                ["agent.rs", "sys"].contains(&module),
+                "{} knows tokio",
+                relative.display()
+            );
         }
-        if ["plan", "fleet", "trust", "git", "document", "model.rs", "schedule.rs"].contains(&module) {
-            assert!(!text.contains("sys::Host"), "{} knows the machine", relative.display());
+        if [
+            "plan",
+            "fleet",
+            "trust",
+            "git",
+            "document",
+            "model.rs",
+            "schedule.rs",
+        ]
+        .contains(&module)
+        {
+            assert!(
+                !text.contains("sys::Host"),
+                "{} knows the machine",
+                relative.display()
+            );
         }
     }
 }

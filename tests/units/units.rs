@@ -66,6 +66,7 @@ fn converge(
                 actions.push(planned.action);
                 changes.push(planned.change);
             }
+            Step::Release { .. } => {}
             Step::Blocked(failure) => failures.push(failure.to_string()),
         }
     }

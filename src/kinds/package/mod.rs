@@ -528,6 +528,7 @@ mod tests {
     fn words(steps: &[Step<Original, PackageChange>]) -> String {
         let word = |step: &Step<Original, PackageChange>| match step {
             Step::Change(planned) => format!("{} ({})", planned.action, planned.reason),
+            Step::Release { key, .. } => format!("release {key}"),
             Step::Blocked(failure) => failure.to_string(),
         };
         steps.iter().map(word).collect::<Vec<_>>().join(", ")

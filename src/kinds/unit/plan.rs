@@ -384,6 +384,7 @@ mod tests {
     fn words(steps: &[UnitStep]) -> String {
         let word = |step: &UnitStep| match step {
             Step::Change(planned) => format!("{} ({})", planned.action, planned.reason),
+            Step::Release { key, .. } => format!("release {key}"),
             Step::Blocked(failure) => failure.to_string(),
         };
         steps.iter().map(word).collect::<Vec<_>>().join(", ")
@@ -601,6 +602,7 @@ mod tests {
             let is_blocked = steps.iter().any(|step| matches!(step, Step::Blocked(_)));
             let only_owned = steps.iter().all(|step| match step {
                 Step::Change(planned) => planned.key == NAME,
+                Step::Release { key, .. } => key == NAME,
                 Step::Blocked(_) => true,
             });
             prop_assert!(only_owned);
