@@ -44,6 +44,14 @@ const LATER_FIELDS: [&str; 18] = [
     "once",
 ];
 
+/// `state = …` of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// Removed from the host; whatever else is said about it does not matter.
+    Absent,
+}
+
 /// `[file."…"]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +61,7 @@ pub(super) struct File {
     pub mode: Option<String>,
     pub owner: Option<String>,
     pub group: Option<String>,
+    pub state: Option<State>,
     pub validate: Option<Vec<String>>,
     pub template: Option<bool>,
     #[serde(rename = "needs")]
@@ -70,6 +79,7 @@ pub(super) struct Directory {
     pub mode: Option<String>,
     pub owner: Option<String>,
     pub group: Option<String>,
+    pub state: Option<State>,
     #[serde(rename = "template")]
     _template: Option<bool>,
     #[serde(rename = "needs")]
@@ -85,6 +95,7 @@ pub(super) struct Directory {
 #[serde(deny_unknown_fields)]
 pub(super) struct Symlink {
     pub target: Option<String>,
+    pub state: Option<State>,
     #[serde(rename = "template")]
     _template: Option<bool>,
     #[serde(rename = "needs")]

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! {"fleet": "…", "format": 1, "needs": {"kind:name": ["kind:name"]}, "packages": [{"name", "id", "state", …}],
-//!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink", …}], "units": [{"name", "id", …}]}
+//!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" | "absent", …}], "units": [{"name", "id", …}]}
 //! ```
 //!
 //! A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
@@ -84,6 +84,7 @@ fn path(path: &DesiredPath) -> Value {
             json!({ "mode": mode.map(octal), "owner": owner, "group": group }),
         ),
         PathSpec::Symlink { target } => ("symlink", json!({ "target": target })),
+        PathSpec::Absent => ("absent", json!({})),
     };
     value["type"] = json!(kind);
     extend(&mut value, spec);

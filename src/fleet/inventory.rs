@@ -217,6 +217,12 @@ impl Inventory {
             traits.labels.extend(member.labels.clone());
             traits.facts.extend(member.facts.clone());
         }
+        if !host.facts.is_empty() {
+            // On the machine, what could not be measured is not there: no rule about it fits.
+            for fact in FACTS {
+                traits.facts.entry(fact.to_owned()).or_default();
+            }
+        }
         traits
     }
 

@@ -15,6 +15,7 @@ pub mod socket;
 pub mod systemd;
 pub mod transient;
 pub mod write;
+pub mod workdir;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.
 #[derive(Debug)]

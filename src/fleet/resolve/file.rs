@@ -2,9 +2,9 @@
 
 use super::Resolver;
 use crate::document::{Mistake, Place, Table};
-use crate::fleet::declared;
+use crate::fleet::declared::{self, State};
 use crate::kinds::file::{DesiredPath, PathSpec};
-use crate::model::ResourceId;
+use crate::model::{OnRemoval, ResourceId};
 
 /// The mode of a file with content that says none.
 const FILE_MODE: u32 = 0o644;
@@ -21,6 +21,10 @@ impl Resolver<'_, '_> {
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let file: declared::File = declared::read(table, place, &what)?;
+        if file.state == Some(State::Absent) {
+            let report = file.report.unwrap_or(false);
+            return self.absent(id, report, file.on_removal.unwrap_or_default(), place);
+        }
         let mut mistakes = Vec::new();
         let template = file.template.unwrap_or(false);
         let contained = self.content(&what, table, template, false, &mut mistakes);
@@ -89,6 +93,10 @@ impl Resolver<'_, '_> {
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let directory: declared::Directory = declared::read(table, place, &what)?;
+        if directory.state == Some(State::Absent) {
+            let report = directory.report.unwrap_or(false);
+            return self.absent(id, report, directory.on_removal.unwrap_or_default(), place);
+        }
         let mut mistakes = Vec::new();
         let mode = self.mode(
             &what,
@@ -136,6 +144,10 @@ impl Resolver<'_, '_> {
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let symlink: declared::Symlink = declared::read(table, place, &what)?;
+        if symlink.state == Some(State::Absent) {
+            let report = symlink.report.unwrap_or(false);
+            return self.absent(id, report, symlink.on_removal.unwrap_or_default(), place);
+        }
         let mut mistakes = Vec::new();
         let target_place = table.place_of("target", place);
         let target = match symlink.target {
@@ -165,6 +177,26 @@ impl Resolver<'_, '_> {
             spec: PathSpec::Symlink { target },
             report: symlink.report.unwrap_or(false),
             on_removal: symlink.on_removal.unwrap_or_default(),
+        };
+        self.add_path(path, place, &mut mistakes);
+        none_or(mistakes)
+    }
+
+    /// A path that is to be removed; what else earlier layers said about it does not matter.
+    fn absent(
+        &mut self,
+        id: &ResourceId,
+        report: bool,
+        on_removal: OnRemoval,
+        place: &Place,
+    ) -> Result<(), Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let path = DesiredPath {
+            path: id.name.clone(),
+            id: id.clone(),
+            spec: PathSpec::Absent,
+            report,
+            on_removal,
         };
         self.add_path(path, place, &mut mistakes);
         none_or(mistakes)

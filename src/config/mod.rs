@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::git::ObjectId;
 
+mod address;
+mod parse;
+
 /// A validated host configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -129,6 +132,9 @@ pub enum ApplyMode {
     Report,
 }
 
+/// The largest fragment of the host configuration, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
 /// The host configuration.
 pub const CONFIG_FILE: &str = "/etc/limpet/limpet.toml";
 /// Its drop-ins.
@@ -155,3 +161,44 @@ pub const CONTROL_SOCKET: &str = "/run/limpet/control.sock";
 pub const FETCH_SOCKET: &str = "/run/limpet/fetch.sock";
 /// The group whose members may read the status.
 pub const OPERATORS_GROUP: &str = "limpet-operators";
+
+impl Config {
+    /// The configuration of the host `name` that applies a local directory once without asking who signed it. Its anchor is the null
+    /// id, which no commit has: nothing can be verified with it.
+    pub fn unverified(name: &str) -> Self {
+        Config {
+            source: Source {
+                url: SourceUrl::Path("/".to_owned()),
+                branch: parse::DEFAULT_BRANCH.to_owned(),
+                path: String::new(),
+                interval: parse::DEFAULT_INTERVAL,
+                ca_file: None,
+                token: None,
+                username: None,
+                proxy: None,
+            },
+            trust: Trust {
+                anchor: Anchor {
+                    commit: ObjectId::null(gix::hash::Kind::Sha1),
+                    payload_sha256: None,
+                    signer: None,
+                },
+                allowed_signers: parse::DEFAULT_ALLOWED_SIGNERS.to_owned(),
+                revoked: parse::DEFAULT_REVOKED.to_owned(),
+                mode: TrustMode::default(),
+            },
+            host: HostSettings {
+                name: name.to_owned(),
+                labels: BTreeMap::new(),
+                package_manager: None,
+            },
+            apply: Apply {
+                mode: ApplyMode::default(),
+                max_removals: parse::DEFAULT_MAX_REMOVALS,
+                protect_packages: Vec::new(),
+                allow_paths: Vec::new(),
+                allow_suid: false,
+            },
+        }
+    }
+}
