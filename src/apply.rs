@@ -179,7 +179,7 @@ fn prepare(
             }
         }
         if !is_known {
-            entries.extend(entry(walk, &step, serde_json::Value::Null));
+            entries.extend(entry(walk, &step, applied(walk, &step)));
         }
         prepared.push(step);
     }

@@ -15,9 +15,11 @@ use crate::sys::Host;
 pub mod agent;
 mod agent_or_record;
 pub mod apply;
+pub mod check;
 pub mod enroll;
 pub mod fetch;
 pub mod plan;
+pub mod render;
 pub mod status;
 pub mod sync;
 pub mod terminal;
@@ -48,6 +50,8 @@ enum Command {
     Plan(plan::Arguments),
     Enroll(enroll::Arguments),
     Apply(apply::Arguments),
+    Check(check::Arguments),
+    Render(render::Arguments),
     #[command(hide = true)]
     Agent(agent::Arguments),
     /// Check a revision the way a host does
@@ -72,6 +76,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Plan(arguments) => plan::run(arguments, &terminal),
         Command::Enroll(arguments) => enroll::run(arguments, &terminal),
         Command::Apply(arguments) => apply::run(arguments, &terminal),
+        Command::Check(arguments) => check::run(arguments, &terminal),
+        Command::Render(arguments) => render::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),
         Command::Fetch(arguments) => fetch::run(arguments),
@@ -108,7 +114,14 @@ fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
         })?;
         Ok(Some((path.to_owned(), text)))
     };
-    let mut fragments = vec![text(config::CONFIG_FILE)?.ok_or_else(not_enrolled)?];
+    let own = text(config::CONFIG_FILE)?.ok_or_else(not_enrolled)?;
+    // The weakest fragment: what a configuration that does not name the host means.
+    let name = host.read_short_name().ok();
+    let mut fragments: Vec<(String, String)> = name
+        .map(|name| ("(hostname)".to_owned(), format!("host.name = '{name}'")))
+        .into_iter()
+        .collect();
+    fragments.push(own);
     for name in host
         .list_own_directory(config::CONFIG_DIRECTORY)
         .map_err(one)?

@@ -11,7 +11,7 @@ use crate::apply::{self, Done, Walk};
 use crate::config::{self, ApplyMode};
 use crate::cycle::contents::StoredContents;
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
-use crate::fleet::DesiredState;
+use crate::fleet::{DesiredState, Limits};
 use crate::kinds::file::{Paths, save_original};
 use crate::kinds::kind::{Kind, Owned};
 use crate::kinds::package::Packages;
@@ -90,6 +90,7 @@ impl Cycle {
             },
             keep_everything: self.situation.state_missing.is_some(),
             protect_packages: self.config.apply.protect_packages.clone(),
+            limits: Limits::from(&self.config.apply),
             resting,
         };
         Ok(plan::plan(&in_force.desired, &observed, &inventory, &rules))
@@ -105,7 +106,7 @@ impl Cycle {
             host: &self.host,
             objects: &self.objects,
         };
-        let declarations = plan::declarations(&in_force.desired);
+        let declarations = plan::declarations(&in_force.desired, &inventory(&self.record)?);
         let owned = owned_keys(&self.record)?;
         let walk = Walk {
             host: &self.host,
@@ -165,7 +166,7 @@ impl Cycle {
         let entries = self.record.inventory()?;
         let known = crate::record::by_key(&entries);
         let mut owned = Vec::new();
-        for ((kind, key), declaration) in plan::declarations(&in_force.desired) {
+        for ((kind, key), declaration) in plan::declarations(&in_force.desired, &inventory) {
             let is_owned = known.contains_key(&(kind.as_str(), key));
             let original = match kind {
                 _ if is_owned => serde_json::Value::Null,

@@ -428,18 +428,6 @@ mod tests {
     #[test]
     fn every_mistake_is_found_at_once_with_its_place() {
         insta::assert_snapshot!(read("nmae = 'a'\nsize = 'big'\ncolour = 'gren'\nweight = 3\nname = 7\ntags = ['a', 3]\n").unwrap_err(), @r#"
-        error: a.toml:3:10: unknown value `gren`, expected `red` or `green` for `colour` in thing:x
-          |
-        3 | colour = 'gren'
-          |          ^^^^^^
-          |
-        hint: did you mean 'green'?
-        error: a.toml:5:8: expected a string, found integer 7 for `name` in thing:x
-          |
-        5 | name = 7
-          |        ^
-          |
-        hint: names are quoted
         error: a.toml:1:1: unknown field `nmae` in thing:x, expected `name`
           |
         1 | nmae = 'a'
@@ -450,14 +438,26 @@ mod tests {
           |
         2 | size = 'big'
           |        ^^^^^
-        error: a.toml:6:14: expected a string, found integer 3 for `tags` in thing:x
+        error: a.toml:3:10: unknown value `gren`, expected `red` or `green` for `colour` in thing:x
           |
-        6 | tags = ['a', 3]
-          |              ^
+        3 | colour = 'gren'
+          |          ^^^^^^
+          |
+        hint: did you mean 'green'?
         error: a.toml:4:1: `weight` in thing:x is not supported by limpet 0.1.0
           |
         4 | weight = 3
           | ^^^^^^
+        error: a.toml:5:8: expected a string, found integer 7 for `name` in thing:x
+          |
+        5 | name = 7
+          |        ^
+          |
+        hint: names are quoted
+        error: a.toml:6:14: expected a string, found integer 3 for `tags` in thing:x
+          |
+        6 | tags = ['a', 3]
+          |              ^
         "#);
     }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::desired::DesiredState;
+use crate::fleet::{self, DesiredState, Limits};
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
@@ -52,6 +52,8 @@ pub struct Rules {
     pub max_removals: Option<usize>,
     /// Remove nothing at all: the inventory cannot be trusted to be complete.
     pub keep_everything: bool,
+    /// What the host's configuration lets a fleet manage.
+    pub limits: Limits,
     /// Packages that the operator wants never to be removed.
     pub protect_packages: Vec<String>,
     /// Resources that failed a short while ago and are not tried again yet, with their failure.
@@ -186,12 +188,16 @@ pub fn plan(
         steps.retain(|step| step.reason != Reason::Undeclared);
         plan.released.clear();
     }
-    steps.retain(|step| match rules.resting.get(&step.id) {
-        Some(failure) => {
-            plan.blocked.push(failure.clone());
-            false
-        }
-        None => true,
+    steps.retain(|step| {
+        let obstacle = rules
+            .resting
+            .get(&step.id)
+            .cloned()
+            .or_else(|| leads_astray(step, observed, rules));
+        let is_open = obstacle.is_none();
+        plan.blocked
+            .extend(obstacle.filter(|failure| !plan.blocked.contains(failure)));
+        is_open
     });
     let reported: BTreeSet<&ResourceId> = reported_resources(desired);
     let (touched, reported) = steps
@@ -204,6 +210,24 @@ pub fn plan(
     add_blockers(desired, &mut steps);
     plan.batches = into_batches(desired, steps);
     plan
+}
+
+/// The refusal of a path that a link on the way makes another, which no fleet may manage. What is spelled out is refused when the
+/// state is rendered; this is what only the machine can tell.
+fn leads_astray(step: &Step, observed: &Observed, rules: &Rules) -> Option<Failure> {
+    if step.kind != InventoryKind::Path {
+        return None;
+    }
+    let Some(Ok(seen)) = observed.paths.paths.get(&step.key) else {
+        return None;
+    };
+    let physical = &seen.look.physical;
+    let reason = fleet::why_forbidden(physical, &rules.limits).filter(|_| *physical != step.key)?;
+    let message = format!(
+        "refused {}: it leads to '{physical}', which no fleet may manage: {reason}",
+        step.id
+    );
+    Some(Failure::new(Class::Author, message).about(step.id.clone()))
 }
 
 /// Packages and units that are owned, no longer declared, and need no step: there is nothing left to take back.
@@ -221,7 +245,8 @@ fn release_what_is_back(
         .units
         .iter()
         .map(|owned| (InventoryKind::Unit, &owned.key, &owned.id));
-    let declared: BTreeSet<(InventoryKind, &str)> = declarations(desired).into_keys().collect();
+    let declared: BTreeSet<(InventoryKind, &str)> =
+        declarations(desired, inventory).into_keys().collect();
     let blocked: BTreeSet<&ResourceId> = plan
         .blocked
         .iter()
@@ -303,20 +328,27 @@ pub struct Declaration {
 }
 
 /// Everything declared, by what it owns.
-pub fn declarations(desired: &DesiredState) -> BTreeMap<(InventoryKind, &str), Declaration> {
+pub fn declarations<'a>(
+    desired: &'a DesiredState,
+    inventory: &Inventory,
+) -> BTreeMap<(InventoryKind, &'a str), Declaration> {
     let mut declarations = BTreeMap::new();
     let mut declare = |kind, key, id: &ResourceId, on_removal, applied| {
-        declarations.insert(
-            (kind, key),
-            Declaration {
-                id: id.clone(),
-                on_removal,
-                applied,
-            },
-        );
+        let declaration = Declaration {
+            id: id.clone(),
+            on_removal,
+            applied,
+        };
+        declarations.insert((kind, key), declaration);
     };
+    let owned: BTreeMap<&str, _> = inventory
+        .paths
+        .iter()
+        .map(|owned| (owned.key.as_str(), owned))
+        .collect();
     for path in &desired.paths {
-        let applied = kinds::file::applied(path).to_value();
+        let before = owned.get(path.path.as_str()).copied();
+        let applied = kinds::file::applied_after(path, before).to_value();
         declare(
             InventoryKind::Path,
             path.path.as_str(),
@@ -352,7 +384,7 @@ fn unchanged_since_applied(
     desired: &DesiredState,
     inventory: &Inventory,
 ) -> BTreeSet<(InventoryKind, String)> {
-    let declared = declarations(desired);
+    let declared = declarations(desired, inventory);
     let paths = inventory
         .paths
         .iter()

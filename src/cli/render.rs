@@ -1,0 +1,109 @@
+//! `limpet render`: the desired state of one host, and where each value of it comes from.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::CommandResult;
+use super::terminal::{self, Terminal};
+use crate::fleet::{self, HostIdentity, Limits, OriginatedValue, Rendered};
+use crate::sys::workdir::WorkDir;
+
+/// Show the desired state of one host; no root needed
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The host's name
+    #[arg(long, value_name = "NAME")]
+    host: String,
+    /// Show the file, line and layer that each value and variable came from
+    #[arg(long)]
+    origins: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// The working tree: the directory that holds fleet.toml
+    #[arg(default_value = ".")]
+    path: PathBuf,
+}
+
+/// Renders the host from the working tree.
+pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
+    let tree = WorkDir::open(&arguments.path).map_err(|failure| vec![failure])?;
+    let host = HostIdentity::named(arguments.host.as_str());
+    let rendered = fleet::render(&tree, &host, &Limits::default())?;
+    let text = if arguments.json {
+        terminal::json(&as_json(&arguments.host, &rendered, arguments.origins))?
+    } else {
+        as_text(&arguments.host, &rendered, arguments.origins)
+    };
+    terminal.data(&text)?;
+    Ok(0)
+}
+
+fn as_text(host: &str, rendered: &Rendered, origins: bool) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "host {host} of fleet {}", rendered.state.fleet);
+    let _ = writeln!(text, "digest {}", rendered.state.digest);
+    let _ = writeln!(text, "\nlayers");
+    for layer in &rendered.layers {
+        if origins {
+            let _ = writeln!(text, "  {}  ({})", layer.name, layer.because);
+        } else {
+            let _ = writeln!(text, "  {}", layer.name);
+        }
+    }
+    write_values(&mut text, "resources", &rendered.values, origins);
+    write_values(&mut text, "variables", &rendered.variables, origins);
+    text
+}
+
+fn write_values(text: &mut String, title: &str, values: &[OriginatedValue], origins: bool) {
+    if values.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}");
+    for value in values {
+        let _ = write!(text, "  {} = {}", value.key, value.value);
+        if origins {
+            let origin = &value.origin;
+            let _ = write!(text, "  # {} (layer {})", origin.location, origin.layer);
+        }
+        text.push('\n');
+    }
+}
+
+fn as_json(host: &str, rendered: &Rendered, origins: bool) -> serde_json::Value {
+    let layers: Vec<_> = rendered
+        .layers
+        .iter()
+        .map(|layer| json!({ "name": layer.name, "because": layer.because.to_string() }))
+        .collect();
+    let mut object = json!({
+        "host": host,
+        "fleet": rendered.state.fleet,
+        "digest": rendered.state.digest,
+        "layers": layers,
+        "state": fleet::canonical_json(&rendered.state),
+    });
+    if origins {
+        object["values"] = values_json(&rendered.values);
+        object["variables"] = values_json(&rendered.variables);
+    }
+    object
+}
+
+fn values_json(values: &[OriginatedValue]) -> serde_json::Value {
+    values
+        .iter()
+        .map(|value| {
+            json!({
+                "key": value.key,
+                "value": value.value,
+                "origin": value.origin.location.to_string(),
+                "layer": value.origin.layer,
+            })
+        })
+        .collect()
+}
