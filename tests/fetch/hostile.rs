@@ -100,7 +100,7 @@ fn nonsense_is_explained() {
 
 #[test]
 fn silence_and_dripping_end_by_the_limits() {
-    insta::assert_snapshot!(check(|stream| std::mem::forget(stream)), @"
+    insta::assert_snapshot!(check(std::mem::forget), @"
     Transient: failed to fetch from 'URL/fleet.git': the server was silent for 1 s
     hint: none
     ");
