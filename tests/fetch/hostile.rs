@@ -119,6 +119,14 @@ fn silence_and_dripping_end_by_the_limits() {
 }
 
 #[test]
+fn a_server_that_sends_too_much_is_stopped() {
+    insta::assert_snapshot!(check(always(body(&[b'0'; 2 << 20]))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server sent more than 1 MiB
+    hint: files of that size do not belong in a repository of configuration
+    ");
+}
+
+#[test]
 fn half_a_pack_is_explained() {
     let id = "3f2a91c0d4e5b6a798081726354433221100ffee";
     let packet = |line: &str| format!("{:04x}{line}", line.len() + 4);
