@@ -4,7 +4,7 @@
 //! (a *poll*), and hands out single objects by id. Nobody trusts it: the applier hashes every object and judges every tip.
 //!
 //! - [`protocol`] what goes over the socket; [`client`] the applier's end; [`child`] a fetcher without systemd
-//! - `remote` a source behind HTTP and its cache, over `http`, `refs` and `transport`; `local` a repository on this machine
+//! - `remote` a source behind HTTP and its cache, over `http`, `attempt`, `refs` and `transport`; `local` a repository on this machine
 //! - `store` the objects of either
 //!
 //! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read.
@@ -29,6 +29,7 @@ use crate::config::{Source, SourceUrl};
 use crate::git::{ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
 
+mod attempt;
 pub mod child;
 pub mod client;
 mod http;

@@ -18,7 +18,8 @@ use gix::progress::Discard;
 use gix_transport::Protocol;
 
 use super::Limits;
-use super::http::{Attempt, Http};
+use super::attempt::Attempt;
+use super::http::Http;
 use super::refs::{self, Advertisement, Refs};
 use super::store;
 use super::transport::GitHttp;
@@ -184,16 +185,14 @@ impl Remote {
     ) -> Result<(gix::hash::Kind, ObjectId), Failure> {
         let full_ref = self.full_ref();
         // Protocol version 2 has no state, so what the last handshake said still holds: one request instead of two.
-        if let Some(known) = known.filter(|_| !self.needs_handshake) {
+        let introduced = known.filter(|_| !self.needs_handshake);
+        if let Some(known) = introduced {
             match self.list(http, attempt, &full_ref, known.format) {
                 Ok(Ok(tip)) => return self.require(tip).map(|tip| (known.format, tip)),
-                Ok(Err(_)) => self.needs_handshake = true,
-                Err(failure) if failure.class == Class::Transient => return Err(failure),
                 // Not every server answers a request that it was not introduced to.
-                Err(_) => {
-                    attempt.take_failure();
-                    self.needs_handshake = true;
-                }
+                Ok(Err(_)) => {}
+                Err(failure) if failure.class == Class::Transient => return Err(failure),
+                Err(_) => drop(attempt.take_failure()),
             }
         }
         let url = format!("{}/info/refs?service=git-upload-pack", self.base_url());
@@ -219,6 +218,8 @@ impl Remote {
                 .list(http, attempt, &full_ref, format)?
                 .map_err(no_git)?,
         };
+        // What went wrong without a handshake went well with it, and not because the repository is another.
+        self.needs_handshake |= introduced.is_some_and(|known| known.format == format);
         Ok((format, self.require(tip)?))
     }
 

@@ -100,7 +100,7 @@ fn nonsense_is_explained() {
 
 #[test]
 fn silence_and_dripping_end_by_the_limits() {
-    insta::assert_snapshot!(check(|stream| std::mem::forget(stream)), @"
+    insta::assert_snapshot!(check(std::mem::forget), @"
     Transient: failed to fetch from 'URL/fleet.git': the server was silent for 1 s
     hint: none
     ");
@@ -115,6 +115,14 @@ fn silence_and_dripping_end_by_the_limits() {
     }), @"
     Transient: failed to fetch from 'URL/fleet.git': not finished within 3 s
     hint: none
+    ");
+}
+
+#[test]
+fn a_server_that_sends_too_much_is_stopped() {
+    insta::assert_snapshot!(check(always(body(&[b'0'; 2 << 20]))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server sent more than 1 MiB
+    hint: files of that size do not belong in a repository of configuration
     ");
 }
 

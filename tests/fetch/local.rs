@@ -69,8 +69,8 @@ fn what_cannot_be_read_is_explained() {
     Host: found no branch 'main' in 'DIR/repos/fleet.git'
     hint: check source.branch
     ");
-    insta::assert_snapshot!(check(&setting.directory.path().join("none")), @"
-    Host: failed to open repository 'DIR/none': no such directory
+    insta::assert_snapshot!(check(Path::new("/srv/none.git")), @"
+    Host: failed to open repository '/srv/none.git': no such directory
     hint: check source.url
     ");
     insta::assert_snapshot!(check(&setting.repositories()), @r#"
@@ -80,6 +80,11 @@ fn what_cannot_be_read_is_explained() {
     insta::assert_snapshot!(check(&setting.repository().join("HEAD")), @"
     Host: failed to open repository 'DIR/repos/fleet.git/HEAD': it is no directory
     hint: check source.url
+    ");
+
+    insta::assert_snapshot!(check(Path::new("/tmp/none.git")), @"
+    Host: failed to open repository '/tmp/none.git': no such directory
+    hint: limpet-fetch.service has a /tmp of its own
     ");
 
     setting.commit("main2", "other", &[("a", "1")]);
@@ -112,7 +117,10 @@ fn what_cannot_be_read_is_explained() {
     if !nix::unistd::Uid::effective().is_root() {
         let closed = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(setting.repository(), closed).unwrap();
-        insta::assert_snapshot!(check(&setting.repository()), @"");
+        insta::assert_snapshot!(check(&setting.repository()), @"
+        Host: failed to open repository 'DIR/repos/fleet.git': permission denied
+        hint: user limpet must be able to read it: 'setfacl -R -m u:limpet:rX DIR/repos/fleet.git', and every directory above it
+        ");
         let open = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(setting.repository(), open).unwrap();
     }

@@ -165,5 +165,5 @@ pub const LONG: Limits = Limits {
 pub const SHORT: Limits = Limits {
     total: Duration::from_secs(3),
     silence: Duration::from_secs(1),
-    bytes: 64 << 20,
+    bytes: 1 << 20,
 };
