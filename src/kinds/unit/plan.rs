@@ -93,6 +93,10 @@ fn plan_declared(
             push(operation, Reason::Undeclared, owned.original.clone());
         }
     }
+    steps.sort_by_key(|step| match step {
+        Step::Change(planned) => Some(planned.change.operation),
+        _ => None,
+    });
     steps
 }
 
