@@ -14,6 +14,7 @@ pub mod lock;
 pub mod socket;
 pub mod systemd;
 pub mod transient;
+mod unit_files;
 pub mod workdir;
 pub mod write;
 

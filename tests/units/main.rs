@@ -4,6 +4,8 @@
 //! `/etc/limpet-throw-away-machine` is missing.
 #![allow(
     clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
     reason = "the test looks at the machine past the code it tests"
 )]
 

@@ -12,7 +12,7 @@ const SIMULATION_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Lists come over the network.
 const REFRESH_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Packages come over the network, and their scripts may build an initrd on a slow disk.
-const TRANSACTION_LIMIT: Duration = Duration::from_secs(60 * 60);
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// One package asked of apt.
 #[derive(Debug, Clone, PartialEq, Eq)]

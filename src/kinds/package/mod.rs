@@ -216,7 +216,7 @@ impl Kind for Packages {
         let taken_back = owned
             .iter()
             .filter(|owned| !declared.contains(owned.key.as_str()))
-            .filter_map(|owned| plan_undeclared(owned, look(&owned.key), &keep));
+            .map(|owned| plan_undeclared(owned, look(&owned.key), &keep));
         wanted.chain(taken_back).collect()
     }
 
@@ -400,20 +400,24 @@ fn plan_undeclared(
     owned: &Owned<Original>,
     observed: &ObservedPackage,
     keep: &Arc<BTreeSet<String>>,
-) -> Option<Step<Original, PackageChange>> {
+) -> Step<Original, PackageChange> {
+    let release = Step::Release {
+        id: owned.id.clone(),
+        key: owned.key.clone(),
+    };
     let was_absent = owned.applied.get("state").and_then(|state| state.as_str()) == Some("absent");
     let is_there = matches!(observed.state, State::Installed | State::Broken(_));
     let installed_by_us = !was_absent && owned.original.version.is_none();
     let removed_by_us = was_absent && owned.original.version.is_some();
     let removes = match owned.on_removal {
-        OnRemoval::Keep => return None,
+        OnRemoval::Keep => return release,
         OnRemoval::Restore if installed_by_us && is_there => true,
         OnRemoval::Restore if removed_by_us && !is_there => false,
         OnRemoval::Delete if !was_absent && is_there => true,
-        OnRemoval::Restore | OnRemoval::Delete => return None,
+        OnRemoval::Restore | OnRemoval::Delete => return release,
     };
     if removes && observed.is_protected {
-        return Some(Step::Blocked(refuse_removal(&owned.key, owned.id.clone())));
+        return Step::Blocked(refuse_removal(&owned.key, owned.id.clone()));
     }
     let (action, wanted) = if removes {
         let wanted = Wanted::Absent {
@@ -423,7 +427,7 @@ fn plan_undeclared(
     } else {
         (Action::Install, Wanted::Installed)
     };
-    Some(Step::Change(PlannedChange {
+    Step::Change(PlannedChange {
         id: owned.id.clone(),
         key: owned.key.clone(),
         action,
@@ -437,7 +441,7 @@ fn plan_undeclared(
             wanted,
             keep: keep.clone(),
         },
-    }))
+    })
 }
 
 fn refuse_removal(name: &str, id: ResourceId) -> Failure {
@@ -528,7 +532,7 @@ mod tests {
     fn words(steps: &[Step<Original, PackageChange>]) -> String {
         let word = |step: &Step<Original, PackageChange>| match step {
             Step::Change(planned) => format!("{} ({})", planned.action, planned.reason),
-            Step::Release { key, .. } => format!("release {key}"),
+            Step::Release { .. } => "release".to_owned(),
             Step::Blocked(failure) => failure.to_string(),
         };
         steps.iter().map(word).collect::<Vec<_>>().join(", ")
@@ -637,8 +641,8 @@ mod tests {
             State::Installed,
             "remove (undeclared)",
         );
-        check(Installed, Some("1"), Restore, State::Installed, "");
-        check(Installed, None, Keep, State::Installed, "");
+        check(Installed, Some("1"), Restore, State::Installed, "release");
+        check(Installed, None, Keep, State::Installed, "release");
         check(
             Installed,
             Some("1"),
@@ -646,7 +650,7 @@ mod tests {
             State::Installed,
             "remove (undeclared)",
         );
-        check(Installed, None, Restore, State::NotInstalled, "");
+        check(Installed, None, Restore, State::NotInstalled, "release");
         check(
             Absent,
             Some("1"),
@@ -654,8 +658,8 @@ mod tests {
             State::ConfigFiles,
             "install (undeclared)",
         );
-        check(Absent, None, Restore, State::Installed, "");
-        check(Absent, Some("1"), Delete, State::NotInstalled, "");
+        check(Absent, None, Restore, State::Installed, "release");
+        check(Absent, Some("1"), Delete, State::NotInstalled, "release");
     }
 
     #[test]
@@ -703,7 +707,7 @@ mod tests {
                     Wanted::Absent { .. } => (State::ConfigFiles, String::new()),
                 };
                 let again = Packages::plan(&declared, &seen("curl", state, &version), &owned);
-                prop_assert!(again.is_empty(), "{} then {}", words(&steps), words(&again));
+                prop_assert!(matches!(again.as_slice(), [] | [Step::Release { .. }]), "{} then {}", words(&steps), words(&again));
             }
         }
     }

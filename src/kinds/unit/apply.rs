@@ -45,10 +45,10 @@ fn reload(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fail
 /// Masks and enablement, in this order over all units, and systemd told of the new links.
 fn change_files(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Failure>]) {
     let order = [
-        Operation::Mask,
         Operation::Unmask,
         Operation::Enable,
         Operation::Disable,
+        Operation::Mask,
     ];
     let mut has_changed = false;
     for operation in order {
