@@ -54,6 +54,10 @@ fn serve() -> Result<u8, Vec<Failure>> {
     let listener = host
         .listen(config::CONTROL_SOCKET, 0o660, config::OPERATORS_GROUP)
         .map_err(one)?;
+    // What a killed agent was running for itself is of no use to anybody; package transactions are another matter.
+    if let Err(failure) = host.clear_leftover_commands() {
+        tracing::debug!("failed to clear left-over commands, ignoring: {failure}");
+    }
     let connect =
         || Ok(Box::new(Client::connect(Path::new(config::FETCH_SOCKET))?) as Box<dyn Upstream>);
     let cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;

@@ -16,7 +16,7 @@ use crate::kinds::file::{Paths, save_original};
 use crate::kinds::kind::{Kind, Owned};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
-use crate::model::{self, Class, Failure, Outcome, ResourceId};
+use crate::model::{self, Action, Class, Failure, Outcome, ResourceId};
 use crate::plan::{self, InventoryKind, Observed, Plan, Rules, Step};
 use crate::record::{InventoryEntry, Record};
 use crate::report::journal;
@@ -26,11 +26,17 @@ use crate::sys::{Host, clock};
 /// How long a resource that failed rests before it is tried again; doubled with every failure.
 const FIRST_REST: SignedDuration = SignedDuration::from_secs(60);
 
+/// How often a cycle plans again; what still brings something new then goes on in the next one.
+const MAX_PASSES: usize = 5;
+
 /// The longest rest.
 const LONGEST_REST: SignedDuration = SignedDuration::from_hours(1);
 
 impl Cycle {
     /// Makes the host as the revision in force declares, and looks again.
+    ///
+    /// What was made can bring more to do (a package brings the unit that was declared beside it), so it is planned again until
+    /// nothing new comes up. A step that was made and is planned again does not converge.
     pub(super) fn enforce(
         &mut self,
         in_force: &InForce,
@@ -38,29 +44,51 @@ impl Cycle {
         progress: Progress<'_>,
     ) -> Result<(), Failure> {
         let is_new = self.situation.revision.as_deref() != Some(in_force.revision.as_str());
-        let plan = self.plan(in_force, allow_removals)?;
-        let looked = Looked::at(&plan);
-        let mut failures = plan.blocked.clone();
-        let done = if plan.batches.is_empty() && plan.released.is_empty() {
-            Vec::new()
-        } else {
+        let mut tried: BTreeSet<(InventoryKind, String, Action)> = BTreeSet::new();
+        let mut done = Vec::new();
+        let mut passes = 0;
+        let last = loop {
+            let mut plan = self.plan(in_force, allow_removals)?;
+            let is_repeated =
+                |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
+            let is_new_step =
+                |step: &Step| step.action != Action::DaemonReload && !is_repeated(step);
+            let has_news = plan.steps().any(is_new_step) || !plan.released.is_empty();
+            if !has_news || passes == MAX_PASSES {
+                break plan;
+            }
+            passes += 1;
+            plan.retain(|step| step.action == Action::DaemonReload || !is_repeated(step));
+            tried.extend(
+                plan.steps()
+                    .map(|step| (step.kind, step.key.clone(), step.action)),
+            );
             self.situation.is_applying = true;
-            self.apply(in_force, plan, progress)?
+            let applied = self.apply(in_force, plan, progress);
+            self.situation.is_applying = false;
+            done.extend(applied?);
         };
-        self.situation.is_applying = false;
+        let mut failures = failures_of(&done);
+        for failure in last
+            .blocked
+            .iter()
+            .cloned()
+            .chain(not_converging(&last, &failures))
+        {
+            if !failures
+                .iter()
+                .any(|known| known.resource == failure.resource)
+            {
+                failures.push(failure);
+            }
+        }
         let made = done
             .iter()
             .filter(|done| done.outcome == Outcome::Done)
             .count();
-        failures.extend(failures_of(&done));
-        let looked = if made > 0 {
-            self.look_again(in_force, allow_removals, &mut failures)?
-        } else {
-            looked
-        };
         self.settle(in_force, is_new)?;
         self.rest(&done, clock::now());
-        self.conclude(in_force, looked, failures, is_new, made)
+        self.conclude(in_force, Looked::at(&last), failures, is_new, made)
     }
 
     pub(super) fn plan(
@@ -117,43 +145,6 @@ impl Cycle {
             progress,
         };
         apply::apply(&walk, &mut self.record, plan)
-    }
-
-    /// Plans again after an apply: nothing may be left to do but what failed. What is, does not converge.
-    fn look_again(
-        &mut self,
-        in_force: &InForce,
-        allow_removals: bool,
-        failures: &mut Vec<Failure>,
-    ) -> Result<Looked, Failure> {
-        let plan = self.plan(in_force, allow_removals)?;
-        for step in plan.steps() {
-            if failures
-                .iter()
-                .any(|failure| failure.resource.as_ref() == Some(&step.id))
-            {
-                continue;
-            }
-            let failure = Failure::new(
-                Class::Author,
-                format!(
-                    "{} is non-converging: after it was applied, its {} still differs",
-                    step.id,
-                    fields(step)
-                ),
-            )
-            .with_hint("something else changes it back, or two declarations contradict each other");
-            failures.push(failure.about(step.id.clone()));
-        }
-        for failure in &plan.blocked {
-            if !failures
-                .iter()
-                .any(|known| known.resource == failure.resource)
-            {
-                failures.push(failure.clone());
-            }
-        }
-        Ok(Looked::at(&plan))
     }
 
     /// Brings the inventory up to date with what is declared and already so.
@@ -318,6 +309,30 @@ impl Looked {
             open: plan.held.len(),
         }
     }
+}
+
+/// What is still planned although it was made.
+fn not_converging(plan: &Plan, failures: &[Failure]) -> Vec<Failure> {
+    let has_failed = |id: &ResourceId| {
+        failures
+            .iter()
+            .any(|failure| failure.resource.as_ref() == Some(id))
+    };
+    plan.steps()
+        .filter(|step| step.action != Action::DaemonReload && !has_failed(&step.id))
+        .map(|step| {
+            let message = format!(
+                "{} is non-converging: it was applied, and its {} still differs",
+                step.id,
+                fields(step)
+            );
+            Failure::new(Class::Host, message)
+                .with_hint(
+                    "something else changes it back, or two declarations contradict each other",
+                )
+                .about(step.id.clone())
+        })
+        .collect()
 }
 
 fn fields(step: &Step) -> String {

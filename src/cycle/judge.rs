@@ -3,6 +3,7 @@
 //! Invariant: the trusted head moves only here, only to a revision that was verified and renders for this host, and only after
 //! everything that enforcing it needs is kept on this host.
 
+use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use crate::config::Config;
@@ -11,6 +12,7 @@ use crate::fetch::client::Upstream;
 use crate::fleet::{self, DesiredState, HostIdentity};
 use crate::git::{Hashed, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
+use crate::record::Record;
 use crate::record::objects::ReadThrough;
 use crate::report::journal;
 use crate::report::status::Poll;
@@ -56,7 +58,13 @@ impl Cycle {
             Err(failure) => return self.refuse(tip, None, failure),
         };
         let hashed = Hashed(client);
-        let verdict = trust::verify(&hashed, &policy, self.head.as_ref(), tip, clock::now());
+        let verdict = trust::verify(
+            &hashed,
+            &policy,
+            self.head.as_ref(),
+            tip,
+            trusted_now(&self.record),
+        );
         self.judged = Some(tip);
         self.situation.behind = None;
         match &verdict {
@@ -143,6 +151,7 @@ impl Cycle {
             .keep(&revision.commit(), &others)
             .map_err(|failure| vec![failure])?;
         let head = revision.trusted_head();
+        remember_time(&self.host, &self.record).map_err(|failure| vec![failure])?;
         state::trust(&self.host, &self.record, head).map_err(|failure| vec![failure])?;
         self.head = Some(head.clone());
         self.put_in_force(revision, desired);
@@ -163,6 +172,32 @@ impl Cycle {
         let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
         let limits = fleet::Limits::from(&self.config.apply);
         fleet::render(files, &identity, &limits).map(|rendered| rendered.state)
+    }
+}
+
+/// Under which name the record keeps the highest time this host was sure of.
+const HIGHEST_TIME: &str = "highest-time";
+
+/// systemd-timesyncd and chrony's and ntp's units for it say here that the clock is right (systemd-time-wait-sync.service(8)).
+const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
+
+/// The time to judge keys by: the clock, but never before what was the time once, or before this program was built. A machine
+/// without a battery wakes up in 1970, where every expired key is valid again.
+fn trusted_now(record: &Record) -> Timestamp {
+    let built = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
+    let built = built
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    let highest: Option<Timestamp> = record.recall(HIGHEST_TIME).unwrap_or_default();
+    clock::now().max(built).max(highest.unwrap_or(built))
+}
+
+/// Remembers that it is `now`, where the clock is known to be right; a wrong clock must not age all keys for ever.
+fn remember_time(host: &Host, record: &Record) -> Result<(), Failure> {
+    if host.exists(CLOCK_IS_RIGHT)? {
+        record.remember(HIGHEST_TIME, &trusted_now(record))
+    } else {
+        Ok(())
     }
 }
 

@@ -581,6 +581,14 @@ impl Plan {
         self.batches.iter().flatten()
     }
 
+    /// Drops the steps that are not to be made.
+    pub fn retain(&mut self, is_kept: impl Fn(&Step) -> bool) {
+        for batch in &mut self.batches {
+            batch.retain(&is_kept);
+        }
+        self.batches.retain(|batch| !batch.is_empty());
+    }
+
     /// Is there nothing to do, to report or to hold.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
