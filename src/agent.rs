@@ -81,7 +81,10 @@ pub fn run(
                 format!("failed to start the event loop: {error}"),
             )
         })?;
-    runtime.block_on(Agent::start(cycle, listener, machine_id, reload)?.serve())
+    runtime.block_on(async {
+        let agent = Agent::start(cycle, listener, machine_id, reload)?;
+        agent.serve().await
+    })
 }
 
 struct Agent {

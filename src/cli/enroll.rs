@@ -22,6 +22,9 @@ const ALLOWED_SIGNERS: &str = "/etc/limpet/allowed_signers";
 const REVOKED: &str = "/etc/limpet/revoked";
 const CA_FILE: &str = "/etc/limpet/ca.pem";
 
+/// Where the certificates are while the anchor is looked at, before anything is written for good.
+const PASSING_CA_FILE: &str = "/run/limpet/enroll-ca.pem";
+
 /// The largest trust file or certificate bundle we copy, in bytes.
 const FILE_LIMIT: u64 = 4 << 20;
 
@@ -234,14 +237,20 @@ fn look_at_anchor(
 ) -> Result<Option<String>, Vec<Failure>> {
     let id: ObjectId = enrolment.config.trust.anchor.commit;
     let mut source = enrolment.config.source.clone();
-    if let Some(path) = &arguments.ca_file {
-        source.ca_file = Some(path.display().to_string());
+    if let Some(ca) = &enrolment.ca {
+        // The fetcher is another user, who may not read what root named.
+        host.ensure_own_directory("/run/limpet", 0o755).map_err(|failure| vec![failure])?;
+        host.write_own_file(PASSING_CA_FILE, ca, 0o644).map_err(|failure| vec![failure])?;
+        source.ca_file = Some(PASSING_CA_FILE.to_owned());
     }
     let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
     let seen = Child::spawn(&launch, &source).and_then(|child| {
         child.poll(None)?;
         trust::describe_commit(&Hashed(&child), id)
     });
+    if enrolment.ca.is_some() {
+        host.remove_own_file(PASSING_CA_FILE).map_err(|failure| vec![failure])?;
+    }
     match seen {
         Ok(described) => {
             let pinned = SeenAnchor {

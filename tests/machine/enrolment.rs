@@ -47,7 +47,7 @@ fn an_enrolled_host_converges() {
 fn an_operator_without_root_may_look_and_not_touch() {
     let scene = Scene::enrolled("operator", LAYER);
     let machine = &scene.machine;
-    machine.sh("useradd --groups limpet-operators operator; useradd stranger");
+    machine.sh("useradd --groups limpet-operators olga; useradd stranger");
     let run_as = |user: &str, command: &str| {
         machine.run(&[
             "setpriv",
