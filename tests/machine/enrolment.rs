@@ -58,8 +58,8 @@ fn an_operator_without_root_may_look_and_not_touch() {
             command,
         ])
     };
-    run_as("operator", "status").success();
-    assert_ne!(run_as("operator", "sync").code(), 0);
+    run_as("olga", "status").success();
+    assert_ne!(run_as("olga", "sync").code(), 0);
     assert_ne!(run_as("stranger", "status").code(), 0);
 }
 
