@@ -764,7 +764,7 @@ allow_unsigned_repositories = false
            |        ^^^^^^^^^
            |
         hint: did you mean 'enforce'?
-        error: /etc/limpet/1.toml:11:16: expected usize, found string "10" for `max_removals` in [apply]
+        error: /etc/limpet/1.toml:11:16: expected a whole number, not negative, found string "10" for `max_removals` in [apply]
            |
         11 | max_removals = "10"
            |                ^^^^

@@ -146,7 +146,9 @@ impl<'tree> Fleet<'tree> {
         let (Ok(manifest), Ok(inventory)) = (manifest, inventory) else {
             return Err(failures);
         };
-        let templates = template::Templates::new(&inventory);
+        let rule_labels = manifest.rules.iter().flat_map(|rule| &rule.labels);
+        let rule_labels = rule_labels.map(|(label, _)| label.as_str());
+        let templates = template::Templates::new(&inventory, rule_labels);
         Ok(Fleet {
             tree,
             manifest,
