@@ -46,8 +46,14 @@ enum Job {
 
 /// What the worker tells the loop.
 enum News {
-    Progress { message: String, within: Duration },
-    Planned { preview: Box<Preview>, asked_by: mpsc::Sender<Reply> },
+    Progress {
+        message: String,
+        within: Duration,
+    },
+    Planned {
+        preview: Box<Preview>,
+        asked_by: mpsc::Sender<Reply>,
+    },
     Finished(Box<Status>),
     Reloaded(Option<Duration>),
 }
@@ -69,7 +75,12 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Class::Host, format!("failed to start the event loop: {error}")))?;
+        .map_err(|error| {
+            Failure::new(
+                Class::Host,
+                format!("failed to start the event loop: {error}"),
+            )
+        })?;
     runtime.block_on(Agent::start(cycle, listener, machine_id, reload)?.serve())
 }
 
@@ -103,11 +114,16 @@ impl Agent {
         std::thread::Builder::new()
             .name("worker".to_owned())
             .spawn(move || work(cycle, &job_queue, &tell, &reload))
-            .map_err(|error| Failure::new(Class::Host, format!("failed to start the worker: {error}")))?;
+            .map_err(|error| {
+                Failure::new(Class::Host, format!("failed to start the worker: {error}"))
+            })?;
         let (ask, asked) = mpsc::channel(MAX_CLIENTS);
-        listener
-            .set_nonblocking(true)
-            .map_err(|error| Failure::new(Class::Host, format!("failed to use the control socket: {error}")))?;
+        listener.set_nonblocking(true).map_err(|error| {
+            Failure::new(
+                Class::Host,
+                format!("failed to use the control socket: {error}"),
+            )
+        })?;
         tokio::spawn(accept(listener, ask));
         Ok(Agent {
             machine_id: machine_id.to_owned(),
@@ -125,12 +141,19 @@ impl Agent {
 
     async fn serve(mut self) -> Result<(), Failure> {
         let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(Class::Host, format!("failed to listen for signals: {error}")))
+            signal(kind).map_err(|error| {
+                Failure::new(
+                    Class::Host,
+                    format!("failed to listen for signals: {error}"),
+                )
+            })
         };
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hang_up = listen(SignalKind::hangup())?;
-        let mut watchdog = tokio::time::interval(sd_notify::watchdog_enabled().map_or(LONGEST_SILENCE, |limit| limit / 2));
+        let mut watchdog = tokio::time::interval(
+            sd_notify::watchdog_enabled().map_or(LONGEST_SILENCE, |limit| limit / 2),
+        );
 
         notify(&[NotifyState::Ready]);
         self.begin(Trigger::Start);
@@ -169,7 +192,11 @@ impl Agent {
 
     fn until_next_poll(&mut self) -> Duration {
         let now = clock::now();
-        let wait = schedule::until_next(now, self.interval, schedule::phase(&self.machine_id, self.interval));
+        let wait = schedule::until_next(
+            now,
+            self.interval,
+            schedule::phase(&self.machine_id, self.interval),
+        );
         self.status.next_poll_at = now.checked_add(wait).ok();
         wait
     }
@@ -190,7 +217,9 @@ impl Agent {
     }
 
     fn send(&self, job: Job) -> Result<(), Failure> {
-        self.jobs.send(job).map_err(|_| Failure::new(Class::Bug, "the worker ended"))
+        self.jobs
+            .send(job)
+            .map_err(|_| Failure::new(Class::Bug, "the worker ended"))
     }
 
     /// Takes news from the worker; true when the interval changed.
@@ -200,7 +229,8 @@ impl Agent {
                 self.busy_until = Some(Instant::now() + within.max(LONGEST_SILENCE));
                 notify(&[NotifyState::Status(&message)]);
                 let reply = Reply::Progress { message };
-                self.waiting.retain(|client| client.try_send(reply.clone()).is_ok());
+                self.waiting
+                    .retain(|client| client.try_send(reply.clone()).is_ok());
             }
             News::Planned { preview, asked_by } => {
                 let _ = asked_by.try_send(Reply::Plan { plan: preview });
@@ -212,7 +242,9 @@ impl Agent {
                 self.busy_until = None;
                 notify(&[NotifyState::Status(&one_line(&self.status))]);
                 for client in self.waiting.drain(..) {
-                    let _ = client.try_send(Reply::Status { status: Box::new(self.status.clone()) });
+                    let _ = client.try_send(Reply::Status {
+                        status: Box::new(self.status.clone()),
+                    });
                 }
                 if let Some(trigger) = self.next_trigger.take() {
                     self.waiting = std::mem::take(&mut self.waiting_for_next);
@@ -231,18 +263,30 @@ impl Agent {
     }
 
     fn answer(&mut self, asked: Asked) -> Result<(), Failure> {
-        let Asked { request, uid, replies } = asked;
+        let Asked {
+            request,
+            uid,
+            replies,
+        } = asked;
         match request {
             Request::Status => {
-                let _ = replies.try_send(Reply::Status { status: Box::new(self.status.clone()) });
+                let _ = replies.try_send(Reply::Status {
+                    status: Box::new(self.status.clone()),
+                });
             }
             Request::Plan => self.send(Job::Plan(replies))?,
             Request::Sync { .. } if uid != 0 => {
-                let failure = Failure::new(Class::Host, format!("user {uid} may look, but only root may change this host"))
-                    .with_hint("run it with sudo");
+                let failure = Failure::new(
+                    Class::Host,
+                    format!("user {uid} may look, but only root may change this host"),
+                )
+                .with_hint("run it with sudo");
                 let _ = replies.try_send(Reply::Failed { failure });
             }
-            Request::Sync { wait, allow_removals } => {
+            Request::Sync {
+                wait,
+                allow_removals,
+            } => {
                 let is_busy = self.busy_until.is_some();
                 if !wait {
                     let _ = replies.try_send(Reply::Accepted);
@@ -266,12 +310,18 @@ fn work(
     reload: &dyn Fn() -> Result<Config, Vec<Failure>>,
 ) {
     let progress = |message: &str, within: Duration| {
-        let _ = tell.send(News::Progress { message: message.to_owned(), within });
+        let _ = tell.send(News::Progress {
+            message: message.to_owned(),
+            within,
+        });
     };
     while let Ok(job) = jobs.recv() {
         let news = match job {
             Job::Cycle(trigger) => News::Finished(Box::new(cycle.run(trigger, &progress))),
-            Job::Plan(asked_by) => News::Planned { preview: Box::new(cycle.preview()), asked_by },
+            Job::Plan(asked_by) => News::Planned {
+                preview: Box::new(cycle.preview()),
+                asked_by,
+            },
             Job::Reload => News::Reloaded(match reload() {
                 Ok(config) => {
                     info!("reloaded the host configuration");
@@ -332,13 +382,20 @@ async fn converse(stream: UnixStream, ask: mpsc::Sender<Asked>) -> std::io::Resu
     let (replies, mut answers) = mpsc::channel(64);
     match serde_json::from_slice(&line) {
         Ok(request) => {
-            let asked = Asked { request, uid, replies };
+            let asked = Asked {
+                request,
+                uid,
+                replies,
+            };
             if ask.send(asked).await.is_err() {
                 return Ok(());
             }
         }
         Err(error) => {
-            let failure = Failure::new(Class::Host, format!("the request cannot be understood: {error}"));
+            let failure = Failure::new(
+                Class::Host,
+                format!("the request cannot be understood: {error}"),
+            );
             let _ = replies.try_send(Reply::Failed { failure });
             drop(replies);
         }
@@ -363,7 +420,10 @@ fn notify(states: &[NotifyState<'_>]) {
 
 /// The line that `systemctl status` shows.
 fn one_line(status: &Status) -> String {
-    let at: Timestamp = status.last_poll.as_ref().map_or(status.since, |poll| poll.at);
+    let at: Timestamp = status
+        .last_poll
+        .as_ref()
+        .map_or(status.since, |poll| poll.at);
     match &status.revision {
         Some(revision) => format!(
             "{} at {}: {} of {} resources as declared, polled {at:.0}",
@@ -372,6 +432,9 @@ fn one_line(status: &Status) -> String {
             status.resources.converged,
             status.resources.total,
         ),
-        None => format!("{}: no revision applied yet, polled {at:.0}", status.state.as_str()),
+        None => format!(
+            "{}: no revision applied yet, polled {at:.0}",
+            status.state.as_str()
+        ),
     }
 }

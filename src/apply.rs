@@ -41,7 +41,9 @@ pub struct Walk<'a> {
 
 impl std::fmt::Debug for Walk<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Walk").field("revision", &self.revision).finish_non_exhaustive()
+        f.debug_struct("Walk")
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,19 +62,37 @@ pub struct Done {
 
 /// Applies `plan`. Fails only when the record cannot be written: then nothing more is changed.
 pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Done>, Failure> {
-    let mut failed: BTreeSet<ResourceId> = plan.blocked.iter().filter_map(|failure| failure.resource.clone()).collect();
+    let mut failed: BTreeSet<ResourceId> = plan
+        .blocked
+        .iter()
+        .filter_map(|failure| failure.resource.clone())
+        .collect();
     let mut changed: BTreeSet<ResourceId> = BTreeSet::new();
     let mut results = Vec::new();
 
-    record.intend(walk.revision, &[], &debts(walk.revision, &plan), clock::now())?;
-    let released: Vec<(String, String)> =
-        plan.released.iter().map(|(kind, key)| (kind.as_str().to_owned(), key.clone())).collect();
+    record.intend(
+        walk.revision,
+        &[],
+        &debts(walk.revision, &plan),
+        clock::now(),
+    )?;
+    let released: Vec<(String, String)> = plan
+        .released
+        .iter()
+        .map(|(kind, key)| (kind.as_str().to_owned(), key.clone()))
+        .collect();
     record.conclude(walk.revision, &[], &released, &[], &[])?;
     for batch in plan.batches {
         let mut steps = Vec::new();
         for step in batch {
-            let blocker = step.blockers.iter().find(|id| failed.contains(*id)).cloned();
-            let is_idle = !step.because.is_empty() && !step.is_owed && !step.because.iter().any(|id| changed.contains(id));
+            let blocker = step
+                .blockers
+                .iter()
+                .find(|id| failed.contains(*id))
+                .cloned();
+            let is_idle = !step.because.is_empty()
+                && !step.is_owed
+                && !step.because.iter().any(|id| changed.contains(id));
             match blocker {
                 Some(blocker) => results.push(skip(record, walk, step, blocker, &mut failed)?),
                 // Nothing that would have caused it was changed after all.
@@ -103,7 +123,12 @@ fn debts(revision: &str, plan: &Plan) -> Vec<Owed> {
         .filter(|step| matches!(step.action, Action::Restart | Action::Reload))
         .filter_map(|step| {
             let because = step.because.first()?.clone();
-            Some(Owed { unit: step.key.clone(), action: step.action, because, revision: revision.to_owned() })
+            Some(Owed {
+                unit: step.key.clone(),
+                action: step.action,
+                because,
+                revision: revision.to_owned(),
+            })
         })
         .collect()
 }
@@ -136,17 +161,25 @@ fn prepare(
         if !is_known && let Change::Path(change) = &step.change {
             // Now, not when it was planned: a package of the same run may have brought the file.
             match save_original(walk.host, &change.path, ORIGINALS_DIRECTORY) {
-                Ok(original) => step.original = serde_json::to_value(original).expect("an original is plain data"),
+                Ok(original) => {
+                    step.original =
+                        serde_json::to_value(original).expect("an original is plain data")
+                }
                 Err(failure) => {
                     failed.insert(step.id.clone());
                     let failure = failure.about(step.id.clone());
-                    results.extend(conclude(record, walk, vec![step], vec![Outcome::Failed(failure)])?);
+                    results.extend(conclude(
+                        record,
+                        walk,
+                        vec![step],
+                        vec![Outcome::Failed(failure)],
+                    )?);
                     continue;
                 }
             }
         }
         if !is_known {
-            entries.extend(entry(walk, &step, serde_json::Value::Null));
+            entries.extend(entry(walk, &step, applied(walk, &step)));
         }
         prepared.push(step);
     }
@@ -161,7 +194,9 @@ fn entry(walk: &Walk<'_>, step: &Step, applied: serde_json::Value) -> Option<Inv
     is_owned.then(|| InventoryEntry {
         kind: step.kind.as_str().to_owned(),
         key: step.key.clone(),
-        resource: declaration.map_or(&step.id, |declaration| &declaration.id).clone(),
+        resource: declaration
+            .map_or(&step.id, |declaration| &declaration.id)
+            .clone(),
         on_removal: declaration.map_or(OnRemoval::Restore, |declaration| declaration.on_removal),
         applied,
         original: step.original.clone(),
@@ -172,10 +207,15 @@ fn entry(walk: &Walk<'_>, step: &Step, applied: serde_json::Value) -> Option<Inv
 fn applied(walk: &Walk<'_>, step: &Step) -> serde_json::Value {
     match &step.change {
         // A path may be owned without being declared: the parent of a declared one.
-        Change::Path(change) => change.applied.as_ref().map_or(serde_json::Value::Null, Applied::to_value),
+        Change::Path(change) => change
+            .applied
+            .as_ref()
+            .map_or(serde_json::Value::Null, Applied::to_value),
         _ => {
             let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
-            declaration.map_or(serde_json::Value::Null, |declaration| declaration.applied.clone())
+            declaration.map_or(serde_json::Value::Null, |declaration| {
+                declaration.applied.clone()
+            })
         }
     }
 }
@@ -215,18 +255,35 @@ fn conclude(
     let mut history = Vec::new();
     let mut done = Vec::new();
     for (step, outcome) in steps.into_iter().zip(outcomes) {
-        let mut entry = HistoryEntry::of_resource(now, walk.revision, &step.id, step.action, step.reason, step.is_drift);
+        let mut line = HistoryEntry::of_resource(
+            now,
+            walk.revision,
+            &step.id,
+            step.action,
+            step.reason,
+            step.is_drift,
+        );
         match &outcome {
             Outcome::Done => {
-                journal::changed(walk.revision, &step.id, step.action, step.reason, &step.fields, step.is_drift);
-                entry.outcome = "done".to_owned();
-                entry.detail = step.fields.join(", ");
+                journal::changed(
+                    walk.revision,
+                    &step.id,
+                    step.action,
+                    step.reason,
+                    &step.fields,
+                    step.is_drift,
+                );
+                line.outcome = "done".to_owned();
+                line.detail = step.fields.join(", ");
                 if step.reason == Reason::Undeclared {
                     released.push((step.kind.as_str().to_owned(), step.key.clone()));
                 } else {
                     owned.extend(entry(walk, &step, applied(walk, &step)));
                 }
-                if matches!(step.action, Action::Restart | Action::Reload | Action::Start | Action::Stop) {
+                if matches!(
+                    step.action,
+                    Action::Restart | Action::Reload | Action::Start | Action::Stop
+                ) {
                     paid.push((step.key.clone(), Action::Reload));
                     if step.action != Action::Reload {
                         paid.push((step.key.clone(), Action::Restart));
@@ -234,16 +291,21 @@ fn conclude(
                 }
             }
             Outcome::Failed(failure) => {
-                entry.outcome = "failed".to_owned();
-                entry.detail = failure.message.clone();
+                line.outcome = "failed".to_owned();
+                line.detail = failure.message.clone();
             }
             Outcome::Skipped(blocker) => {
-                entry.outcome = "skipped".to_owned();
-                entry.detail = format!("{blocker} failed");
+                line.outcome = "skipped".to_owned();
+                line.detail = format!("{blocker} failed");
             }
         }
-        history.push(entry);
-        done.push(Done { id: step.id, action: step.action, reason: step.reason, outcome });
+        history.push(line);
+        done.push(Done {
+            id: step.id,
+            action: step.action,
+            reason: step.reason,
+            outcome,
+        });
     }
     record.conclude(walk.revision, &owned, &released, &paid, &history)?;
     Ok(done)
@@ -263,6 +325,11 @@ fn skip(
 
 /// Takes back a debt that was written ahead for a change that was then not made.
 fn forgive(record: &mut Record, walk: &Walk<'_>, step: &Step) -> Result<(), Failure> {
-    record.conclude(walk.revision, &[], &[], &[(step.key.clone(), step.action)], &[])
+    record.conclude(
+        walk.revision,
+        &[],
+        &[],
+        &[(step.key.clone(), step.action)],
+        &[],
+    )
 }
-

@@ -77,17 +77,31 @@ impl Conversation {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         stream.write_all(&line)?;
-        Ok(Conversation { replies: BufReader::new(stream) })
+        Ok(Conversation {
+            replies: BufReader::new(stream),
+        })
     }
 
     /// The next reply.
     pub fn next_reply(&mut self) -> Result<Reply, Failure> {
         let mut line = String::new();
-        let broken = |cause: String| Failure::new(Class::Transient, format!("lost the connection to the agent: {cause}"));
-        let read = (&mut self.replies).take(MAX_LINE_BYTES).read_line(&mut line).map_err(|error| broken(error.to_string()))?;
+        let broken = |cause: String| {
+            Failure::new(
+                Class::Transient,
+                format!("lost the connection to the agent: {cause}"),
+            )
+        };
+        let read = (&mut self.replies)
+            .take(MAX_LINE_BYTES)
+            .read_line(&mut line)
+            .map_err(|error| broken(error.to_string()))?;
         if read == 0 {
             return Err(broken("it closed the connection".to_owned()));
         }
-        serde_json::from_str(&line).map_err(|error| broken(format!("it answered what this version cannot read: {error}")))
+        serde_json::from_str(&line).map_err(|error| {
+            broken(format!(
+                "it answered what this version cannot read: {error}"
+            ))
+        })
     }
 }

@@ -11,13 +11,17 @@ pub fn phase(machine_id: &str, interval: Duration) -> Duration {
     let digest = ring::digest::digest(&ring::digest::SHA256, machine_id.as_bytes());
     let mut number = [0u8; 8];
     number.copy_from_slice(&digest.as_ref()[..8]);
-    let interval_millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    let interval_millis = u64::try_from(interval.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
     Duration::from_millis(u64::from_be_bytes(number) % interval_millis)
 }
 
 /// How long after `now` the next poll is due: at least a tenth of the interval, so that a poll that was just made is not repeated.
 pub fn until_next(now: Timestamp, interval: Duration, phase: Duration) -> Duration {
-    let interval_millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+    let interval_millis = i64::try_from(interval.as_millis())
+        .unwrap_or(i64::MAX)
+        .max(1);
     let phase_millis = i64::try_from(phase.as_millis()).unwrap_or(0) % interval_millis;
     let into = (now.as_millisecond() - phase_millis).rem_euclid(interval_millis);
     let mut wait = interval_millis - into;

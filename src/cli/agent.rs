@@ -23,7 +23,14 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> CommandResult {
     let stderr_is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    journal::start(if arguments.debug { Level::DEBUG } else { Level::INFO }, stderr_is_journal);
+    journal::start(
+        if arguments.debug {
+            Level::DEBUG
+        } else {
+            Level::INFO
+        },
+        stderr_is_journal,
+    );
     serve().map_err(|failures| {
         for failure in &failures {
             tracing::error!("{failure}");
@@ -35,16 +42,27 @@ pub fn run(arguments: &Arguments) -> CommandResult {
 fn serve() -> Result<u8, Vec<Failure>> {
     let host = Host::new(Path::new("/"));
     if !nix::unistd::geteuid().is_root() {
-        return Err(vec![Failure::new(Class::Host, "the agent must run as root").with_hint("start it with 'systemctl start limpet'")]);
+        return Err(vec![
+            Failure::new(Class::Host, "the agent must run as root")
+                .with_hint("start it with 'systemctl start limpet'"),
+        ]);
     }
     let one = |failure: Failure| vec![failure];
     let config = super::host_config(&host)?;
     let _lock = host.lock(config::LOCK_FILE).map_err(one)?;
     let machine_id = host.read_machine_id().map_err(one)?;
-    let listener = host.listen(config::CONTROL_SOCKET, 0o660, config::OPERATORS_GROUP).map_err(one)?;
-    let connect = || Ok(Box::new(Client::connect(Path::new(config::FETCH_SOCKET))?) as Box<dyn Upstream>);
+    let listener = host
+        .listen(config::CONTROL_SOCKET, 0o660, config::OPERATORS_GROUP)
+        .map_err(one)?;
+    // What a killed agent was running for itself is of no use to anybody; package transactions are another matter.
+    if let Err(failure) = host.clear_leftover_commands() {
+        tracing::debug!("failed to clear left-over commands, ignoring: {failure}");
+    }
+    let connect =
+        || Ok(Box::new(Client::connect(Path::new(config::FETCH_SOCKET))?) as Box<dyn Upstream>);
     let cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
-    let reload = || -> Result<Config, Vec<Failure>> { super::host_config(&Host::new(Path::new("/"))) };
+    let reload =
+        || -> Result<Config, Vec<Failure>> { super::host_config(&Host::new(Path::new("/"))) };
     crate::agent::run(cycle, listener, &machine_id, reload).map_err(one)?;
     Ok(0)
 }

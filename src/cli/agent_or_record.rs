@@ -4,9 +4,12 @@ use std::path::Path;
 
 use crate::config;
 use crate::control::{Conversation, Reply, Request};
+use crate::cycle::Cycle;
 use crate::model::{Class, Failure};
 use crate::record::Record;
+use crate::report::preview::Preview;
 use crate::report::status::{Condition, Status};
+use crate::sys::Host;
 
 /// Asks the agent of this machine and returns its last reply; fails when none answers.
 pub fn ask(request: &Request) -> Result<Reply, Failure> {
@@ -15,15 +18,20 @@ pub fn ask(request: &Request) -> Result<Reply, Failure> {
 
 /// The same, handing every progress message to `progress`.
 pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Reply, Failure> {
-    let mut conversation = Conversation::start(Path::new(config::CONTROL_SOCKET), request).map_err(|error| {
-        let failure = Failure::new(Class::Transient, format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET));
-        match error.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                failure.with_hint("run this as root, or as a member of the group limpet-operators")
+    let mut conversation = Conversation::start(Path::new(config::CONTROL_SOCKET), request)
+        .map_err(|error| {
+            let failure = Failure::new(
+                Class::Transient,
+                format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET),
+            );
+            match error.kind() {
+                std::io::ErrorKind::PermissionDenied => failure
+                    .with_hint("run this as root, or as a member of the group limpet-operators"),
+                _ => failure.with_hint(
+                    "see 'systemctl status limpet', or enrol this host with 'limpet enroll'",
+                ),
             }
-            _ => failure.with_hint("see 'systemctl status limpet', or enrol this host with 'limpet enroll'"),
-        }
-    })?;
+        })?;
     loop {
         match conversation.next_reply()? {
             Reply::Progress { message } => progress(&message),
@@ -35,14 +43,32 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
 /// The status that the agent recorded last, with the condition `agent-down`; `no_agent` says why it had to be read.
 pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
     let now = crate::sys::clock::now();
-    let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE)).and_then(|record| record.recall("status"));
-    let Ok(Some(mut status)) = recorded else {
+    let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE))
+        .and_then(|record| record.recall("status"));
+    let Ok(Some(status)) = recorded else {
         return Err(vec![no_agent.clone()]);
     };
-    let status_of: &mut Status = &mut status;
-    status_of.next_poll_at = None;
-    status_of.conditions.push(agent_down(no_agent, now));
+    let mut status: Status = status;
+    status.next_poll_at = None;
+    status.conditions.push(agent_down(no_agent, now));
     Ok(status)
+}
+
+/// What would change, planned here from what the agent recorded; `no_agent` says why.
+pub fn own_preview(no_agent: &Failure) -> Result<Preview, Vec<Failure>> {
+    let host = Host::new(Path::new("/"));
+    if !nix::unistd::geteuid().is_root() {
+        return Err(vec![no_agent.clone()]);
+    }
+    let config = super::host_config(&host)?;
+    let source = no_agent.clone();
+    let mut cycle = Cycle::open(host, config, Box::new(move || Err(source.clone())))
+        .map_err(|failure| vec![failure])?;
+    let mut preview = cycle.preview();
+    preview
+        .conditions
+        .push(agent_down(no_agent, crate::sys::clock::now()));
+    Ok(preview)
 }
 
 /// The condition that no agent answers.
@@ -59,6 +85,9 @@ pub fn agent_down(no_agent: &Failure, now: jiff::Timestamp) -> Condition {
 pub fn unexpected(reply: &Reply) -> Failure {
     match reply {
         Reply::Failed { failure } => failure.clone(),
-        _ => Failure::new(Class::Bug, "the agent answered another question than was asked"),
+        _ => Failure::new(
+            Class::Bug,
+            "the agent answered another question than was asked",
+        ),
     }
 }

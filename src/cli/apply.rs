@@ -42,7 +42,11 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let one = |failure: Failure| vec![failure];
     let host = Host::new(&arguments.root);
     let mut config = if arguments.unverified && !host.exists(config::CONFIG_FILE).map_err(one)? {
-        let name = arguments.name.clone().map_or_else(|| host.read_short_name(), Ok).map_err(one)?;
+        let name = arguments
+            .name
+            .clone()
+            .map_or_else(|| host.read_short_name(), Ok)
+            .map_err(one)?;
         config::Config::unverified(&name)
     } else {
         super::host_config(&host)?
@@ -53,7 +57,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     if let Some(source) = &arguments.source {
         config.source.url = SourceUrl::parse(source).map_err(one)?;
     }
-    host.ensure_own_directory(config::STATE_DIRECTORY, 0o700).map_err(one)?;
+    host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)
+        .map_err(one)?;
     let _lock = host.lock(config::LOCK_FILE).map_err(one)?;
     let source = config.source.clone();
     let unverified_path = match (&config.source.url, arguments.unverified) {
@@ -74,11 +79,16 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
             cycle.force_unverified(&WorkDir::open(Path::new(&path)).map_err(one)?)?;
             Trigger::Start
         }
-        None => Trigger::Nudge { allow_removals: false },
+        None => Trigger::Nudge {
+            allow_removals: false,
+        },
     };
     let status = cycle.run(trigger, &progress);
     terminal.data(&status::text(&status, crate::sys::clock::now()))?;
-    let offline = status.conditions.iter().any(|condition| condition.kind == "offline");
+    let offline = status
+        .conditions
+        .iter()
+        .any(|condition| condition.kind == "offline");
     Ok(match status::exit_code(&status) {
         0 if offline => Class::Transient.exit_code(),
         code => code,

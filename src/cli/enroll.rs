@@ -80,12 +80,20 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let host = Host::new(Path::new("/"));
     let one = |failure: Failure| vec![failure];
     if !nix::unistd::geteuid().is_root() {
-        return Err(vec![Failure::new(Class::Host, "only root may enrol this host").with_hint("run it with sudo")]);
+        return Err(vec![
+            Failure::new(Class::Host, "only root may enrol this host")
+                .with_hint("run it with sudo"),
+        ]);
     }
     let mut enrolment = gather(&host, arguments)?;
     let was_enrolled = host.exists(config::ENROLLED_MARK).map_err(one)?;
     let seen = look_at_anchor(&host, arguments, &mut enrolment, terminal)?;
-    terminal.message(&summary(arguments, &enrolment, seen.as_deref(), was_enrolled)?);
+    terminal.message(&summary(
+        arguments,
+        &enrolment,
+        seen.as_deref(),
+        was_enrolled,
+    )?);
     if !arguments.yes && !ask(terminal).map_err(one)? {
         return Err(vec![Failure::new(Class::Host, "nothing was changed")]);
     }
@@ -101,26 +109,62 @@ fn gather(host: &Host, arguments: &Arguments) -> Result<Enrolment, Vec<Failure>>
     let one = |failure: Failure| vec![failure];
     let copy = |given: Option<&PathBuf>, place: &str| -> Result<Option<Vec<u8>>, Vec<Failure>> {
         match given {
-            Some(path) => host.read_foreign_file(path, FILE_LIMIT).map(Some).map_err(one),
+            Some(path) => host
+                .read_foreign_file(path, FILE_LIMIT)
+                .map(Some)
+                .map_err(one),
             None => host.read_file(place, FILE_LIMIT).map_err(one),
         }
     };
-    let allowed_signers = copy(arguments.allowed_signers.as_ref(), ALLOWED_SIGNERS)?.ok_or_else(|| {
-        vec![
-            Failure::new(Class::Config, format!("there is no '{ALLOWED_SIGNERS}' that says who may sign"))
+    let allowed_signers =
+        copy(arguments.allowed_signers.as_ref(), ALLOWED_SIGNERS)?.ok_or_else(|| {
+            vec![
+                Failure::new(
+                    Class::Config,
+                    format!("there is no '{ALLOWED_SIGNERS}' that says who may sign"),
+                )
                 .with_hint("name a file with --allowed-signers"),
-        ]
-    })?;
+            ]
+        })?;
     let revoked = copy(arguments.revoked.as_ref(), REVOKED)?.unwrap_or_else(|| REVOKED_TEXT.into());
-    let named = |given: Option<&PathBuf>, place: &str| given.map_or(place.to_owned(), |path| path.display().to_string());
-    AllowedSigners::parse(&named(arguments.allowed_signers.as_ref(), ALLOWED_SIGNERS), &allowed_signers)
-        .map_err(|refusal| vec![Failure { class: Class::Config, ..refusal.into() }])?;
-    Revoked::parse(&named(arguments.revoked.as_ref(), REVOKED), &revoked)
-        .map_err(|refusal| vec![Failure { class: Class::Config, ..refusal.into() }])?;
-    let ca = arguments.ca_file.as_ref().map(|path| host.read_foreign_file(path, FILE_LIMIT)).transpose().map_err(one)?;
-    let name = arguments.name.clone().map_or_else(|| host.read_short_name(), Ok).map_err(one)?;
+    let named = |given: Option<&PathBuf>, place: &str| {
+        given.map_or(place.to_owned(), |path| path.display().to_string())
+    };
+    AllowedSigners::parse(
+        &named(arguments.allowed_signers.as_ref(), ALLOWED_SIGNERS),
+        &allowed_signers,
+    )
+    .map_err(|refusal| {
+        vec![Failure {
+            class: Class::Config,
+            ..refusal.into()
+        }]
+    })?;
+    Revoked::parse(&named(arguments.revoked.as_ref(), REVOKED), &revoked).map_err(|refusal| {
+        vec![Failure {
+            class: Class::Config,
+            ..refusal.into()
+        }]
+    })?;
+    let ca = arguments
+        .ca_file
+        .as_ref()
+        .map(|path| host.read_foreign_file(path, FILE_LIMIT))
+        .transpose()
+        .map_err(one)?;
+    let name = arguments
+        .name
+        .clone()
+        .map_or_else(|| host.read_short_name(), Ok)
+        .map_err(one)?;
     let (config, text) = compose(arguments, &name, None)?;
-    Ok(Enrolment { allowed_signers, revoked, ca, config, text })
+    Ok(Enrolment {
+        allowed_signers,
+        revoked,
+        ca,
+        config,
+        text,
+    })
 }
 
 /// What enrolment learned by looking at the anchor.
@@ -130,25 +174,50 @@ struct SeenAnchor {
 }
 
 /// The host configuration as text, and what it says.
-fn compose(arguments: &Arguments, name: &str, seen: Option<&SeenAnchor>) -> Result<(Config, String), Vec<Failure>> {
+fn compose(
+    arguments: &Arguments,
+    name: &str,
+    seen: Option<&SeenAnchor>,
+) -> Result<(Config, String), Vec<Failure>> {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let labels: BTreeMap<&str, &str> =
-        arguments.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    let mut text = String::from("# Written by limpet enroll; see limpet.toml(5). Drop-ins in limpet.toml.d are read after it.\n[source]\n");
-    let _ = writeln!(text, "url = {}\nbranch = {}", quoted(&arguments.url), quoted(&arguments.branch));
+    let labels: BTreeMap<&str, &str> = arguments
+        .labels
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    let mut text = String::from(
+        "# Written by limpet enroll; see limpet.toml(5). Drop-ins in limpet.toml.d are read after it.\n[source]\n",
+    );
+    let _ = writeln!(
+        text,
+        "url = {}\nbranch = {}",
+        quoted(&arguments.url),
+        quoted(&arguments.branch)
+    );
     if arguments.ca_file.is_some() {
         let _ = writeln!(text, "ca_file = {}", quoted(CA_FILE));
     }
     let mut anchor = format!("commit = {}", quoted(&arguments.anchor));
     if let Some(seen) = seen {
-        let _ = write!(anchor, ", payload_sha256 = {}", quoted(&seen.payload_sha256));
+        let _ = write!(
+            anchor,
+            ", payload_sha256 = {}",
+            quoted(&seen.payload_sha256)
+        );
         if let Some(signer) = &seen.signer {
             let _ = write!(anchor, ", signer = {}", quoted(signer));
         }
     }
-    let _ = writeln!(text, "\n[trust]\nanchor = {{ {anchor} }}\n\n[host]\nname = {}", quoted(name));
+    let _ = writeln!(
+        text,
+        "\n[trust]\nanchor = {{ {anchor} }}\n\n[host]\nname = {}",
+        quoted(name)
+    );
     if !labels.is_empty() {
-        let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{} = {}", quoted(key), quoted(value))).collect();
+        let pairs: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{} = {}", quoted(key), quoted(value)))
+            .collect();
         let _ = writeln!(text, "labels = {{ {} }}", pairs.join(", "));
     }
     let config = Config::parse(&[(config::CONFIG_FILE.to_owned(), text.clone())])?;
@@ -175,15 +244,23 @@ fn look_at_anchor(
     });
     match seen {
         Ok(described) => {
-            let pinned = SeenAnchor { payload_sha256: described.payload_sha256.clone(), signer: described.fingerprint.clone() };
+            let pinned = SeenAnchor {
+                payload_sha256: described.payload_sha256.clone(),
+                signer: described.fingerprint.clone(),
+            };
             let name = enrolment.config.host.name.clone();
             (enrolment.config, enrolment.text) = compose(arguments, &name, Some(&pinned))?;
             let signer = described.fingerprint.unwrap_or_else(|| "nobody".to_owned());
-            Ok(Some(format!("'{}' signed by {signer}", described.subject.escape_debug())))
+            Ok(Some(format!(
+                "'{}' signed by {signer}",
+                described.subject.escape_debug()
+            )))
         }
         Err(failure) if failure.class == Class::Refused => Err(vec![failure]),
         Err(failure) => {
-            terminal.message(&format!("warning: the anchor could not be looked at, only its id is pinned: {failure}"));
+            terminal.message(&format!(
+                "warning: the anchor could not be looked at, only its id is pinned: {failure}"
+            ));
             Ok(None)
         }
     }
@@ -196,8 +273,17 @@ fn summary(
     was_enrolled: bool,
 ) -> Result<String, Vec<Failure>> {
     let mut text = String::new();
-    let _ = writeln!(text, "this host will be run by whoever may sign commits of\n    {} ({})", arguments.url, arguments.branch);
-    let _ = writeln!(text, "from the anchor\n    {} {}", arguments.anchor, seen.unwrap_or(""));
+    let _ = writeln!(
+        text,
+        "this host will be run by whoever may sign commits of\n    {} ({})",
+        arguments.url, arguments.branch
+    );
+    let _ = writeln!(
+        text,
+        "from the anchor\n    {} {}",
+        arguments.anchor,
+        seen.unwrap_or("")
+    );
     let _ = writeln!(text, "as the host\n    {}", enrolment.config.host.name);
     let _ = writeln!(text, "allowed signers");
     let signers = AllowedSigners::parse(ALLOWED_SIGNERS, &enrolment.allowed_signers)
@@ -206,7 +292,10 @@ fn summary(
         let _ = writeln!(text, "    {principal}  {fingerprint}");
     }
     if was_enrolled {
-        let _ = writeln!(text, "it was enrolled before: what it trusted until now is forgotten, what it manages is not");
+        let _ = writeln!(
+            text,
+            "it was enrolled before: what it trusted until now is forgotten, what it manages is not"
+        );
     }
     Ok(text.trim_end().to_owned())
 }
@@ -218,7 +307,9 @@ fn ask(terminal: &Terminal) -> Result<bool, Failure> {
     std::io::stdin()
         .lock()
         .read_line(&mut answer)
-        .map_err(|error| Failure::new(Class::Host, format!("failed to read the answer: {error}")))?;
+        .map_err(|error| {
+            Failure::new(Class::Host, format!("failed to read the answer: {error}"))
+        })?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
@@ -236,23 +327,36 @@ fn write(host: &Host, enrolment: &Enrolment) -> Result<(), Failure> {
 fn start(host: &Host, terminal: &Terminal) -> Result<(), Failure> {
     let systemd = host.systemd();
     if !systemd.is_available() {
-        terminal.message("there is no systemd here: start 'limpet agent' yourself, or run 'limpet apply --once'");
+        terminal.message(
+            "there is no systemd here: start 'limpet agent' yourself, or run 'limpet apply --once'",
+        );
         return Ok(());
     }
     for unit in ["limpet-fetch.socket", "limpet.service"] {
-        systemd.enable(unit).map_err(|error| error.into_failure(&format!("enable {unit}")))?;
+        systemd
+            .enable(unit)
+            .map_err(|error| error.into_failure(&format!("enable {unit}")))?;
     }
-    let job = |unit: &str, verb| Job { unit: unit.to_owned(), verb };
+    let job = |unit: &str, verb| Job {
+        unit: unit.to_owned(),
+        verb,
+    };
     let jobs = [
         job("limpet-fetch.service", Verb::Stop),
         job("limpet-fetch.socket", Verb::Restart),
         job("limpet.service", Verb::Restart),
     ];
-    for (job, result) in jobs.iter().zip(systemd.run_jobs(&jobs, std::time::Duration::from_secs(60))) {
+    for (job, result) in jobs
+        .iter()
+        .zip(systemd.run_jobs(&jobs, std::time::Duration::from_secs(60)))
+    {
         let result = result.map_err(|error| error.into_failure(&format!("start {}", job.unit)))?;
         if !result.is_done() && job.verb != Verb::Stop {
-            return Err(Failure::new(Class::Host, format!("failed to start {}: {result:?}", job.unit))
-                .with_hint(format!("see 'systemctl status {}'", job.unit)));
+            return Err(Failure::new(
+                Class::Host,
+                format!("failed to start {}: {result:?}", job.unit),
+            )
+            .with_hint(format!("see 'systemctl status {}'", job.unit)));
         }
     }
     Ok(())

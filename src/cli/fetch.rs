@@ -22,8 +22,14 @@ pub fn run(arguments: &Arguments) -> CommandResult {
             .map_err(|failure| vec![failure])?,
         Stdin::Listener(listener) => {
             let config = super::host_config(&Host::new(Path::new("/")))?;
-            fetch::serve(&config.source, &arguments.cache, credentials, &listener, Limits::DEFAULT)
-                .map_err(|failure| vec![failure])?;
+            fetch::serve(
+                &config.source,
+                &arguments.cache,
+                credentials,
+                &listener,
+                Limits::DEFAULT,
+            )
+            .map_err(|failure| vec![failure])?;
         }
     }
     Ok(0)

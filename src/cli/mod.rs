@@ -103,18 +103,29 @@ fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
     let one = |failure: Failure| vec![failure];
     let limit = config::MAX_FILE_BYTES;
     let text = |path: &str| -> Result<Option<(String, String)>, Vec<Failure>> {
-        let Some(bytes) = host.read_file(path, limit).map_err(one)? else { return Ok(None) };
-        let text = String::from_utf8(bytes)
-            .map_err(|_| vec![Failure::new(Class::Config, format!("the host configuration '{path}' is not UTF-8"))])?;
+        let Some(bytes) = host.read_file(path, limit).map_err(one)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8(bytes).map_err(|_| {
+            vec![Failure::new(
+                Class::Config,
+                format!("the host configuration '{path}' is not UTF-8"),
+            )]
+        })?;
         Ok(Some((path.to_owned(), text)))
     };
     let own = text(config::CONFIG_FILE)?.ok_or_else(not_enrolled)?;
     // The weakest fragment: what a configuration that does not name the host means.
     let name = host.read_short_name().ok();
-    let mut fragments: Vec<(String, String)> =
-        name.map(|name| ("(hostname)".to_owned(), format!("host.name = '{name}'"))).into_iter().collect();
+    let mut fragments: Vec<(String, String)> = name
+        .map(|name| ("(hostname)".to_owned(), format!("host.name = '{name}'")))
+        .into_iter()
+        .collect();
     fragments.push(own);
-    for name in host.list_own_directory(config::CONFIG_DIRECTORY).map_err(one)? {
+    for name in host
+        .list_own_directory(config::CONFIG_DIRECTORY)
+        .map_err(one)?
+    {
         if name.ends_with(".toml") && !name.starts_with('.') {
             fragments.extend(text(&format!("{}/{name}", config::CONFIG_DIRECTORY))?);
         }
@@ -124,8 +135,14 @@ fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
 
 fn not_enrolled() -> Vec<Failure> {
     vec![
-        Failure::new(Class::Config, format!("this host is not enrolled: there is no '{}'", config::CONFIG_FILE))
-            .with_hint("enrol it with 'limpet enroll URL --anchor COMMIT --allowed-signers FILE'"),
+        Failure::new(
+            Class::Config,
+            format!(
+                "this host is not enrolled: there is no '{}'",
+                config::CONFIG_FILE
+            ),
+        )
+        .with_hint("enrol it with 'limpet enroll URL --anchor COMMIT --allowed-signers FILE'"),
     ]
 }
 
@@ -133,7 +150,8 @@ fn not_enrolled() -> Vec<Failure> {
 fn host_trust() -> Result<verify::HostTrust, Vec<Failure>> {
     let host = Host::new(Path::new("/"));
     let config = host_config(&host)?;
-    let policy = crate::cycle::judge::read_policy(&host, &config).map_err(|failure| vec![failure])?;
+    let policy =
+        crate::cycle::judge::read_policy(&host, &config).map_err(|failure| vec![failure])?;
     let trusted = crate::cycle::state::read_mark(&host).map_err(|failure| vec![failure])?;
     Ok(verify::HostTrust { policy, trusted })
 }

@@ -47,7 +47,11 @@ pub fn text(preview: &Preview) -> String {
     let revision = preview.revision.as_deref().map_or("no revision yet", short);
     let _ = writeln!(out, "plan for {} at {revision}", preview.host);
     for change in &preview.changes {
-        let fields = if change.fields.is_empty() { String::new() } else { format!(" ({})", change.fields.join(", ")) };
+        let fields = if change.fields.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", change.fields.join(", "))
+        };
         let report = if change.report { ", reported only" } else { "" };
         let _ = writeln!(
             out,
@@ -62,13 +66,25 @@ pub fn text(preview: &Preview) -> String {
         }
     }
     for held in &preview.held {
-        let _ = writeln!(out, "  ! held: {} {}: {}", held.action, held.resource, held.reason);
+        let _ = writeln!(
+            out,
+            "  ! held: {} {}: {}",
+            held.action, held.resource, held.reason
+        );
     }
     for error in &preview.errors {
-        let place = error.location.as_ref().map(|location| format!("{location}: ")).unwrap_or_default();
+        let place = error
+            .location
+            .as_ref()
+            .map(|location| format!("{location}: "))
+            .unwrap_or_default();
         let _ = writeln!(out, "  ! {place}{}", error.message);
     }
-    for condition in preview.conditions.iter().filter(|condition| condition.kind == "agent-down") {
+    for condition in preview
+        .conditions
+        .iter()
+        .filter(|condition| condition.kind == "agent-down")
+    {
         let _ = writeln!(out, "  agent-down: {}", condition.reason);
     }
     let _ = match (preview.changes.len(), preview.held.len()) {
@@ -114,7 +130,9 @@ mod tests {
                     action: Action::Update,
                     reason: Reason::Differs,
                     fields: vec!["content".into(), "mode".into()],
-                    diff: Some("@@ -1 +1 @@\n-pool pool.ntp.org\n+pool ntp1.example.org iburst\n".into()),
+                    diff: Some(
+                        "@@ -1 +1 @@\n-pool pool.ntp.org\n+pool ntp1.example.org iburst\n".into(),
+                    ),
                     report: false,
                 },
             ],

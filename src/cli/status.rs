@@ -34,7 +34,11 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     } else {
         terminal.data(&text(&status, crate::sys::clock::now()))?;
     }
-    Ok(if arguments.exit_code { exit_code(&status) } else { 0 })
+    Ok(if arguments.exit_code {
+        exit_code(&status)
+    } else {
+        0
+    })
 }
 
 /// The exit code that says how the host is: 0 as declared, 1 failed or held, 65 the fleet data is wrong, 75 try again, 77 refused.
@@ -42,13 +46,21 @@ pub fn exit_code(status: &Status) -> u8 {
     match status.state {
         State::Refused => Class::Refused.exit_code(),
         State::RolledBack | State::Held | State::Drifted => 1,
-        State::Degraded if status.errors.iter().all(|error| matches!(error.class, Class::Author | Class::Transient)) => {
+        State::Degraded
+            if status
+                .errors
+                .iter()
+                .all(|error| matches!(error.class, Class::Author | Class::Transient)) =>
+        {
             Class::Author.exit_code()
         }
         State::Degraded => 1,
-        State::Pending | State::Waiting | State::Paused | State::Stale | State::Applying | State::Starting => {
-            Class::Transient.exit_code()
-        }
+        State::Pending
+        | State::Waiting
+        | State::Paused
+        | State::Stale
+        | State::Applying
+        | State::Starting => Class::Transient.exit_code(),
         State::Converged => 0,
     }
 }
@@ -61,15 +73,32 @@ pub fn text(status: &Status, now: Timestamp) -> String {
         State::Refused | State::RolledBack | State::Held | State::Degraded => "✗",
         _ => "○",
     };
-    let _ = writeln!(out, "{mark} {}  {} since {}", status.host, status.state.as_str(), ago(status.since, now));
+    let _ = writeln!(
+        out,
+        "{mark} {}  {} since {}",
+        status.host,
+        status.state.as_str(),
+        ago(status.since, now)
+    );
     let mut row = |name: &str, value: String| {
         let _ = writeln!(out, "    {name:<11} {value}");
     };
     match &status.revision {
         Some(revision) => {
-            let subject = status.subject.as_deref().unwrap_or("").escape_debug().to_string();
+            let subject = status
+                .subject
+                .as_deref()
+                .unwrap_or("")
+                .escape_debug()
+                .to_string();
             row("revision", format!("{}  {subject}", short(revision)));
-            row("signed by", status.signer.clone().unwrap_or_else(|| "nobody (unverified)".to_owned()));
+            row(
+                "signed by",
+                status
+                    .signer
+                    .clone()
+                    .unwrap_or_else(|| "nobody (unverified)".to_owned()),
+            );
             if let Some(at) = status.applied_at {
                 row("applied", ago(at, now));
             }
@@ -79,37 +108,65 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     match &status.last_poll {
         Some(poll) => {
             let next = match status.next_poll_at {
-                Some(next) if next > now => format!(", next in {}", duration(next.duration_since(now))),
+                Some(next) if next > now => {
+                    format!(", next in {}", duration(next.duration_since(now)))
+                }
                 _ => String::new(),
             };
-            row("last poll", format!("{}: {}{next}", ago(poll.at, now), poll.result));
+            row(
+                "last poll",
+                format!("{}: {}{next}", ago(poll.at, now), poll.result),
+            );
         }
         None => row("last poll", "none yet".to_owned()),
     }
     let counts = status.resources;
     row(
         "resources",
-        format!("{} declared, {} as declared, {} failed", counts.total, counts.converged, counts.failed),
+        format!(
+            "{} declared, {} as declared, {} failed",
+            counts.total, counts.converged, counts.failed
+        ),
     );
     for owed in &status.owed {
-        row("owed", format!("restart of {} because {} changed", owed.resource, owed.because));
+        row(
+            "owed",
+            format!(
+                "restart of {} because {} changed",
+                owed.resource, owed.because
+            ),
+        );
     }
     for drift in &status.drift {
-        row("differs", format!("{} ({})", drift.resource, drift.fields.join(", ")));
+        row(
+            "differs",
+            format!("{} ({})", drift.resource, drift.fields.join(", ")),
+        );
     }
     if status.reboot_required {
         row("reboot", "the system asks for one".to_owned());
     }
     for condition in &status.conditions {
-        if condition.kind != State::Converged.as_str() && condition.kind != State::Starting.as_str() {
-            let _ = writeln!(out, "\n  {} since {}: {}", condition.kind, ago(condition.since, now), condition.reason);
+        if condition.kind != State::Converged.as_str() && condition.kind != State::Starting.as_str()
+        {
+            let _ = writeln!(
+                out,
+                "\n  {} since {}: {}",
+                condition.kind,
+                ago(condition.since, now),
+                condition.reason
+            );
             let _ = writeln!(out, "    to act: {}", condition.who);
         }
     }
     if !status.errors.is_empty() {
         let _ = writeln!(out, "\n  what is wrong:");
         for error in &status.errors {
-            let place = error.location.as_ref().map(|location| format!("{location}: ")).unwrap_or_default();
+            let place = error
+                .location
+                .as_ref()
+                .map(|location| format!("{location}: "))
+                .unwrap_or_default();
             let _ = writeln!(out, "    ! {place}{}", error.message);
             if let Some(hint) = &error.hint {
                 let _ = writeln!(out, "      hint: {hint}");
@@ -150,15 +207,23 @@ mod tests {
             subject: Some("raise ntp pool size".into()),
             signer: Some("alice (SHA256:pQ2x)".into()),
             applied_at: Some(at(100)),
-            last_poll: Some(Poll { at: at(8000), result: "unchanged".into() }),
-            resources: Counts { total: 41, converged: 41, failed: 0 },
+            last_poll: Some(Poll {
+                at: at(8000),
+                result: "unchanged".into(),
+            }),
+            resources: Counts {
+                total: 41,
+                converged: 41,
+                failed: 0,
+            },
             ..Situation::default()
         }
     }
 
     #[test]
     fn a_converged_host_is_seven_lines() {
-        let status = situation().status("gw-lag-02", &mut Beginnings::new(), Some(at(8060)), at(100));
+        let status =
+            situation().status("gw-lag-02", &mut Beginnings::new(), Some(at(8060)), at(100));
         insta::assert_snapshot!(text(&status, at(8012)), @r"
         ● gw-lag-02  converged since 2 h ago
             revision    9f3c2ab  raise ntp pool size
@@ -174,14 +239,28 @@ mod tests {
     fn a_mistake_and_a_failure_say_who_must_act() {
         let mut situation = situation();
         situation.mistakes.push(
-            Failure::new(Class::Author, "unknown field `owmer` in file:/etc/motd, expected `owner`")
-                .at(Location { file: "layers/base/motd.toml".into(), line: 12, column: 1 }),
+            Failure::new(
+                Class::Author,
+                "unknown field `owmer` in file:/etc/motd, expected `owner`",
+            )
+            .at(Location {
+                file: "layers/base/motd.toml".into(),
+                line: 12,
+                column: 1,
+            }),
         );
         situation.failures.push(
-            Failure::new(Class::Host, "failed to install package:ngnix: E: Unable to locate package ngnix")
-                .about(ResourceId::new(Kind::Package, "ngnix")),
+            Failure::new(
+                Class::Host,
+                "failed to install package:ngnix: E: Unable to locate package ngnix",
+            )
+            .about(ResourceId::new(Kind::Package, "ngnix")),
         );
-        situation.resources = Counts { total: 41, converged: 40, failed: 1 };
+        situation.resources = Counts {
+            total: 41,
+            converged: 40,
+            failed: 1,
+        };
         let status = situation.status("gw-lag-02", &mut Beginnings::new(), None, at(8000));
         insta::assert_snapshot!(text(&status, at(8012)), @r"
         ✗ gw-lag-02  degraded since 12 s ago

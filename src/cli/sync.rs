@@ -18,12 +18,19 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
-    let request = Request::Sync { wait: arguments.wait, allow_removals: arguments.allow_removals };
-    let reply = agent_or_record::converse(&request, &mut |message| terminal.message(message)).map_err(|failure| vec![failure])?;
+    let request = Request::Sync {
+        wait: arguments.wait,
+        allow_removals: arguments.allow_removals,
+    };
+    let reply = agent_or_record::converse(&request, &mut |message| terminal.message(message))
+        .map_err(|failure| vec![failure])?;
     match reply {
         Reply::Accepted => Ok(0),
         Reply::Status { status } => {
-            let offline = status.conditions.iter().any(|condition| condition.kind == "offline");
+            let offline = status
+                .conditions
+                .iter()
+                .any(|condition| condition.kind == "offline");
             terminal.message(&summary(&status));
             Ok(match status::exit_code(&status) {
                 0 if offline => crate::model::Class::Transient.exit_code(),
@@ -36,10 +43,17 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
 
 /// One line for the state, and one for each thing that is wrong.
 fn summary(status: &crate::report::status::Status) -> String {
-    let revision = status.revision.as_deref().map_or("no revision", crate::report::journal::short);
+    let revision = status
+        .revision
+        .as_deref()
+        .map_or("no revision", crate::report::journal::short);
     let mut text = format!("{} at {revision}", status.state.as_str());
     for error in &status.errors {
-        let place = error.location.as_ref().map(|location| format!("{location}: ")).unwrap_or_default();
+        let place = error
+            .location
+            .as_ref()
+            .map(|location| format!("{location}: "))
+            .unwrap_or_default();
         text.push_str(&format!("\nerror: {place}{}", error.message));
         if let Some(hint) = &error.hint {
             text.push_str(&format!("\nhint: {hint}"));

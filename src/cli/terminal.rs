@@ -17,16 +17,22 @@ impl Terminal {
     /// The process's own streams; colour only on a terminal, and not where `NO_COLOR` is set (no-color.org).
     pub fn standard() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Terminal { colour: !refused && io::stderr().is_terminal() }
+        Terminal {
+            colour: !refused && io::stderr().is_terminal(),
+        }
     }
 
     /// Writes data. A reader that went away (`limpet status | head -1`) is no failure.
     pub fn data(&self, text: &str) -> Result<(), Vec<Failure>> {
         let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(vec![Failure::new(Class::Host, format!("failed to write to standard output: {error}"))])
-            }
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(vec![Failure::new(
+                Class::Host,
+                format!("failed to write to standard output: {error}"),
+            )]),
             _ => Ok(()),
         }
     }
@@ -42,7 +48,12 @@ impl Terminal {
 pub fn json<T: Serialize>(value: &T) -> Result<String, Vec<Failure>> {
     serde_json::to_string_pretty(value)
         .map(|text| text + "\n")
-        .map_err(|error| vec![Failure::new(Class::Bug, format!("failed to write JSON: {error}"))])
+        .map_err(|error| {
+            vec![Failure::new(
+                Class::Bug,
+                format!("failed to write JSON: {error}"),
+            )]
+        })
 }
 
 /// Writes `failure` as people read it: the drawing of the source line when there is one, else one line; then the hint.

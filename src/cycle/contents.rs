@@ -26,20 +26,36 @@ impl Contents for StoredContents<'_> {
             ContentSource::Inline(bytes) => bytes.to_vec(),
             ContentSource::Blob(id) => {
                 let object = self.objects.get(id);
-                object.map_err(|error| Failure::new(Class::Transient, format!("failed to read a declared file: {error}")))?.data
+                object
+                    .map_err(|error| {
+                        Failure::new(
+                            Class::Transient,
+                            format!("failed to read a declared file: {error}"),
+                        )
+                    })?
+                    .data
             }
             ContentSource::Original => {
                 let name = hex(&content.sha256);
                 let path = format!("{}/{name}", config::ORIGINALS_DIRECTORY);
                 self.host.read_file(&path, content.size)?.ok_or_else(|| {
-                    Failure::new(Class::Host, format!("the original '{name}' is no longer in '{}'", config::ORIGINALS_DIRECTORY))
+                    Failure::new(
+                        Class::Host,
+                        format!(
+                            "the original '{name}' is no longer in '{}'",
+                            config::ORIGINALS_DIRECTORY
+                        ),
+                    )
                 })?
             }
         };
         let actual = ring::digest::digest(&ring::digest::SHA256, &bytes);
         if actual.as_ref() != content.sha256 {
             let wanted = hex(&content.sha256);
-            return Err(Failure::new(Class::Host, format!("stored content does not have its SHA-256 '{wanted}'")));
+            return Err(Failure::new(
+                Class::Host,
+                format!("stored content does not have its SHA-256 '{wanted}'"),
+            ));
         }
         Ok(bytes)
     }

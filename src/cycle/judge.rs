@@ -3,14 +3,16 @@
 //! Invariant: the trusted head moves only here, only to a revision that was verified and renders for this host, and only after
 //! everything that enforcing it needs is kept on this host.
 
+use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::cycle::{Cycle, state};
 use crate::fetch::client::Upstream;
-use crate::fleet::{self, desired::DesiredState};
+use crate::fleet::{self, DesiredState, HostIdentity};
 use crate::git::{Hashed, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
+use crate::record::Record;
 use crate::record::objects::ReadThrough;
 use crate::report::journal;
 use crate::report::status::Poll;
@@ -22,7 +24,7 @@ const TRUST_FILE_LIMIT: u64 = 4 << 20;
 
 impl Cycle {
     /// Asks the fetcher for the tip and judges it.
-    fn poll(&mut self) {
+    pub(super) fn poll(&mut self) {
         let at = clock::now();
         let asked = (self.connect)().and_then(|client| {
             let tip = client.poll(self.head.as_ref().map(|head| head.commit))?;
@@ -56,7 +58,13 @@ impl Cycle {
             Err(failure) => return self.refuse(tip, None, failure),
         };
         let hashed = Hashed(client);
-        let verdict = trust::verify(&hashed, &policy, self.head.as_ref(), tip, clock::now());
+        let verdict = trust::verify(
+            &hashed,
+            &policy,
+            self.head.as_ref(),
+            tip,
+            trusted_now(&self.record),
+        );
         self.judged = Some(tip);
         self.situation.behind = None;
         match &verdict {
@@ -112,7 +120,10 @@ impl Cycle {
                 if class == Class::Transient {
                     self.judged = None;
                 }
-                for failure in failures.iter().filter(|failure| !self.situation.mistakes.contains(failure)) {
+                for failure in failures
+                    .iter()
+                    .filter(|failure| !self.situation.mistakes.contains(failure))
+                {
                     warn!(limpet_revision = %revision.commit(), "{failure}");
                 }
                 self.situation.mistakes = failures;
@@ -124,14 +135,23 @@ impl Cycle {
         }
     }
 
-    fn take_over(&mut self, client: &dyn Upstream, revision: &VerifiedRevision) -> Result<(), Vec<Failure>> {
+    fn take_over(
+        &mut self,
+        client: &dyn Upstream,
+        revision: &VerifiedRevision,
+    ) -> Result<(), Vec<Failure>> {
         let through = ReadThrough::new(&self.objects, client).map_err(|failure| vec![failure])?;
         // The commit itself is read again at the next start.
-        through.get(&revision.commit()).map_err(|error| vec![unreadable(&error)])?;
+        through
+            .get(&revision.commit())
+            .map_err(|error| vec![unreadable(&error)])?;
         let desired = self.render(revision, &through)?;
         let others: Vec<ObjectId> = self.head.iter().map(|head| head.commit).collect();
-        through.keep(&revision.commit(), &others).map_err(|failure| vec![failure])?;
+        through
+            .keep(&revision.commit(), &others)
+            .map_err(|failure| vec![failure])?;
         let head = revision.trusted_head();
+        remember_time(&self.host, &self.record).map_err(|failure| vec![failure])?;
         state::trust(&self.host, &self.record, head).map_err(|failure| vec![failure])?;
         self.head = Some(head.clone());
         self.put_in_force(revision, desired);
@@ -139,15 +159,45 @@ impl Cycle {
     }
 
     /// The desired state of this host in `revision`.
-    fn render(&self, revision: &VerifiedRevision, objects: &dyn Objects) -> Result<DesiredState, Vec<Failure>> {
+    pub(super) fn render(
+        &self,
+        revision: &VerifiedRevision,
+        objects: &dyn Objects,
+    ) -> Result<DesiredState, Vec<Failure>> {
         let files = revision.files(objects);
         self.render_tree(&files)
     }
 
-    fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
-        let identity = fleet::HostIdentity::measured(&self.host, &self.config.host).map_err(|failure| vec![failure])?;
-        let limits = fleet::Limits::of(&self.config);
+    pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
+        let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
+        let limits = fleet::Limits::from(&self.config.apply);
         fleet::render(files, &identity, &limits).map(|rendered| rendered.state)
+    }
+}
+
+/// Under which name the record keeps the highest time this host was sure of.
+const HIGHEST_TIME: &str = "highest-time";
+
+/// systemd-timesyncd and chrony's and ntp's units for it say here that the clock is right (systemd-time-wait-sync.service(8)).
+const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
+
+/// The time to judge keys by: the clock, but never before what was the time once, or before this program was built. A machine
+/// without a battery wakes up in 1970, where every expired key is valid again.
+fn trusted_now(record: &Record) -> Timestamp {
+    let built = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
+    let built = built
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    let highest: Option<Timestamp> = record.recall(HIGHEST_TIME).unwrap_or_default();
+    clock::now().max(built).max(highest.unwrap_or(built))
+}
+
+/// Remembers that it is `now`, where the clock is known to be right; a wrong clock must not age all keys for ever.
+fn remember_time(host: &Host, record: &Record) -> Result<(), Failure> {
+    if host.exists(CLOCK_IS_RIGHT)? {
+        record.remember(HIGHEST_TIME, &trusted_now(record))
+    } else {
+        Ok(())
     }
 }
 
@@ -158,7 +208,10 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
         Ok(None) => Err("there is no such file".to_owned()),
         Err(failure) => Err(failure.message),
     };
-    let (signers, revoked) = (config.trust.allowed_signers.as_str(), config.trust.revoked.as_str());
+    let (signers, revoked) = (
+        config.trust.allowed_signers.as_str(),
+        config.trust.revoked.as_str(),
+    );
     Ok(Policy {
         anchor: config.trust.anchor.clone(),
         allowed: match read(signers) {
@@ -176,6 +229,30 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
     })
 }
 
+/// Who this host is: its configured name, and what can be measured of it.
+pub fn measure(host: &Host, config: &Config) -> Result<HostIdentity, Failure> {
+    let facts = host.read_facts()?;
+    let facts = [
+        ("os", facts.os),
+        ("family", facts.family),
+        ("os_version", facts.os_version),
+        ("arch", facts.arch),
+    ];
+    Ok(HostIdentity {
+        name: config.host.name.clone(),
+        labels: config.host.labels.clone(),
+        facts: facts
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        machine_id: host.read_machine_id().ok(),
+    })
+}
+
 fn unreadable(error: &crate::git::ObjectError) -> Failure {
-    Failure::new(Class::Transient, format!("failed to read the revision: {error}"))
+    Failure::new(
+        Class::Transient,
+        format!("failed to read the revision: {error}"),
+    )
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::cycle::AppliedRevision;
 use crate::model::{Class, Failure};
 use crate::report::status::{
     Condition, Counts, Drift, OwedEffect, Poll, State, Status, StatusError, who_must_act,
@@ -56,6 +57,14 @@ pub struct Situation {
 pub type Beginnings = BTreeMap<String, Timestamp>;
 
 impl Situation {
+    /// Says that `applied` is the revision in force.
+    pub fn take_applied(&mut self, applied: AppliedRevision) {
+        self.revision = Some(applied.revision);
+        self.subject = Some(applied.subject);
+        self.signer = applied.signer;
+        self.applied_at = Some(applied.at);
+    }
+
     /// The status of `host` at `now`; `beginnings` is brought up to date.
     pub fn status(
         &self,
@@ -66,11 +75,18 @@ impl Situation {
     ) -> Status {
         let found = self.conditions();
         let state = self.state();
-        beginnings.retain(|kind, _| kind == state.as_str() || found.iter().any(|(known, _, _)| known == kind));
+        beginnings.retain(|kind, _| {
+            kind == state.as_str() || found.iter().any(|(known, _, _)| known == kind)
+        });
         let mut since = |kind: &str| *beginnings.entry(kind.to_owned()).or_insert(now);
         let conditions = found
             .into_iter()
-            .map(|(kind, reason, who)| Condition { since: since(kind), kind: kind.to_owned(), reason, who: who.to_owned() })
+            .map(|(kind, reason, who)| Condition {
+                since: since(kind),
+                kind: kind.to_owned(),
+                reason,
+                who: who.to_owned(),
+            })
             .collect();
         Status {
             host: host.to_owned(),
@@ -127,7 +143,11 @@ impl Situation {
     fn conditions(&self) -> Vec<(&'static str, String, &'static str)> {
         let mut found = Vec::new();
         let mut add = |kind: State, failure: &Failure| {
-            found.push((kind.as_str(), failure.to_string(), who_must_act(failure.class)));
+            found.push((
+                kind.as_str(),
+                failure.to_string(),
+                who_must_act(failure.class),
+            ));
         };
         if let Some(failure) = &self.refusal {
             add(State::Refused, failure);
@@ -139,7 +159,11 @@ impl Situation {
             add(State::Degraded, failure);
         }
         if let Some(failure) = &self.state_missing {
-            found.push(("state-missing", failure.to_string(), who_must_act(Class::Host)));
+            found.push((
+                "state-missing",
+                failure.to_string(),
+                who_must_act(Class::Host),
+            ));
         }
         if let Some(failure) = &self.behind {
             found.push(("behind", failure.to_string(), who_must_act(failure.class)));
@@ -155,7 +179,11 @@ impl Situation {
             found.push((State::Drifted.as_str(), reason, who_must_act(Class::Host)));
         }
         if self.is_applying {
-            found.push((State::Applying.as_str(), "changes are being made".to_owned(), who_must_act(Class::Transient)));
+            found.push((
+                State::Applying.as_str(),
+                "changes are being made".to_owned(),
+                who_must_act(Class::Transient),
+            ));
         }
         if found.is_empty() {
             let (kind, reason) = match self.revision {
@@ -183,7 +211,11 @@ mod tests {
         situation.revision = Some("aa".into());
         assert_eq!(situation.state(), State::Converged);
         situation.source = Some(failure(Class::Transient));
-        assert_eq!(situation.state(), State::Converged, "being offline changes nothing that is enforced");
+        assert_eq!(
+            situation.state(),
+            State::Converged,
+            "being offline changes nothing that is enforced"
+        );
         situation.mistakes.push(failure(Class::Author));
         assert_eq!(situation.state(), State::Degraded);
         situation.held.push(failure(Class::Host));
@@ -196,12 +228,27 @@ mod tests {
     fn a_condition_keeps_its_beginning_while_it_lasts_and_gets_a_new_one_when_it_returns() {
         let mut beginnings = Beginnings::new();
         let at = |second| Timestamp::from_second(second).unwrap();
-        let mut situation = Situation { revision: Some("aa".into()), ..Situation::default() };
-        assert_eq!(situation.status("h", &mut beginnings, None, at(1)).since, at(1));
-        assert_eq!(situation.status("h", &mut beginnings, None, at(2)).since, at(1));
+        let mut situation = Situation {
+            revision: Some("aa".into()),
+            ..Situation::default()
+        };
+        assert_eq!(
+            situation.status("h", &mut beginnings, None, at(1)).since,
+            at(1)
+        );
+        assert_eq!(
+            situation.status("h", &mut beginnings, None, at(2)).since,
+            at(1)
+        );
         situation.failures.push(failure(Class::Host));
-        assert_eq!(situation.status("h", &mut beginnings, None, at(3)).since, at(3));
+        assert_eq!(
+            situation.status("h", &mut beginnings, None, at(3)).since,
+            at(3)
+        );
         situation.failures.clear();
-        assert_eq!(situation.status("h", &mut beginnings, None, at(4)).since, at(4));
+        assert_eq!(
+            situation.status("h", &mut beginnings, None, at(4)).since,
+            at(4)
+        );
     }
 }

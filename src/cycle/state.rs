@@ -4,8 +4,6 @@
 //! the mark but lost the database was enrolled once: it goes on enforcing the marked revision, removes nothing, and accepts nothing
 //! new, because falling back to the anchor would let a hostile server take it back in time.
 
-use std::path::Path;
-
 use crate::config;
 use crate::model::{Class, Failure};
 use crate::record::Record;
@@ -42,7 +40,10 @@ pub fn open(host: &Host) -> Result<State, Failure> {
     let database = host.outer_path(config::STATE_DATABASE);
     let existed = host.exists(config::STATE_DATABASE)?;
     let opened = if mark.is_some() && !existed {
-        Err(Failure::new(Class::Host, format!("the state database '{}' is missing", config::STATE_DATABASE)))
+        Err(Failure::new(
+            Class::Host,
+            format!("the state database '{}' is missing", config::STATE_DATABASE),
+        ))
     } else {
         Record::open(&database).and_then(|record| {
             let head: Option<TrustedHead> = record.recall(HEAD)?;
@@ -50,11 +51,23 @@ pub fn open(host: &Host) -> Result<State, Failure> {
         })
     };
     match (opened, mark) {
-        (Ok((record, head)), None) => Ok(State { record, objects, head, missing: None }),
-        (Ok((record, Some(head))), Some(_)) => Ok(State { record, objects, head: Some(head), missing: None }),
-        (Ok((_, None)), Some(mark)) => {
-            missing(objects, mark, "it does not know the trusted head that '/etc/limpet/enrolled' remembers")
-        }
+        (Ok((record, head)), None) => Ok(State {
+            record,
+            objects,
+            head,
+            missing: None,
+        }),
+        (Ok((record, Some(head))), Some(_)) => Ok(State {
+            record,
+            objects,
+            head: Some(head),
+            missing: None,
+        }),
+        (Ok((_, None)), Some(mark)) => missing(
+            objects,
+            mark,
+            "it does not know the trusted head that '/etc/limpet/enrolled' remembers",
+        ),
         (Err(failure), Some(mark)) => missing(objects, mark, &failure.message),
         (Err(failure), None) => Err(failure),
     }
@@ -66,7 +79,12 @@ fn missing(objects: ObjectStore, mark: TrustedHead, cause: &str) -> Result<State
         format!("trust state is missing (state-missing): {cause}; enforcing the last revision, accepting nothing new"),
     )
     .with_hint("if this host was restored on purpose, enrol it again with 'limpet enroll' and a recent anchor");
-    Ok(State { record: Record::in_memory()?, objects, head: Some(mark), missing: Some(failure) })
+    Ok(State {
+        record: Record::in_memory()?,
+        objects,
+        head: Some(mark),
+        missing: Some(failure),
+    })
 }
 
 fn open_objects(host: &Host) -> Result<ObjectStore, Failure> {
@@ -82,18 +100,30 @@ fn open_objects(host: &Host) -> Result<ObjectStore, Failure> {
 
 /// The trusted head that the second mark remembers; anybody may read it.
 pub fn read_mark(host: &Host) -> Result<Option<TrustedHead>, Failure> {
-    let Some(bytes) = host.read_file(config::ENROLLED_MARK, MARK_LIMIT)? else { return Ok(None) };
+    let Some(bytes) = host.read_file(config::ENROLLED_MARK, MARK_LIMIT)? else {
+        return Ok(None);
+    };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        Failure::new(Class::Host, format!("failed to read the second mark '{}': {error}", config::ENROLLED_MARK))
-            .with_hint("enrol this host again with 'limpet enroll' and a recent anchor")
+        Failure::new(
+            Class::Host,
+            format!(
+                "failed to read the second mark '{}': {error}",
+                config::ENROLLED_MARK
+            ),
+        )
+        .with_hint("enrol this host again with 'limpet enroll' and a recent anchor")
     })
 }
 
 /// Moves the trusted head: first in the database, then in the second mark.
 pub fn trust(host: &Host, record: &Record, head: &TrustedHead) -> Result<(), Failure> {
     record.remember(HEAD, head)?;
-    let mut mark = serde_json::to_vec_pretty(head)
-        .map_err(|error| Failure::new(Class::Bug, format!("failed to write the second mark: {error}")))?;
+    let mut mark = serde_json::to_vec_pretty(head).map_err(|error| {
+        Failure::new(
+            Class::Bug,
+            format!("failed to write the second mark: {error}"),
+        )
+    })?;
     mark.push(b'\n');
     host.write_own_file(config::ENROLLED_MARK, &mark, 0o644)
 }
@@ -116,6 +146,8 @@ fn set_aside(host: &Host) -> Result<(), Failure> {
     for suffix in ["-wal", "-shm"] {
         host.remove_own_file(&format!("{}{suffix}", config::STATE_DATABASE))?;
     }
-    host.rename_own_file(config::STATE_DATABASE, &format!("{}.damaged", config::STATE_DATABASE))
+    host.rename_own_file(
+        config::STATE_DATABASE,
+        &format!("{}.damaged", config::STATE_DATABASE),
+    )
 }
-

@@ -98,7 +98,6 @@ impl Child {
     pub fn id(&self) -> u32 {
         self.process.id()
     }
-
 }
 
 impl Upstream for Child {

@@ -176,6 +176,8 @@ impl Connection {
     }
 
     fn new(stream: UnixStream) -> Self {
+        // One request always fits into the socket's buffer unless the peer is stuck. The call fails only for a limit of zero.
+        let _ = stream.set_write_timeout(Some(OBJECT_LIMIT));
         let deadlined = Deadlined {
             stream,
             deadline: None,
@@ -198,8 +200,6 @@ impl Connection {
         let deadlined = self.input.get_mut();
         deadlined.deadline = Some(Instant::now() + limit);
         deadlined.is_heard = false;
-        // One request always fits into the socket's buffer unless the peer is stuck.
-        deadlined.stream.set_write_timeout(Some(limit))?;
         deadlined.stream.write_all(&self.line)?;
         let answer = read(&mut self.input, &mut self.line)?;
         if !self.input.buffer().is_empty() {

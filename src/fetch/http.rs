@@ -1,22 +1,18 @@
 //! Requests over HTTP: certificates, credentials, redirects, proxies, limits, and what their failures mean.
 //!
-//! An [`Attempt`] is one poll's allowance of time and bytes, shared by all its requests; it keeps the first failure, because the
-//! Git protocol above wraps ours in errors that cannot be told apart.
-//!
 //! Invariant: the token is sent only over https and only to the configured authority; it is in no URL, argument, message or log.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use ureq::http::{HeaderMap, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
-use super::Limits;
+use super::attempt::{Attempt, host_of};
 use crate::config::Source;
 use crate::model::{Class, Failure};
 
@@ -37,61 +33,6 @@ struct Secret(String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
-    }
-}
-
-/// One poll's allowance of time and bytes, and what went wrong with it first.
-#[derive(Debug)]
-pub struct Attempt {
-    /// The repository, as errors name it.
-    url: String,
-    limits: Limits,
-    deadline: Instant,
-    bytes_left: Cell<u64>,
-    failure: RefCell<Option<Failure>>,
-}
-
-impl Attempt {
-    /// An allowance that runs from now.
-    pub fn new(url: &str, limits: Limits) -> Self {
-        Attempt {
-            url: url.to_owned(),
-            limits,
-            deadline: Instant::now() + limits.total,
-            bytes_left: Cell::new(limits.bytes),
-            failure: RefCell::new(None),
-        }
-    }
-
-    /// The time that is left.
-    pub fn time_left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// A failure of this attempt: the repository's URL goes before `cause`.
-    pub fn failure(&self, class: Class, cause: impl fmt::Display) -> Failure {
-        Failure::new(
-            class,
-            format!("failed to fetch from '{}': {cause}", self.url),
-        )
-    }
-
-    /// The first failure that a request of this attempt met.
-    pub fn take_failure(&self) -> Option<Failure> {
-        self.failure.take()
-    }
-
-    /// Keeps `failure` if it is the first.
-    pub fn keep_failure(&self, failure: &Failure) {
-        self.failure
-            .borrow_mut()
-            .get_or_insert_with(|| failure.clone());
-    }
-
-    /// The failure of an attempt that used up its time.
-    pub fn too_long(&self) -> Failure {
-        let cause = format!("not finished within {} s", self.limits.total.as_secs());
-        self.failure(Class::Transient, cause)
     }
 }
 
@@ -119,28 +60,14 @@ impl fmt::Debug for ResponseBody {
 impl Read for ResponseBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let attempt = &self.attempt;
-        let fail = |failure: Failure| {
-            attempt.keep_failure(&failure);
-            Err(io::Error::other(failure))
+        let result = match self.reader.read(buffer) {
+            Ok(count) => attempt.spend(count).map(|()| count),
+            Err(error) => Err(attempt.explain(ureq::Error::from(error))),
         };
-        match self.reader.read(buffer) {
-            Ok(count) => match attempt.bytes_left.get().checked_sub(count as u64) {
-                Some(left) => {
-                    attempt.bytes_left.set(left);
-                    Ok(count)
-                }
-                None => {
-                    let cause = format!(
-                        "the server sent more than {} MiB",
-                        attempt.limits.bytes >> 20
-                    );
-                    fail(attempt.failure(Class::Host, cause).with_hint(
-                        "files of that size do not belong in a repository of configuration",
-                    ))
-                }
-            },
-            Err(error) => fail(explain(attempt, ureq::Error::from(error))),
-        }
+        result.map_err(|failure| {
+            attempt.keep_failure(&failure);
+            io::Error::other(failure)
+        })
     }
 }
 
@@ -285,7 +212,7 @@ impl Http {
                 self.agent.run(self.limited(request, attempt, time_left))
             }
         };
-        result.map_err(|error| explain(attempt, error))
+        result.map_err(|error| attempt.explain(error))
     }
 
     fn limited<B: ureq::AsSendBody>(
@@ -297,9 +224,9 @@ impl Http {
         self.agent
             .configure_request(request)
             .timeout_global(Some(time_left))
-            .timeout_per_read(Some(attempt.limits.silence))
-            .timeout_per_write(Some(attempt.limits.silence))
-            .timeout_connect(Some(attempt.limits.silence))
+            .timeout_per_read(Some(attempt.silence()))
+            .timeout_per_write(Some(attempt.silence()))
+            .timeout_connect(Some(attempt.silence()))
             .build()
     }
 
@@ -455,13 +382,6 @@ fn choose_proxy(
     }
 }
 
-fn host_of(url: &str) -> String {
-    url.parse::<Uri>()
-        .ok()
-        .and_then(|uri| uri.host().map(str::to_ascii_lowercase))
-        .unwrap_or_default()
-}
-
 /// Whether `no_proxy` (a comma-separated list of domains, or `*`) covers `host`.
 fn is_excluded(host: String, no_proxy: &str) -> bool {
     no_proxy
@@ -528,66 +448,6 @@ fn resolve_redirect(from: &str, location: &str) -> Result<String, String> {
         return refused("it leads to another server");
     }
     Ok(target)
-}
-
-/// What `error` means, and for whom.
-fn explain(attempt: &Attempt, error: ureq::Error) -> Failure {
-    let host = host_of(&attempt.url);
-    match error {
-        ureq::Error::HostNotFound => attempt
-            .failure(Class::Transient, format!("found no address of '{host}'"))
-            .with_hint("check the name, and this host's DNS"),
-        ureq::Error::Timeout(ureq::Timeout::Global) => attempt.too_long(),
-        ureq::Error::Timeout(_) => {
-            let cause = format!(
-                "the server was silent for {} s",
-                attempt.limits.silence.as_secs()
-            );
-            attempt.failure(Class::Transient, cause)
-        }
-        ureq::Error::Rustls(error) => explain_tls(attempt, &error),
-        ureq::Error::Io(error) => {
-            if let Some(inner) = error.get_ref() {
-                if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
-                    return explain_tls(attempt, tls);
-                }
-                if let Some(ureq::Error::Timeout(timeout)) = inner.downcast_ref::<ureq::Error>() {
-                    return explain(attempt, ureq::Error::Timeout(*timeout));
-                }
-            }
-            attempt.failure(Class::Transient, error)
-        }
-        error => attempt.failure(Class::Transient, error),
-    }
-}
-
-fn explain_tls(attempt: &Attempt, error: &rustls::Error) -> Failure {
-    use rustls::CertificateError as Certificate;
-    let rustls::Error::InvalidCertificate(certificate) = error else {
-        return attempt.failure(Class::Transient, format!("TLS: {error}"));
-    };
-    let (cause, hint) = match certificate {
-        Certificate::UnknownIssuer => (
-            "its certificate is from an authority that this host does not trust".to_owned(),
-            "set source.ca_file to the authority's certificate",
-        ),
-        Certificate::Expired
-        | Certificate::ExpiredContext { .. }
-        | Certificate::NotValidYet
-        | Certificate::NotValidYetContext { .. } => (
-            format!("its certificate is not valid now: {error}"),
-            "check the server's certificate, and this host's clock",
-        ),
-        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => (
-            format!("its certificate is for another name: {error}"),
-            "check the host name in source.url",
-        ),
-        _ => (
-            format!("its certificate is not accepted: {error}"),
-            "check the server's certificate",
-        ),
-    };
-    attempt.failure(Class::Host, cause).with_hint(hint)
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ pub fn open(path: &Path) -> Result<gix::Repository, Failure> {
     };
     let explain = |error: io::Error| {
         match error.kind() {
+        io::ErrorKind::NotFound if path.starts_with("/tmp") || path.starts_with("/var/tmp") => {
+            fail(&"no such directory").with_hint("limpet-fetch.service has a /tmp of its own")
+        }
         io::ErrorKind::NotFound => fail(&"no such directory").with_hint("check source.url"),
         io::ErrorKind::NotADirectory => fail(&"it is no directory").with_hint("check source.url"),
         io::ErrorKind::PermissionDenied => {

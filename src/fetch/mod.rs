@@ -4,7 +4,7 @@
 //! (a *poll*), and hands out single objects by id. Nobody trusts it: the applier hashes every object and judges every tip.
 //!
 //! - [`protocol`] what goes over the socket; [`client`] the applier's end; [`child`] a fetcher without systemd
-//! - `remote` a source behind HTTP and its cache, over `http`, `refs` and `transport`; `local` a repository on this machine
+//! - `remote` a source behind HTTP and its cache, over `http`, `attempt`, `refs` and `transport`; `local` a repository on this machine
 //! - `store` the objects of either
 //!
 //! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read.
@@ -29,6 +29,7 @@ use crate::config::{Source, SourceUrl};
 use crate::git::{ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
 
+mod attempt;
 pub mod child;
 pub mod client;
 mod http;
@@ -40,7 +41,7 @@ mod store;
 mod transport;
 
 pub use self::child::Child;
-pub use self::client::{Client, Tip};
+pub use self::client::{Client, Tip, Upstream};
 
 /// What one poll may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +224,7 @@ enum Origin {
     Local(PathBuf),
     Remote {
         /// Locked while it is polled: a second client waits, and finds everything there.
-        remote: Mutex<Remote>,
+        remote: Box<Mutex<Remote>>,
         url: String,
         cache: PathBuf,
     },
@@ -241,7 +242,7 @@ impl Fetcher {
                     Origin::Remote {
                         cache: remote.cache().to_owned(),
                         url: url.clone(),
-                        remote: Mutex::new(remote),
+                        remote: Box::new(Mutex::new(remote)),
                     }
                 }
             },

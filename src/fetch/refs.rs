@@ -268,7 +268,7 @@ mod tests {
             text(gix::hash::Kind::Sha1),
             "0014command=ls-refs\n0001001fref-prefix refs/heads/main\n0000"
         );
-        assert!(text(gix::hash::Kind::Sha256).contains("001aobject-format=sha256\n"));
+        assert!(text(gix::hash::Kind::Sha256).contains("0019object-format=sha256\n"));
     }
 
     proptest! {

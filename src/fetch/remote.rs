@@ -18,12 +18,13 @@ use gix::progress::Discard;
 use gix_transport::Protocol;
 
 use super::Limits;
-use super::http::{Attempt, Http};
+use super::attempt::Attempt;
+use super::http::Http;
 use super::refs::{self, Advertisement, Refs};
 use super::store;
 use super::transport::GitHttp;
 use crate::config::Source;
-use crate::git::ObjectId;
+use crate::git::{MAX_OBJECT_BYTES, ObjectId};
 use crate::model::{Class, Failure};
 
 /// Where the cache remembers the branch's commit.
@@ -184,16 +185,14 @@ impl Remote {
     ) -> Result<(gix::hash::Kind, ObjectId), Failure> {
         let full_ref = self.full_ref();
         // Protocol version 2 has no state, so what the last handshake said still holds: one request instead of two.
-        if let Some(known) = known.filter(|_| !self.needs_handshake) {
+        let introduced = known.filter(|_| !self.needs_handshake);
+        if let Some(known) = introduced {
             match self.list(http, attempt, &full_ref, known.format) {
                 Ok(Ok(tip)) => return self.require(tip).map(|tip| (known.format, tip)),
-                Ok(Err(_)) => self.needs_handshake = true,
-                Err(failure) if failure.class == Class::Transient => return Err(failure),
                 // Not every server answers a request that it was not introduced to.
-                Err(_) => {
-                    attempt.take_failure();
-                    self.needs_handshake = true;
-                }
+                Ok(Err(_)) => {}
+                Err(failure) if failure.class == Class::Transient => return Err(failure),
+                Err(_) => drop(attempt.take_failure()),
             }
         }
         let url = format!("{}/info/refs?service=git-upload-pack", self.base_url());
@@ -219,6 +218,8 @@ impl Remote {
                 .list(http, attempt, &full_ref, format)?
                 .map_err(no_git)?,
         };
+        // What went wrong without a handshake went well with it, and not because the repository is another.
+        self.needs_handshake |= introduced.is_some_and(|known| known.format == format);
         Ok((format, self.require(tip)?))
     }
 
@@ -317,8 +318,7 @@ impl Remote {
         if attempt.time_left().is_zero() {
             return Err(FetchError::Source(attempt.too_long()));
         }
-        let failure = attempt.failure(Class::Transient, causes(&error));
-        Err(FetchError::Unclear(failure))
+        Err(explain(attempt, &error))
     }
 
     /// Whether the cache may be fetched anew on a suspicion, which it then should be.
@@ -498,6 +498,31 @@ fn interrupted_after<T>(limit: Duration, work: impl FnOnce(&AtomicBool) -> T) ->
         drop(done);
         result
     })
+}
+
+/// What gix has to say about an exchange in which each request by itself went well.
+fn explain(attempt: &Attempt, error: &gix::Error) -> FetchError {
+    let text = causes(error);
+    // gix has no kind for it, but names the option that `store` sets.
+    if text.contains("clone.rejectShallow") {
+        let cause = "the server's repository is shallow: its history is not complete";
+        return FetchError::Source(
+            attempt
+                .failure(Class::Host, cause)
+                .with_hint("'git fetch --unshallow' on the server completes it"),
+        );
+    }
+    if error.is_resource_exhausted() {
+        let limit = MAX_OBJECT_BYTES >> 20;
+        let cause = format!("the branch's history holds a file of more than {limit} MiB");
+        return FetchError::Source(
+            attempt
+                .failure(Class::Host, cause)
+                .with_hint("remove it from the branch's history"),
+        );
+    }
+    let cause = format!("the server's answer makes no sense: {text}");
+    FetchError::Unclear(attempt.failure(Class::Transient, cause))
 }
 
 /// `error` and its causes in one line. Servers have a part in the text, so it is cut.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use gix_transport::client::blocking_io::http;
 
-use super::http::{Attempt, Http, Response, ResponseBody};
+use super::attempt::Attempt;
+use super::http::{Http, Response, ResponseBody};
 
 /// The largest request gix may make: wants and haves are 50 bytes each, and negotiation sends them in rounds.
 const MAX_REQUEST_BYTES: usize = 16 << 20;

@@ -1,6 +1,6 @@
 //! The desired state of one host: what rendering a fleet repository yields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kinds::file::DesiredPath;
 use crate::kinds::package::DesiredPackage;
@@ -24,6 +24,20 @@ pub struct DesiredState {
     pub origins: BTreeMap<ResourceId, Origin>,
     /// Hex SHA-256 over all of the above; the same on a laptop, in CI and on the host.
     pub digest: String,
+}
+
+impl DesiredState {
+    /// How many resources are declared; a unit and its files are one.
+    pub fn resource_count(&self) -> usize {
+        let paths = self.paths.iter().map(|path| &path.id);
+        let packages = self.packages.iter().map(|package| &package.id);
+        let units = self.units.iter().map(|unit| &unit.id);
+        paths
+            .chain(packages)
+            .chain(units)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
 }
 
 /// Where a resource comes from.

@@ -36,6 +36,7 @@ mod unit_file;
 
 pub use desired::{DesiredState, Origin};
 pub use digest::canonical_json;
+pub use paths::why_forbidden;
 pub use select::{Because, ChosenLayer};
 pub use subtree::SubTree;
 

@@ -103,19 +103,25 @@ pub(super) fn check_allowed(
     limits: &Limits,
     place: &Place,
 ) -> Option<Mistake> {
-    let reason = forbidden_because(path)?;
-    let is_allowed = limits
-        .allow_paths
-        .iter()
-        .any(|allowed| is_at_or_below(path, allowed.trim_end_matches('/')));
-    if is_allowed {
-        return None;
-    }
+    let reason = why_forbidden(path, limits)?;
     let message = format!("{what} would manage '{path}', which no fleet may: {reason}");
     let hint = format!(
         "a host's operator can allow it: apply.allow_paths = [\"{path}\"] in /etc/limpet/limpet.toml"
     );
     Some(Mistake::new(place, message).hint(hint))
+}
+
+/// Why no fleet may manage `path` on a host with these limits; `None` when one may.
+pub fn why_forbidden(path: &str, limits: &Limits) -> Option<&'static str> {
+    let is_allowed = limits
+        .allow_paths
+        .iter()
+        .any(|allowed| is_at_or_below(path, allowed.trim_end_matches('/')));
+    if is_allowed {
+        None
+    } else {
+        forbidden_because(path)
+    }
 }
 
 fn forbidden_because(path: &str) -> Option<&'static str> {

@@ -63,6 +63,12 @@ pub trait Objects {
     fn get(&self, id: &ObjectId) -> Result<Object, ObjectError>;
 }
 
+impl<O: Objects + ?Sized> Objects for &O {
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+        (**self).get(id)
+    }
+}
+
 /// A store whose answers are hashed before anybody sees them, so that the store itself need not be trusted.
 #[derive(Debug)]
 pub struct Hashed<O>(pub O);

@@ -8,11 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::desired::DesiredState;
+use crate::fleet::{self, DesiredState, Limits};
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
-use crate::kinds::unit::{UnitChange, Units};
+use crate::kinds::unit::{Operation, UnitChange, Units, is_read_by_systemd};
 use crate::kinds::{self, kind};
 use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
 
@@ -52,6 +52,10 @@ pub struct Rules {
     pub max_removals: Option<usize>,
     /// Remove nothing at all: the inventory cannot be trusted to be complete.
     pub keep_everything: bool,
+    /// What the host's configuration lets a fleet manage.
+    pub limits: Limits,
+    /// Packages that the operator wants never to be removed.
+    pub protect_packages: Vec<String>,
     /// Resources that failed a short while ago and are not tried again yet, with their failure.
     pub resting: BTreeMap<ResourceId, Failure>,
 }
@@ -138,7 +142,12 @@ pub enum Change {
 }
 
 /// Plans.
-pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, rules: &Rules) -> Plan {
+pub fn plan(
+    desired: &DesiredState,
+    observed: &Observed,
+    inventory: &Inventory,
+    rules: &Rules,
+) -> Plan {
     let mut plan = Plan::default();
     let mut steps = Vec::new();
     let unchanged = unchanged_since_applied(desired, inventory);
@@ -158,7 +167,10 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
         Change::Path,
     ));
     collect(read::<Packages>(
-        Packages::plan(&desired.packages, &observed.packages, &inventory.packages),
+        kinds::package::protect(
+            Packages::plan(&desired.packages, &observed.packages, &inventory.packages),
+            &rules.protect_packages,
+        ),
         InventoryKind::Package,
         &unchanged,
         Change::Package,
@@ -170,20 +182,27 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
         Change::Unit,
     ));
 
+    release_what_is_back(desired, inventory, &steps, &mut plan);
+
     if rules.keep_everything {
         steps.retain(|step| step.reason != Reason::Undeclared);
         plan.released.clear();
     }
-    steps.retain(|step| match rules.resting.get(&step.id) {
-        Some(failure) => {
-            plan.blocked.push(failure.clone());
-            false
-        }
-        None => true,
+    steps.retain(|step| {
+        let obstacle = rules
+            .resting
+            .get(&step.id)
+            .cloned()
+            .or_else(|| leads_astray(step, observed, rules));
+        let is_open = obstacle.is_none();
+        plan.blocked
+            .extend(obstacle.filter(|failure| !plan.blocked.contains(failure)));
+        is_open
     });
     let reported: BTreeSet<&ResourceId> = reported_resources(desired);
-    let (touched, reported) =
-        steps.into_iter().partition(|step: &Step| !rules.report_only && !reported.contains(&step.id));
+    let (touched, reported) = steps
+        .into_iter()
+        .partition(|step: &Step| !rules.report_only && !reported.contains(&step.id));
     plan.reported = reported;
     steps = hold(touched, rules, &mut plan);
 
@@ -191,6 +210,61 @@ pub fn plan(desired: &DesiredState, observed: &Observed, inventory: &Inventory, 
     add_blockers(desired, &mut steps);
     plan.batches = into_batches(desired, steps);
     plan
+}
+
+/// The refusal of a path that a link on the way makes another, which no fleet may manage. What is spelled out is refused when the
+/// state is rendered; this is what only the machine can tell.
+fn leads_astray(step: &Step, observed: &Observed, rules: &Rules) -> Option<Failure> {
+    if step.kind != InventoryKind::Path {
+        return None;
+    }
+    let Some(Ok(seen)) = observed.paths.paths.get(&step.key) else {
+        return None;
+    };
+    let physical = &seen.look.physical;
+    let reason = fleet::why_forbidden(physical, &rules.limits).filter(|_| *physical != step.key)?;
+    let message = format!(
+        "refused {}: it leads to '{physical}', which no fleet may manage: {reason}",
+        step.id
+    );
+    Some(Failure::new(Class::Author, message).about(step.id.clone()))
+}
+
+/// Packages and units that are owned, no longer declared, and need no step: there is nothing left to take back.
+fn release_what_is_back(
+    desired: &DesiredState,
+    inventory: &Inventory,
+    steps: &[Step],
+    plan: &mut Plan,
+) {
+    let packages = inventory
+        .packages
+        .iter()
+        .map(|owned| (InventoryKind::Package, &owned.key, &owned.id));
+    let units = inventory
+        .units
+        .iter()
+        .map(|owned| (InventoryKind::Unit, &owned.key, &owned.id));
+    let declared: BTreeSet<(InventoryKind, &str)> =
+        declarations(desired, inventory).into_keys().collect();
+    let blocked: BTreeSet<&ResourceId> = plan
+        .blocked
+        .iter()
+        .filter_map(|failure| failure.resource.as_ref())
+        .collect();
+    let busy: BTreeSet<(InventoryKind, &str)> = steps
+        .iter()
+        .map(|step| (step.kind, step.key.as_str()))
+        .collect();
+    let released: Vec<(InventoryKind, String)> = packages
+        .chain(units)
+        .filter(|(kind, key, id)| {
+            let place = (*kind, key.as_str());
+            !declared.contains(&place) && !busy.contains(&place) && !blocked.contains(id)
+        })
+        .map(|(kind, key, _)| (kind, key.clone()))
+        .collect();
+    plan.released.extend(released);
 }
 
 /// One step of a kind, in the plan's own terms.
@@ -210,7 +284,16 @@ fn read<K: Kind>(
     let one = |step| match step {
         kind::Step::Blocked(failure) => Read::Blocked(failure),
         kind::Step::Release { key, .. } => Read::Released(kind, key),
-        kind::Step::Change(PlannedChange { id, key, action, reason, fields, original, removes, change }) => {
+        kind::Step::Change(PlannedChange {
+            id,
+            key,
+            action,
+            reason,
+            fields,
+            original,
+            removes,
+            change,
+        }) => {
             let original = serde_json::to_value(original).expect("what a kind keeps is plain data");
             let is_drift = unchanged.contains(&(kind, key.clone()));
             Read::Step(Box::new(Step {
@@ -245,51 +328,113 @@ pub struct Declaration {
 }
 
 /// Everything declared, by what it owns.
-pub fn declarations(desired: &DesiredState) -> BTreeMap<(InventoryKind, &str), Declaration> {
+pub fn declarations<'a>(
+    desired: &'a DesiredState,
+    inventory: &Inventory,
+) -> BTreeMap<(InventoryKind, &'a str), Declaration> {
     let mut declarations = BTreeMap::new();
     let mut declare = |kind, key, id: &ResourceId, on_removal, applied| {
-        declarations.insert((kind, key), Declaration { id: id.clone(), on_removal, applied });
+        let declaration = Declaration {
+            id: id.clone(),
+            on_removal,
+            applied,
+        };
+        declarations.insert((kind, key), declaration);
     };
+    let owned: BTreeMap<&str, _> = inventory
+        .paths
+        .iter()
+        .map(|owned| (owned.key.as_str(), owned))
+        .collect();
     for path in &desired.paths {
-        let applied = kinds::file::applied(path).to_value();
-        declare(InventoryKind::Path, path.path.as_str(), &path.id, path.on_removal, applied);
+        let before = owned.get(path.path.as_str()).copied();
+        let applied = kinds::file::applied_after(path, before).to_value();
+        declare(
+            InventoryKind::Path,
+            path.path.as_str(),
+            &path.id,
+            path.on_removal,
+            applied,
+        );
     }
     for package in &desired.packages {
         let applied = kinds::package::applied(package);
-        declare(InventoryKind::Package, package.name.as_str(), &package.id, package.on_removal, applied);
+        declare(
+            InventoryKind::Package,
+            package.name.as_str(),
+            &package.id,
+            package.on_removal,
+            applied,
+        );
     }
     for unit in &desired.units {
-        declare(InventoryKind::Unit, unit.name.as_str(), &unit.id, unit.on_removal, kinds::unit::applied(unit));
+        declare(
+            InventoryKind::Unit,
+            unit.name.as_str(),
+            &unit.id,
+            unit.on_removal,
+            kinds::unit::applied(unit),
+        );
     }
     declarations
 }
 
 /// The keys that are declared exactly as they were applied last: what differs there is drift.
-fn unchanged_since_applied(desired: &DesiredState, inventory: &Inventory) -> BTreeSet<(InventoryKind, String)> {
-    let declared = declarations(desired);
-    let paths = inventory.paths.iter().map(|owned| (InventoryKind::Path, &owned.key, &owned.applied));
-    let packages = inventory.packages.iter().map(|owned| (InventoryKind::Package, &owned.key, &owned.applied));
-    let units = inventory.units.iter().map(|owned| (InventoryKind::Unit, &owned.key, &owned.applied));
+fn unchanged_since_applied(
+    desired: &DesiredState,
+    inventory: &Inventory,
+) -> BTreeSet<(InventoryKind, String)> {
+    let declared = declarations(desired, inventory);
+    let paths = inventory
+        .paths
+        .iter()
+        .map(|owned| (InventoryKind::Path, &owned.key, &owned.applied));
+    let packages = inventory
+        .packages
+        .iter()
+        .map(|owned| (InventoryKind::Package, &owned.key, &owned.applied));
+    let units = inventory
+        .units
+        .iter()
+        .map(|owned| (InventoryKind::Unit, &owned.key, &owned.applied));
     paths
         .chain(packages)
         .chain(units)
-        .filter(|(kind, key, applied)| declared.get(&(*kind, key.as_str())).is_some_and(|known| known.applied == **applied))
+        .filter(|(kind, key, applied)| {
+            declared
+                .get(&(*kind, key.as_str()))
+                .is_some_and(|known| known.applied == **applied)
+        })
         .map(|(kind, key, _)| (kind, key.clone()))
         .collect()
 }
 
 /// The resources that are looked at and not touched.
 fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
-    let paths = desired.paths.iter().filter(|path| path.report).map(|path| &path.id);
-    let packages = desired.packages.iter().filter(|package| package.report).map(|package| &package.id);
-    let units = desired.units.iter().filter(|unit| unit.report).map(|unit| &unit.id);
+    let paths = desired
+        .paths
+        .iter()
+        .filter(|path| path.report)
+        .map(|path| &path.id);
+    let packages = desired
+        .packages
+        .iter()
+        .filter(|package| package.report)
+        .map(|package| &package.id);
+    let units = desired
+        .units
+        .iter()
+        .filter(|unit| unit.report)
+        .map(|unit| &unit.id);
     paths.chain(packages).chain(units).collect()
 }
 
 /// Holds the steps of a plan that removes too much; corrections of drift go on.
 fn hold(steps: Vec<Step>, rules: &Rules, plan: &mut Plan) -> Vec<Step> {
     let removals = steps.iter().filter(|step| step.removes).count();
-    let Some(limit) = rules.max_removals.filter(|limit| removals > *limit) else { return steps };
+    let Some(limit) = rules.max_removals.filter(|limit| removals > *limit) else {
+        return steps;
+    };
     let (going_on, held) = steps.into_iter().partition(|step| step.is_drift);
     plan.held = held;
     plan.held_because = Some(
@@ -306,8 +451,11 @@ fn hold(steps: Vec<Step>, rules: &Rules, plan: &mut Plan) -> Vec<Step> {
 
 /// Failure spreads along these edges: what is needed, the parent directory, and a unit's own files.
 fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
-    let declared: BTreeMap<&str, &ResourceId> =
-        desired.paths.iter().map(|path| (path.path.as_str(), &path.id)).collect();
+    let declared: BTreeMap<&str, &ResourceId> = desired
+        .paths
+        .iter()
+        .map(|path| (path.path.as_str(), &path.id))
+        .collect();
     for step in steps {
         step.blockers = desired.needs.get(&step.id).cloned().unwrap_or_default();
         if step.kind == InventoryKind::Path {
@@ -340,7 +488,9 @@ fn rank(step: &Step) -> u8 {
 }
 
 fn configures_packages(path: &str) -> bool {
-    ["/etc/apt/", "/etc/dnf/", "/etc/yum.repos.d/"].iter().any(|directory| path.starts_with(directory))
+    ["/etc/apt/", "/etc/dnf/", "/etc/yum.repos.d/"]
+        .iter()
+        .any(|directory| path.starts_with(directory))
 }
 
 /// Orders the steps, and puts one daemon-reload between changed unit files and the units.
@@ -355,14 +505,23 @@ fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
             let needs = desired.needs.get(&step.id).into_iter().flatten();
             // A trigger waits for what caused it, but nobody waits for a trigger: what needs the unit needs it running.
             let needed = needs.flat_map(|id| by_id.get(id).into_iter().flatten());
-            let mut after: Vec<usize> =
-                needed.copied().filter(|&index| steps[index].reason != Reason::Triggered).collect();
+            let mut after: Vec<usize> = needed
+                .copied()
+                .filter(|&index| steps[index].reason != Reason::Triggered)
+                .collect();
             if step.reason == Reason::Triggered {
-                after.extend(step.because.iter().flat_map(|id| by_id.get(id).into_iter().flatten()).copied().filter(
-                    |&index| steps[index].reason != Reason::Triggered,
-                ));
+                after.extend(
+                    step.because
+                        .iter()
+                        .flat_map(|id| by_id.get(id).into_iter().flatten())
+                        .copied()
+                        .filter(|&index| steps[index].reason != Reason::Triggered),
+                );
             }
-            order::Place { rank: rank(step), after }
+            order::Place {
+                rank: rank(step),
+                after,
+            }
         })
         .collect();
     let batches = order::batches(&places);
@@ -372,11 +531,20 @@ fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut planned = Vec::new();
     let mut unloaded: Vec<ResourceId> = Vec::new();
     for batch in batches {
-        let batch: Vec<Step> = batch.into_iter().filter_map(|index| steps[index].take()).collect();
-        if batch.iter().any(|step| step.kind == InventoryKind::Unit && rank(step) > 0) && !unloaded.is_empty() {
+        let batch: Vec<Step> = batch
+            .into_iter()
+            .filter_map(|index| steps[index].take())
+            .collect();
+        if batch
+            .iter()
+            .any(|step| step.kind == InventoryKind::Unit && rank(step) > 0)
+            && !unloaded.is_empty()
+        {
             planned.push(vec![daemon_reload(std::mem::take(&mut unloaded))]);
         }
-        let unit_files = batch.iter().filter(|step| step.kind == InventoryKind::Path && is_unit_file(&step.key));
+        let unit_files = batch
+            .iter()
+            .filter(|step| step.kind == InventoryKind::Path && is_read_by_systemd(&step.key));
         unloaded.extend(unit_files.map(|step| step.id.clone()));
         planned.push(batch);
     }
@@ -384,18 +552,6 @@ fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
         planned.push(vec![daemon_reload(unloaded)]);
     }
     planned
-}
-
-/// Is this a file from which systemd makes units.
-fn is_unit_file(path: &str) -> bool {
-    const DIRECTORIES: [&str; 5] = [
-        "/etc/systemd/system/",
-        "/run/systemd/system/",
-        "/usr/local/lib/systemd/system/",
-        "/usr/lib/systemd/system/",
-        "/etc/containers/systemd/",
-    ];
-    path == "/etc/fstab" || DIRECTORIES.iter().any(|directory| path.starts_with(directory))
 }
 
 fn daemon_reload(because: Vec<ResourceId>) -> Step {
@@ -412,7 +568,10 @@ fn daemon_reload(because: Vec<ResourceId>) -> Step {
         because,
         is_owed: false,
         original: serde_json::Value::Null,
-        change: Change::Unit(UnitChange::DaemonReload),
+        change: Change::Unit(UnitChange {
+            name: String::new(),
+            operation: Operation::DaemonReload,
+        }),
     }
 }
 
@@ -422,8 +581,19 @@ impl Plan {
         self.batches.iter().flatten()
     }
 
+    /// Drops the steps that are not to be made.
+    pub fn retain(&mut self, is_kept: impl Fn(&Step) -> bool) {
+        for batch in &mut self.batches {
+            batch.retain(&is_kept);
+        }
+        self.batches.retain(|batch| !batch.is_empty());
+    }
+
     /// Is there nothing to do, to report or to hold.
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.reported.is_empty() && self.held.is_empty() && self.blocked.is_empty()
+        self.batches.is_empty()
+            && self.reported.is_empty()
+            && self.held.is_empty()
+            && self.blocked.is_empty()
     }
 }

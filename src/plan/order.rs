@@ -35,7 +35,12 @@ pub fn batches(places: &[Place]) -> Vec<Vec<usize>> {
             .filter(ready)
             .map(|index| places[index].rank)
             .min()
-            .or_else(|| (0..places.len()).filter(open).map(|index| places[index].rank).min());
+            .or_else(|| {
+                (0..places.len())
+                    .filter(open)
+                    .map(|index| places[index].rank)
+                    .min()
+            });
         let any_ready = (0..places.len()).any(|index| ready(&index));
         let batch: Vec<usize> = (0..places.len())
             .filter(|index| if any_ready { ready(index) } else { open(index) })
@@ -60,8 +65,13 @@ mod tests {
 
     #[track_caller]
     fn check(places: &[(u8, &[usize])], expected: &[&[usize]]) {
-        let places: Vec<Place> =
-            places.iter().map(|(rank, after)| Place { rank: *rank, after: after.to_vec() }).collect();
+        let places: Vec<Place> = places
+            .iter()
+            .map(|(rank, after)| Place {
+                rank: *rank,
+                after: after.to_vec(),
+            })
+            .collect();
         assert_eq!(batches(&places), expected);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::desired::DesiredState;
-use crate::kinds::unit::{DesiredUnit, UnitChange};
+use crate::kinds::unit::{DesiredUnit, Operation, UnitChange, is_own_file};
 use crate::model::{Action, Reason, ResourceId};
 use crate::plan::{Change, Inventory, InventoryKind, Observed, Step};
 
@@ -11,9 +11,17 @@ use crate::plan::{Change, Inventory, InventoryKind, Observed, Step};
 ///
 /// A restart makes a reload needless; a unit that is started, stopped or masked by a step needs neither, and one that is not active
 /// is left alone: implied restarts are try-restarts.
-pub fn triggers(desired: &DesiredState, observed: &Observed, inventory: &Inventory, steps: &[Step]) -> Vec<Step> {
-    let changed: BTreeSet<&ResourceId> =
-        steps.iter().filter(|step| step.kind != InventoryKind::Unit).map(|step| &step.id).collect();
+pub fn triggers(
+    desired: &DesiredState,
+    observed: &Observed,
+    inventory: &Inventory,
+    steps: &[Step],
+) -> Vec<Step> {
+    let changed: BTreeSet<&ResourceId> = steps
+        .iter()
+        .filter(|step| step.kind != InventoryKind::Unit)
+        .map(|step| &step.id)
+        .collect();
     let changed_paths: BTreeMap<&str, &ResourceId> = steps
         .iter()
         .filter(|step| step.kind == InventoryKind::Path)
@@ -28,16 +36,32 @@ pub fn triggers(desired: &DesiredState, observed: &Observed, inventory: &Invento
 
     let mut triggers = Vec::new();
     for unit in desired.units.iter().filter(|unit| !unit.report) {
-        if settled_by_a_step.contains(unit.name.as_str()) || !observed.units.is_active(&unit.name) {
+        if settled_by_a_step.contains(unit.name.as_str()) || !is_up(observed, &unit.name) {
             continue;
         }
-        let own_files = changed_paths.iter().filter(|(path, _)| is_own_file(unit, path)).map(|(_, id)| (*id).clone());
+        let own_files = changed_paths
+            .iter()
+            .filter(|(path, _)| owns(unit, path))
+            .map(|(_, id)| (*id).clone());
         let mut restart_because: Vec<ResourceId> = own_files.collect();
-        restart_because.extend(unit.restart_on.iter().filter(|id| changed.contains(id)).cloned());
-        let mut reload_because: Vec<ResourceId> =
-            unit.reload_on.iter().filter(|id| changed.contains(id)).cloned().collect();
+        restart_because.extend(
+            unit.restart_on
+                .iter()
+                .filter(|id| changed.contains(id))
+                .cloned(),
+        );
+        let mut reload_because: Vec<ResourceId> = unit
+            .reload_on
+            .iter()
+            .filter(|id| changed.contains(id))
+            .cloned()
+            .collect();
         let mut is_owed = false;
-        for (_, action, because) in inventory.owed.iter().filter(|(name, _, _)| *name == unit.name) {
+        for (_, action, because) in inventory
+            .owed
+            .iter()
+            .filter(|(name, _, _)| *name == unit.name)
+        {
             is_owed = true;
             match action {
                 Action::Reload => reload_because.push(because.clone()),
@@ -62,28 +86,24 @@ pub fn triggers(desired: &DesiredState, observed: &Observed, inventory: &Invento
             because,
             is_owed,
             original: serde_json::Value::Null,
-            change: Change::Unit(match action {
-                Action::Reload => UnitChange::Reload { name: unit.name.clone() },
-                _ => UnitChange::Restart { name: unit.name.clone() },
+            change: Change::Unit(UnitChange {
+                name: unit.name.clone(),
+                operation: if action == Action::Reload {
+                    Operation::Reload
+                } else {
+                    Operation::Restart
+                },
             }),
         });
     }
     triggers
 }
 
-/// Is `path` the unit's own file or a drop-in of it; a template's file is its instances'.
-fn is_own_file(unit: &DesiredUnit, path: &str) -> bool {
-    if unit.files.iter().any(|own| own == path) {
-        return true;
-    }
-    let Some((directory, file)) = path.rsplit_once('/') else { return false };
-    let template = match (unit.name.split_once('@'), unit.name.rsplit_once('.')) {
-        (Some((stem, _)), Some((_, suffix))) => Some(format!("{stem}@.{suffix}")),
-        _ => None,
-    };
-    let names = [Some(unit.name.clone()), template];
-    names.iter().flatten().any(|name| {
-        (file == name && directory.ends_with("systemd/system"))
-            || (file.ends_with(".conf") && directory.ends_with(&format!("systemd/system/{name}.d")))
-    })
+/// Is `path` the unit's own file or a drop-in, whichever resource declares it.
+fn owns(unit: &DesiredUnit, path: &str) -> bool {
+    unit.files.iter().any(|own| own == path) || is_own_file(&unit.name, path)
+}
+
+fn is_up(observed: &Observed, unit: &str) -> bool {
+    matches!(observed.units.units.get(unit), Some(Ok(seen)) if seen.is_up())
 }

@@ -193,7 +193,7 @@ impl Objects for ReadThrough<'_> {
     fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
         let object = match self.store.get(id) {
             Err(ObjectError::Missing(_)) => {
-                let object = Hashed(Borrowed(self.beyond)).get(id)?;
+                let object = Hashed(self.beyond).get(id)?;
                 self.store
                     .insert(id, &object)
                     .map_err(|error| ObjectError::Unavailable(failure(&error).message))?;
@@ -203,14 +203,6 @@ impl Objects for ReadThrough<'_> {
         };
         self.used.borrow_mut().insert(*id);
         Ok(object)
-    }
-}
-
-struct Borrowed<'a>(&'a dyn Objects);
-
-impl Objects for Borrowed<'_> {
-    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
-        self.0.get(id)
     }
 }
 

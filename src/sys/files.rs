@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -26,6 +26,9 @@ use ring::digest::{Context, SHA256};
 
 use crate::model::{Class, Failure};
 use crate::sys::Host;
+
+/// The most names we read from a directory of our own.
+const OWN_DIRECTORY_LIMIT: usize = 10_000;
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -99,6 +102,40 @@ impl Host {
     /// Reads the regular file at `path`; `None` when there is nothing. Anything else, and a file of more than `limit` bytes, fails.
     pub fn read_file(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
         self.walk()?.read_file(path, limit)
+    }
+
+    /// Is there anything at `path`.
+    pub fn exists(&self, path: &str) -> Result<bool, Failure> {
+        Ok(self.look(path, Hashing::Skip)?.entry != Entry::Absent)
+    }
+
+    /// The names in a directory of limpet's own, sorted; none when there is no such directory.
+    pub fn list_own_directory(&self, path: &str) -> Result<Vec<String>, Failure> {
+        if !self.exists(path)? {
+            return Ok(Vec::new());
+        }
+        let mut names = self.walk()?.list(path, OWN_DIRECTORY_LIMIT)?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Reads a file that the person at the keyboard named: any path of theirs, relative ones and links included.
+    pub fn read_foreign_file(&self, path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            Failure::new(
+                Class::Config,
+                format!("failed to read '{}': {cause}", path.display()),
+            )
+        };
+        let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+        let mut bytes = Vec::new();
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| failed(&error))?;
+        if bytes.len() as u64 > limit {
+            return Err(failed(&format!("it has more than {limit} bytes")));
+        }
+        Ok(bytes)
     }
 
     /// The path as the machine we run on knows it, for messages and for programs we start.

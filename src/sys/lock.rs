@@ -24,14 +24,25 @@ impl Host {
             .mode(0o600)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(self.outer_path(path))
-            .map_err(|error| Failure::new(Class::Host, format!("failed to open the lock '{path}': {error}")))?;
+            .map_err(|error| {
+                Failure::new(
+                    Class::Host,
+                    format!("failed to open the lock '{path}': {error}"),
+                )
+            })?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(held) => Ok(Lock { _held: held }),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                Err(Failure::new(Class::Transient, "another limpet is at work on this machine")
-                    .with_hint("the agent applies by itself; ask it with 'limpet sync --wait', or stop it first"))
-            }
-            Err((_, error)) => Err(Failure::new(Class::Host, format!("failed to take the lock '{path}': {error}"))),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Failure::new(
+                Class::Transient,
+                "another limpet is at work on this machine",
+            )
+            .with_hint(
+                "the agent applies by itself; ask it with 'limpet sync --wait', or stop it first",
+            )),
+            Err((_, error)) => Err(Failure::new(
+                Class::Host,
+                format!("failed to take the lock '{path}': {error}"),
+            )),
         }
     }
 }

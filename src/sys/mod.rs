@@ -14,8 +14,9 @@ pub mod lock;
 pub mod socket;
 pub mod systemd;
 pub mod transient;
-pub mod write;
+mod unit_files;
 pub mod workdir;
+pub mod write;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.
 #[derive(Debug)]

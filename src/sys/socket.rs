@@ -12,7 +12,10 @@ impl Host {
     pub fn listen(&self, path: &str, mode: u32, group: &str) -> Result<UnixListener, Failure> {
         let outer = self.outer_path(path);
         let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Failure::new(Class::Host, format!("failed to {what} the control socket '{path}': {error}"))
+            Failure::new(
+                Class::Host,
+                format!("failed to {what} the control socket '{path}': {error}"),
+            )
         };
         self.remove_own_file(path)?;
         // Nobody may connect before owner and mode are right.
@@ -21,7 +24,8 @@ impl Host {
         umask(before);
         let listener = listener.map_err(|error| failed("listen on", &error))?;
         if let Some(group) = self.group_id(group)? {
-            std::os::unix::fs::lchown(&outer, None, Some(group)).map_err(|error| failed("give away", &error))?;
+            std::os::unix::fs::lchown(&outer, None, Some(group))
+                .map_err(|error| failed("give away", &error))?;
         }
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(&outer, permissions).map_err(|error| failed("open", &error))?;

@@ -7,11 +7,12 @@
 //! Must not be called from within another runtime's task: the daemon works on a thread that may block.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -23,6 +24,7 @@ use zbus::wire::{DynamicDeserialize, DynamicType, OwnedObjectPath, OwnedVariant,
 use zbus::{Connection, MatchRule, MessageStream};
 
 use crate::model::{Class, Failure};
+use crate::sys::unit_files::{self, UnitFileCache};
 
 const BUS_NAME: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
@@ -43,6 +45,7 @@ const PIPELINE_LENGTH: usize = 64;
 pub struct Systemd {
     available: bool,
     session: Mutex<Session>,
+    unit_files: Mutex<UnitFileCache>,
 }
 
 /// The runtime that drives the connection, and the connection.
@@ -137,6 +140,8 @@ pub struct ListedUnit {
     pub active: String,
     /// The kind's own finer state: `running`, `exited`, `auto-restart`, …
     pub sub: String,
+    /// A job waits for it or runs: its state is about to change.
+    pub has_job: bool,
     /// The unit's D-Bus object, for [`Systemd::properties`].
     pub object: String,
 }
@@ -172,6 +177,8 @@ pub enum Verb {
     Start,
     /// Stops it.
     Stop,
+    /// Restarts it, or starts it.
+    Restart,
     /// Restarts it if it is active.
     TryRestart,
     /// Reloads it if it is active, or restarts it where it cannot reload.
@@ -183,6 +190,7 @@ impl Verb {
         match self {
             Verb::Start => "StartUnit",
             Verb::Stop => "StopUnit",
+            Verb::Restart => "RestartUnit",
             Verb::TryRestart => "TryRestartUnit",
             Verb::ReloadOrTryRestart => "ReloadOrTryRestartUnit",
         }
@@ -211,6 +219,13 @@ pub enum JobResult {
     Unfinished,
 }
 
+impl JobResult {
+    /// Was it carried out, as far as can be known.
+    pub fn is_done(&self) -> bool {
+        matches!(self, JobResult::Done | JobResult::Unseen)
+    }
+}
+
 /// Where one job stands while a batch runs.
 #[derive(Debug)]
 enum JobProgress {
@@ -226,6 +241,7 @@ impl Systemd {
             // sd_booted(3): the directory exists exactly where systemd is the running manager.
             available: available && Path::new("/run/systemd/system").is_dir(),
             session: Mutex::default(),
+            unit_files: Mutex::default(),
         }
     }
 
@@ -276,9 +292,39 @@ impl Systemd {
         Ok(listed.into_iter().map(ListedUnit::from_row).collect())
     }
 
-    /// How each unit's file is enabled, looked up afresh on disk: `enabled`, `disabled`, `static`, `masked`, …; an empty text when
-    /// there is no such file.
+    /// How each unit's file is enabled, as it is on disk now: `enabled`, `disabled`, `static`, `masked`, …; an empty text when there
+    /// is no such file.
     pub fn unit_file_states(&self, names: &[String]) -> Result<Vec<Result<String, Error>>, Error> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let marks = unit_files::read_marks(); // before asking: a change in between must not go unseen
+        let mut cache = self.unit_files();
+        let unknown: Vec<String> = names
+            .iter()
+            .filter(|name| cache.get(&marks, name).is_none())
+            .cloned()
+            .collect();
+        let answers = self.ask_unit_file_states(&unknown)?;
+        let fresh: HashMap<&String, Result<String, Error>> = unknown.iter().zip(answers).collect();
+        for (name, answer) in &fresh {
+            if let Ok(state) = answer {
+                cache.remember(&marks, name, state);
+            }
+        }
+        Ok(names
+            .iter()
+            .map(|name| match fresh.get(name) {
+                Some(answer) => answer.clone(),
+                None => Ok(cache.get(&marks, name).cloned().unwrap_or_default()),
+            })
+            .collect())
+    }
+
+    fn ask_unit_file_states(&self, names: &[String]) -> Result<Vec<Result<String, Error>>, Error> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
         let answers = self.run(ANSWER_LIMIT, async |connection| {
             let questions = names.iter().map(|name| {
                 let connection = connection.clone();
@@ -303,6 +349,12 @@ impl Systemd {
                 answer => answer,
             })
             .collect())
+    }
+
+    fn unit_files(&self) -> MutexGuard<'_, UnitFileCache> {
+        self.unit_files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Properties of units, all questions sent before the first answer is read.
@@ -331,6 +383,7 @@ impl Systemd {
 
     /// Enables a unit: makes the links its `[Install]` section asks for.
     pub fn enable(&self, unit: &str) -> Result<(), Error> {
+        self.unit_files().clear();
         let (is_runtime, is_forced) = (false, false);
         let (_has_install, _links) = self.run(ANSWER_LIMIT, async |connection| {
             let body = (&[unit][..], is_runtime, is_forced);
@@ -353,6 +406,7 @@ impl Systemd {
 
     /// Masks a unit: links it to nothing, so that nobody can start it.
     pub fn mask(&self, unit: &str) -> Result<(), Error> {
+        self.unit_files().clear();
         let (is_runtime, is_forced) = (false, false);
         self.run(ANSWER_LIMIT, async |connection| {
             let body = (&[unit][..], is_runtime, is_forced);
@@ -368,6 +422,7 @@ impl Systemd {
     }
 
     fn remove_links(&self, method: &'static str, unit: &str) -> Result<(), Error> {
+        self.unit_files().clear();
         for is_runtime in [false, true] {
             self.run(ANSWER_LIMIT, async |connection| {
                 let body = (&[unit][..], is_runtime);
@@ -379,6 +434,7 @@ impl Systemd {
 
     /// Reads all unit files again (`systemctl daemon-reload`).
     pub fn reload(&self) -> Result<(), Error> {
+        self.unit_files().clear();
         self.run(RELOAD_LIMIT, async |connection| {
             call::<_, ()>(&connection, MANAGER_PATH, MANAGER, "Reload", &()).await
         })
@@ -521,6 +577,7 @@ impl ListedUnit {
             load: row.2,
             active: row.3,
             sub: row.4,
+            has_job: row.7 != 0,
             object: row.6.as_str().to_owned(),
         }
     }

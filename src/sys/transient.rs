@@ -22,6 +22,8 @@ use crate::sys::systemd::{Job, Property, PropertyName, Verb};
 const OUTPUT_DIRECTORY: &str = "/run/limpet";
 /// What the names of transactions begin with.
 const TRANSACTION_PREFIX: &str = "limpet-txn-";
+/// What the names of other commands begin with.
+const COMMAND_PREFIX: &str = "limpet-run-";
 /// How often a running unit is looked at, at most.
 const POLL_LIMIT: Duration = Duration::from_millis(250);
 /// How long after its own limit a unit may still be seen running before we stop waiting.
@@ -69,13 +71,28 @@ impl Host {
         Ok(result)
     }
 
+    /// Ends and clears the commands that a killed run of ours left behind. Whoever calls it knows that no other run is at work.
+    pub fn clear_leftover_commands(&self) -> Result<(), Failure> {
+        if !self.systemd().is_available() {
+            return Ok(());
+        }
+        let units = self
+            .systemd()
+            .list_units_like(&format!("{COMMAND_PREFIX}*.service"))
+            .map_err(|error| error.into_failure("list leftover commands"))?;
+        for unit in units {
+            self.clear_unit(&unit.id);
+        }
+        Ok(())
+    }
+
     /// Runs a program as a unit of its own and waits for it.
     pub(super) fn run_as_unit(
         &self,
         argv: &[String],
         command: &Command,
     ) -> Result<CommandResult, Failure> {
-        let unit = format!("limpet-run-{}.service", random_id()?);
+        let unit = format!("{COMMAND_PREFIX}{}.service", random_id()?);
         self.start_unit(&unit, argv, command, Role::Command)?;
         let result = self.wait_for_unit(&unit, Some(command.time_limit + GRACE));
         self.clear_unit(&unit);
@@ -104,7 +121,12 @@ impl Host {
             .collect();
         let time_limit = u64::try_from(command.time_limit.as_micros()).unwrap_or(u64::MAX);
         let ignores_failure = false;
-        let start = vec![(argv[0].clone(), argv.to_vec(), ignores_failure)];
+        // systemd puts variables into arguments; a doubled dollar sign is one dollar sign.
+        let argv: Vec<String> = argv
+            .iter()
+            .map(|argument| argument.replace('$', "$$"))
+            .collect();
+        let start = vec![(argv[0].clone(), argv, ignores_failure)];
         let mut properties = vec![
             ("Description", format!("limpet: {program}").into()),
             ("Type", "oneshot".into()),
@@ -143,10 +165,12 @@ impl Host {
                 Ok(listed) => {
                     lost_since = None;
                     let listed = &listed[0];
-                    if !matches!(
+                    // Between the answer to the start and the start itself it is inactive, with a job.
+                    let is_moving = matches!(
                         listed.active.as_str(),
                         "activating" | "reloading" | "deactivating"
-                    ) {
+                    );
+                    if !is_moving && !listed.has_job {
                         return Ok(CommandResult {
                             ending: self.read_ending(&listed.object, &listed.load),
                             output: read_output(unit),

@@ -113,6 +113,16 @@ impl Host {
         batch.sync()
     }
 
+    /// Renames a file of limpet's own within its directory, replacing what is there.
+    pub fn rename_own_file(&self, path: &str, new: &str) -> Result<(), Failure> {
+        std::fs::rename(self.outer_path(path), self.outer_path(new)).map_err(|error| {
+            Failure::new(
+                Class::Host,
+                format!("failed to rename '{path}' to '{new}': {error}"),
+            )
+        })
+    }
+
     /// Removes what a killed run left behind in `directories`.
     pub fn sweep<'a>(&self, directories: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
         let mut batch = self.batch()?;

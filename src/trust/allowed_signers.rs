@@ -33,7 +33,7 @@ impl AllowedSigners {
             let invalid = |cause: String| {
                 Refusal::new(
                     Rule::SignersFileInvalid,
-                    format!("failed to read '{file}': line {number}: {cause}"),
+                    format!("{file}:{number}: {cause}"),
                 )
                 .about(file)
             };
@@ -76,6 +76,13 @@ impl AllowedSigners {
         self.signers.iter().find(|signer| signer.key == *key)
     }
 
+    /// Who is listed, in the file's order: principal and fingerprint.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, String)> {
+        self.signers
+            .iter()
+            .map(|signer| (signer.principal.as_str(), signer.key.fingerprint()))
+    }
+
     /// The principal whose key has this fingerprint.
     pub fn principal_of(&self, fingerprint: &str) -> Option<&str> {
         self.signers
@@ -110,6 +117,9 @@ fn parse_line(line: &str) -> Result<Option<AllowedSigner>, String> {
     let (principals, rest) = split_field(line)?;
     let principal = parse_principals(principals)?;
     let (second, after_second) = split_field(rest)?;
+    if second.is_empty() {
+        return Err("it has no key".into());
+    }
     let (options, key_type, rest) = if is_type_name(second) {
         (Options::default(), second, after_second)
     } else {
@@ -269,4 +279,88 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
     .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC))
     .map(|time| time.timestamp())
     .map_err(|_| invalid())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fixture::Key;
+    use super::*;
+
+    #[test]
+    fn openssh_syntax_is_read() {
+        let key = Key::new(1);
+        let bare = key.allowed("", "");
+        let bare = bare
+            .trim_start()
+            .strip_prefix("namespaces=\"git\" ")
+            .unwrap()
+            .trim_end();
+        #[track_caller]
+        fn check(line: &str, principal: &str) {
+            let signers = AllowedSigners::parse("file", line.as_bytes()).unwrap();
+            assert_eq!(signers.signers[0].principal, principal, "{line}");
+        }
+        check(&format!("alice namespaces=\"git\" {bare}"), "alice");
+        check(
+            &format!("\talice@a,a@b \t NAMESPACES=\"file,git\" {bare} a comment"),
+            "alice@a,a@b",
+        );
+        check(
+            &format!("\"alice\" valid-after=\"20200101Z\",namespaces=\"git\" {bare}\n\n#\n"),
+            "alice",
+        );
+    }
+
+    #[test]
+    fn a_mistake_names_file_line_and_cause() {
+        #[track_caller]
+        fn check(text: &[u8]) -> String {
+            AllowedSigners::parse("/etc/limpet/allowed_signers", text)
+                .unwrap_err()
+                .to_string()
+        }
+        insta::assert_snapshot!(check(b"# ours\nalice ssh-ed25519 AAAA\n"), @"/etc/limpet/allowed_signers:2: the key is malformed: it ends too early");
+        insta::assert_snapshot!(check(b"alice\r\n"), @r#"/etc/limpet/allowed_signers:1: it has a control character: 'alice\r'"#);
+        insta::assert_snapshot!(check(b"al*ce namespaces=\"git\" ssh-ed25519 AAAA"), @"/etc/limpet/allowed_signers:1: the principal 'al*ce' is a pattern, only whole names are accepted");
+        insta::assert_snapshot!(check(b"alice"), @"/etc/limpet/allowed_signers:1: it has no key");
+        insta::assert_snapshot!(check(b"alice namespaces=\"git\" ssh-dsa AAAA"), @"/etc/limpet/allowed_signers:1: unknown key type 'ssh-dsa', expected one of ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa");
+        insta::assert_snapshot!(check(b"alice namespaces=git ssh-ed25519 AAAA"), @"/etc/limpet/allowed_signers:1: the option 'namespaces' needs a value in double quotes");
+        insta::assert_snapshot!(check(b"\xff"), @"/etc/limpet/allowed_signers:1: it is not UTF-8");
+    }
+
+    #[test]
+    fn times_are_utc() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<&str>) {
+            let time = parse_time(text).ok().map(|time| time.to_string());
+            assert_eq!(time.as_deref(), expected, "{text}");
+        }
+        check("20270601Z", Some("2027-06-01T00:00:00Z"));
+        check("202706011230Z", Some("2027-06-01T12:30:00Z"));
+        check("20270601123059Z", Some("2027-06-01T12:30:59Z"));
+        for text in [
+            "20270601",
+            "2027060112Z",
+            "20270229Z",
+            "202706012460Z",
+            "2027-06-01Z",
+            "Z",
+            "+2270601Z",
+            "",
+        ] {
+            check(text, None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes: Vec<u8>, line in "[a-z*!\"=, #-]{0,30} (ssh-ed25519|namespaces=\"git\") [A-Za-z0-9+/=]{0,20}") {
+            let _ = AllowedSigners::parse("file", &bytes);
+            let _ = AllowedSigners::parse("file", line.as_bytes());
+            let _ = crate::trust::Revoked::parse("file", &bytes);
+            let _ = crate::trust::Revoked::parse("file", line.as_bytes());
+        }
+    }
 }

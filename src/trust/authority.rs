@@ -22,6 +22,12 @@ pub struct Signer {
     pub principal: String,
 }
 
+impl std::fmt::Display for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.principal, self.fingerprint)
+    }
+}
+
 /// The keys in force for one step, at one point in time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Authority<'a> {

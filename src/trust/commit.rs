@@ -268,3 +268,108 @@ fn parse_trailers(message: &str) -> Vec<(String, String)> {
     }
     trailers
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: ObjectId = ObjectId::null(gix::hash::Kind::Sha1);
+
+    fn parse_text(text: &str) -> Result<Commit, String> {
+        Commit::parse(ID, ObjectKind::Commit, text.as_bytes()).map_err(|refusal| refusal.detail)
+    }
+
+    /// Made by git 2.47 with `gpg.format=ssh`.
+    const REAL: &str = "\
+tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904
+parent 1f0c1a1b2e3d4c5b6a79880716253443526170ff
+author Tess Ter <tess@example.net> 1767323045 +0100
+committer Tess Ter <tess@example.net> 1767323046 -0330
+gpgsig -----BEGIN SSH SIGNATURE-----
+ U1NIU0lHAAAAAQ==
+ -----END SSH SIGNATURE-----
+
+say hello
+
+Body.
+";
+
+    #[test]
+    fn a_commit_is_split_into_signature_and_payload() {
+        let commit = parse_text(REAL).unwrap();
+        assert_eq!(commit.parents.len(), 1);
+        assert_eq!(commit.claimed_time_secs, 1_767_323_046);
+        assert_eq!(commit.subject(), "say hello");
+        assert_eq!(
+            commit.signature.unwrap(),
+            b"-----BEGIN SSH SIGNATURE-----\nU1NIU0lHAAAAAQ==\n-----END SSH SIGNATURE-----"
+        );
+        let payload = String::from_utf8(commit.payload).unwrap();
+        assert_eq!(payload.len(), REAL.len() - 84);
+        assert!(payload.contains("-0330\n\nsay hello"), "{payload}");
+        // Without the signature it is another object with the same payload.
+        let bare = parse_text(&payload).unwrap();
+        assert_eq!(bare.payload_sha256, commit.payload_sha256);
+        assert!(bare.signature.is_none());
+    }
+
+    #[test]
+    fn where_the_signature_stands_does_not_change_the_payload() {
+        let encoded = REAL.replace("gpgsig", "encoding UTF-8\ngpgsig");
+        let moved = {
+            let (start, end) = (REAL.find("gpgsig").unwrap(), REAL.find("\n\n").unwrap() + 1);
+            let signature = &REAL[start..end];
+            REAL.replace(signature, &format!("{signature}encoding UTF-8\n"))
+        };
+        assert_ne!(encoded, moved);
+        assert_eq!(
+            parse_text(&encoded).unwrap().payload_sha256,
+            parse_text(&moved).unwrap().payload_sha256
+        );
+    }
+
+    #[test]
+    fn trailers_are_the_last_paragraph_or_nothing() {
+        #[track_caller]
+        fn check(message: &str, expected: &[(&str, &str)]) {
+            let trailers = parse_trailers(message);
+            let trailers: Vec<(&str, &str)> = trailers
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .collect();
+            assert_eq!(trailers, expected, "{message:?}");
+        }
+        check("Limpet-Allow-Removals: 4\n", &[]);
+        check(
+            "subject\n\nA: 1\nB-c: x: y\n",
+            &[("A", "1"), ("B-c", "x: y")],
+        );
+        check("subject\n\nA: 1\n\nbody\n", &[]);
+        check("subject\n\nA: 1\nand more\n", &[]);
+        check("subject\n\nA: 1\n two\n\n\n", &[("A", "1 two")]);
+        check("subject\n\n two\nA: 1\n", &[]);
+        check(
+            "subject\n\nA: 1\n(cherry picked from commit 123)\n",
+            &[("A", "1")],
+        );
+        check("", &[]);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes: Vec<u8>, cut in 0..REAL.len(), at in 0..REAL.len(), byte: u8) {
+            let _ = Commit::parse(ID, ObjectKind::Commit, &bytes);
+            read_ancestry(ID, &bytes);
+            let _ = Commit::parse(ID, ObjectKind::Commit, &REAL.as_bytes()[..cut]);
+            let mut changed = REAL.as_bytes().to_vec();
+            changed[at] = byte;
+            read_ancestry(ID, &changed);
+            if let Ok(commit) = Commit::parse(ID, ObjectKind::Commit, &changed) {
+                commit.subject();
+                commit.trailers();
+            }
+        }
+    }
+}

@@ -389,3 +389,214 @@ fn has_small_order(point: &[u8]) -> bool {
         && encoded[31] == 0x7f;
     is_zero_or_one || is_around_p || encoded == ORDER_8 || encoded == OTHER_ORDER_8
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ring::rand::SystemRandom;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+
+    use super::super::fixture::Key;
+    use super::super::wire::put_string;
+    use super::*;
+
+    fn strings(parts: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for part in parts {
+            put_string(&mut out, part);
+        }
+        out
+    }
+
+    /// A big number as SSH writes it.
+    fn positive(bytes: &[u8]) -> Vec<u8> {
+        let first = bytes.iter().position(|&byte| byte != 0).unwrap();
+        let mut number = bytes[first..].to_vec();
+        if number[0] & 0x80 != 0 {
+            number.insert(0, 0);
+        }
+        number
+    }
+
+    #[test]
+    fn a_security_key_must_have_been_touched() {
+        let key = Key::new(1);
+        let blob = strings(&[SK_ED25519_NAME.as_bytes(), key.point(), b"ssh:"]);
+        let public = PublicKey::parse(&blob).unwrap();
+        let sign = |flags: u8, claimed: u8| {
+            let mut signed = digest(&SHA256, b"ssh:").as_ref().to_owned();
+            signed.extend([flags, 0, 0, 0, 7]);
+            signed.extend_from_slice(digest(&SHA256, b"message").as_ref());
+            let mut signature = strings(&[SK_ED25519_NAME.as_bytes(), &key.sign(&signed)]);
+            signature.extend([claimed, 0, 0, 0, 7]);
+            signature
+        };
+        #[track_caller]
+        fn check(key: &PublicKey, signature: &[u8], expected: Result<(), SignatureError>) {
+            assert_eq!(key.verify(b"message", signature), expected);
+        }
+        check(&public, &sign(1, 1), Ok(()));
+        check(&public, &sign(5, 5), Ok(())); // verified by PIN, too
+        check(&public, &sign(0, 0), Err(SignatureError::NoUserPresence));
+        check(&public, &sign(4, 4), Err(SignatureError::NoUserPresence));
+        check(&public, &sign(0, 1), Err(SignatureError::Bad));
+        let longer = [sign(1, 1), vec![0]].concat();
+        check(
+            &public,
+            &longer,
+            Err(SignatureError::Malformed("something follows its end")),
+        );
+        // A plain key's signature has no flags, and the other way round.
+        let plain = PublicKey::parse(&key.blob()).unwrap();
+        check(
+            &plain,
+            &sign(1, 1),
+            Err(SignatureError::Malformed("something follows its end")),
+        );
+    }
+
+    #[test]
+    fn a_security_key_is_for_ssh() {
+        let key = Key::new(1);
+        for (application, is_good) in [("ssh:", true), ("ssh:fleet", true), ("https://x", false)] {
+            let blob = strings(&[
+                SK_ED25519_NAME.as_bytes(),
+                key.point(),
+                application.as_bytes(),
+            ]);
+            assert_eq!(PublicKey::parse(&blob).is_ok(), is_good, "{application}");
+        }
+    }
+
+    #[test]
+    fn a_signature_has_one_scalar() {
+        // S + L verifies in OpenSSH 9.2, and would give every signed commit a second id.
+        const L: [u8; 32] = [
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9,
+            0xde, 0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        ];
+        let key = Key::new(1);
+        let public = PublicKey::parse(&key.blob()).unwrap();
+        let mut raw = key.sign(b"message");
+        let signature = |raw: &[u8]| strings(&[ED25519_NAME.as_bytes(), raw]);
+        assert_eq!(public.verify(b"message", &signature(&raw)), Ok(()));
+        let mut carry = 0;
+        for (byte, add) in raw[32..].iter_mut().zip(L) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            *byte = sum.to_le_bytes()[0];
+            carry = sum >> 8;
+        }
+        assert_eq!(
+            public.verify(b"message", &signature(&raw)),
+            Err(SignatureError::Bad)
+        );
+    }
+
+    #[test]
+    fn keys_that_anybody_can_sign_for_are_weak() {
+        let identity = [&[1][..], &[0; 31]].concat();
+        let zero = [0; 32].to_vec();
+        let p_minus_one = [&[0xec][..], &[0xff; 30], &[0x7f]].concat();
+        let p_with_sign = [&[0xed][..], &[0xff; 31]].concat();
+        for point in [identity, zero, p_minus_one, p_with_sign] {
+            let key = PublicKey::parse(&strings(&[ED25519_NAME.as_bytes(), &point])).unwrap();
+            assert!(key.weakness().is_some(), "{point:x?}");
+        }
+        for seed in 0..32 {
+            let key = PublicKey::parse(&Key::new(seed).blob()).unwrap();
+            assert_eq!(key.weakness(), None);
+        }
+    }
+
+    #[test]
+    fn short_rsa_is_weak() {
+        for (bits, is_weak) in [
+            (2048, true),
+            (3071, true),
+            (3072, false),
+            (4096, false),
+            (8193, true),
+        ] {
+            let mut modulus = vec![0xff; usize::div_ceil(bits, 8)];
+            modulus[0] = 0xff >> ((8 - bits % 8) % 8);
+            let blob = strings(&[RSA_NAME.as_bytes(), &[1, 0, 1], &positive(&modulus)]);
+            let key = PublicKey::parse(&blob).unwrap();
+            assert_eq!(key.weakness().is_some(), is_weak, "{bits}");
+        }
+    }
+
+    #[test]
+    fn sha1_is_weak_and_algorithms_do_not_cross() {
+        let blob = strings(&[RSA_NAME.as_bytes(), &[1, 0, 1], &[0x7f; 384]]);
+        let rsa = PublicKey::parse(&blob).unwrap();
+        let check = |key: &PublicKey, algorithm: &str, expected| {
+            let signature = strings(&[algorithm.as_bytes(), &[1; 384]]);
+            assert_eq!(key.verify(b"message", &signature), Err(expected));
+        };
+        check(&rsa, "ssh-rsa", SignatureError::Weak("uses SHA-1"));
+        check(&rsa, "rsa-sha2-512", SignatureError::Bad);
+        check(&rsa, "ssh-ed25519", OTHER_ALGORITHM);
+        let ed25519 = PublicKey::parse(&Key::new(1).blob()).unwrap();
+        check(&ed25519, "rsa-sha2-512", OTHER_ALGORITHM);
+        check(
+            &ed25519,
+            "ssh-ed25519",
+            SignatureError::Malformed("it has the wrong length"),
+        );
+    }
+
+    #[test]
+    fn ecdsa_numbers_are_strict_and_of_any_length() {
+        let random = SystemRandom::new();
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random)
+                .unwrap();
+        let blob = strings(&[
+            P256_NAME.as_bytes(),
+            b"nistp256",
+            pair.public_key().as_ref(),
+        ]);
+        let key = PublicKey::parse(&blob).unwrap();
+        // Numbers with leading zeros come up once in 256 times.
+        for round in 0..600u32 {
+            let message = round.to_be_bytes();
+            let raw = pair.sign(&random, &message).unwrap();
+            let (r, s) = raw.as_ref().split_at(32);
+            let numbers = strings(&[&positive(r), &positive(s)]);
+            let signature = strings(&[P256_NAME.as_bytes(), &numbers]);
+            assert_eq!(key.verify(&message, &signature), Ok(()));
+            let padded = strings(&[&[&[0], r].concat(), &positive(s)]);
+            let signature = strings(&[P256_NAME.as_bytes(), &padded]);
+            let is_canonical = r[0] & 0x80 != 0;
+            assert_eq!(key.verify(&message, &signature).is_ok(), is_canonical);
+        }
+    }
+
+    #[test]
+    fn a_key_is_of_the_type_its_line_says() {
+        let text = STANDARD.encode(Key::new(1).blob());
+        assert!(PublicKey::parse_text("ssh-ed25519", &text).is_ok());
+        assert!(PublicKey::parse_text("ssh-rsa", &text).is_err());
+        assert!(PublicKey::parse_text("ssh-ed25519", &text[..40]).is_err());
+        let certificate = PublicKey::parse_text("ssh-ed25519-cert-v01@openssh.com", &text);
+        insta::assert_snapshot!(certificate.unwrap_err(), @"unknown key type 'ssh-ed25519-cert-v01@openssh.com', expected one of ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa");
+    }
+
+    proptest! {
+        #[test]
+        fn reading_a_key_or_a_signature_never_panics(name in 0..7usize, tail: Vec<u8>, signature: Vec<u8>) {
+            let names: [&[u8]; 7] = [
+                ED25519_NAME.as_bytes(), SK_ED25519_NAME.as_bytes(), P256_NAME.as_bytes(),
+                P384_NAME.as_bytes(), RSA_NAME.as_bytes(), DSA_NAME.as_bytes(), b"",
+            ];
+            let mut blob = strings(&[names[name]]);
+            blob.extend(tail);
+            if let Ok(key) = PublicKey::parse(&blob) {
+                let _ = key.weakness();
+                let _ = key.verify(b"message", &signature);
+            }
+        }
+    }
+}

@@ -16,12 +16,16 @@ use crate::model::{Class, Failure};
 mod allowed_signers;
 mod authority;
 mod commit;
+#[cfg(test)]
+mod fixture;
 mod fleet_name;
 mod key;
 mod path;
 mod revoked;
 mod rule;
 mod sshsig;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod wire;
 
@@ -112,7 +116,7 @@ pub struct VerifiedRevision {
 impl VerifiedRevision {
     fn new(
         commit: &Commit,
-        policy: &Policy,
+        source_path: &str,
         fleet: Option<String>,
         signer: Option<Signer>,
     ) -> Self {
@@ -126,7 +130,7 @@ impl VerifiedRevision {
             },
             subject: commit.subject(),
             trailers: commit.trailers(),
-            source_path: policy.source_path.clone(),
+            source_path: source_path.to_owned(),
         }
     }
 
@@ -167,11 +171,7 @@ impl VerifiedRevision {
 
     /// Its files, relative to the directory that holds fleet.toml. `objects` must hash what it returns.
     pub fn files<'a>(&self, objects: &'a dyn Objects) -> impl Tree + 'a {
-        Files {
-            objects,
-            root: self.head.tree,
-            base: self.source_path.clone(),
-        }
+        Files::new(objects, self.head.tree, &self.source_path)
     }
 }
 
@@ -227,7 +227,7 @@ impl Verdict {
                         trusted.to_hex_with_len(7)
                     ),
                 )
-                .with_hint("history was rewritten: push commits on top of the trusted one, or set another head by hand: limpet trust set --commit ID --reason TEXT"),
+                .with_hint("history was rewritten: push commits on top of the trusted one, or enrol this host again with a recent anchor"),
             ),
             Verdict::Refused(refusal) => Some(refusal.clone().into()),
             Verdict::Unavailable(error) => Some(unavailable(error)),
@@ -250,11 +250,12 @@ pub fn verify(
     }
 }
 
-/// Reads the trusted head again, after a restart: it was verified once, and must still be what was verified then. A key that was
-/// revoked since does not undo it, because going on with the last good state is safer than having none.
+/// Reads the trusted head again, after a restart: it was verified once, and must still be what was verified then. Neither a key that
+/// was revoked since nor a mistake in the host's files undoes it, because going on with the last good state is safer than having
+/// none. `source_path` is the directory that holds fleet.toml.
 pub fn resume(
     objects: &dyn Objects,
-    policy: &Policy,
+    source_path: &str,
     trusted: &TrustedHead,
 ) -> Result<VerifiedRevision, Stop> {
     let commit = read_commit(objects, trusted.commit)?;
@@ -268,10 +269,49 @@ pub fn resume(
     }
     Ok(VerifiedRevision::new(
         &commit,
-        policy,
+        source_path,
         trusted.fleet.clone(),
         trusted.signer.clone(),
     ))
+}
+
+/// What a person sees of a commit before trusting it as an anchor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// SHA-256 of its payload, in hex.
+    pub payload_sha256: String,
+    /// The key that signed it, if one did; whether that key may sign is another question.
+    pub fingerprint: Option<String>,
+    /// The first line of its message, safe to show.
+    pub subject: String,
+}
+
+/// Reads the commit `id` and checks its signature, if it has one. Nothing is trusted by this.
+pub fn describe_commit(objects: &dyn Objects, id: ObjectId) -> Result<Described, Failure> {
+    let commit = match objects.get(&id) {
+        Err(ObjectError::Missing(_)) => {
+            return Err(
+                Failure::new(Class::Refused, format!("the source has no commit {id}")).with_hint(
+                    "name a commit of the branch by its full id, as 'git rev-parse HEAD' prints it",
+                ),
+            );
+        }
+        Err(error) => return Err(unavailable(&error)),
+        Ok(object) => Commit::parse(id, object.kind, &object.data)?,
+    };
+    let fingerprint = match &commit.signature {
+        None => None,
+        Some(_) => {
+            let signature = read_signature(&commit)?;
+            authority::verify(&signature, &commit)?;
+            Some(signature.key.fingerprint())
+        }
+    };
+    Ok(Described {
+        payload_sha256: hex(&commit.payload_sha256),
+        fingerprint,
+        subject: commit.subject(),
+    })
 }
 
 /// What a tip is judged against: the trusted head, or the anchor before there is one.
@@ -356,7 +396,7 @@ fn judge_tip(
     let signed = judge_head(&head)?;
     Ok(Verdict::Accepted(VerifiedRevision::new(
         &head,
-        policy,
+        &policy.source_path,
         fleet,
         Some(signed.signer),
     )))
@@ -508,12 +548,7 @@ fn read_fleet_name(
     commit: ObjectId,
     tree: ObjectId,
 ) -> Result<Option<String>, Stop> {
-    let files = Files {
-        objects,
-        root: tree,
-        base: policy.source_path.clone(),
-    };
-    let file = files
+    let file = Files::new(objects, tree, &policy.source_path)
         .read(fleet_name::FILE)
         .map_err(|error| Stop::reading(error, commit, Rule::WrongFleet))?;
     Ok(file.and_then(|file| fleet_name::parse(&file.data)))

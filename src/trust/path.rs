@@ -267,7 +267,8 @@ impl Graph<'_> {
                 (Some(_), None) => OF_TIP,
                 (Some(tip_time), Some(base_time)) => {
                     turns = turns.wrapping_add(1);
-                    if turns % 8 == 0 || (base_time > tip_time && turns % 2 == 0) {
+                    if turns.is_multiple_of(8) || (base_time > tip_time && turns.is_multiple_of(2))
+                    {
                         OF_BASE
                     } else {
                         OF_TIP
@@ -313,6 +314,9 @@ impl Graph<'_> {
             }
             mark.of_tip |= colour.of_tip;
             mark.of_base |= colour.of_base;
+            if colour.of_tip && mark.of_base {
+                continue; // what is below belongs to the base, too
+            }
             if painting.expanded.contains(&known) {
                 open.extend(
                     self.parents(known)
@@ -432,7 +436,7 @@ impl Painting {
         }
     }
 
-    /// The time of the newest commit that has only this side's colour and is not expanded.
+    /// The time of the newest commit on this side whose parents are not painted yet. The tip's side ends where the base's starts.
     fn peek(&mut self, side: Colour) -> Option<i64> {
         let (queue, colours, expanded) = if side.of_tip {
             (&mut self.of_tip, &self.colours, &self.expanded)
@@ -440,8 +444,8 @@ impl Painting {
             (&mut self.of_base, &self.colours, &self.expanded)
         };
         while let Some((time, _, id)) = queue.peek() {
-            let colour = colours.get(id).copied().unwrap_or_default();
-            if (colour.of_tip && colour.of_base) || expanded.contains(id) {
+            let is_of_base = colours.get(id).is_some_and(|colour| colour.of_base);
+            if (side.of_tip && is_of_base) || expanded.contains(id) {
                 queue.pop();
             } else {
                 return Some(*time);

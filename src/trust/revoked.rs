@@ -23,7 +23,7 @@ impl Revoked {
             let entry = line.and_then(parse_line).map_err(|cause| {
                 Refusal::new(
                     Rule::RevokedFileMissing,
-                    format!("failed to read '{file}': line {number}: {cause}"),
+                    format!("{file}:{number}: {cause}"),
                 )
                 .about(file)
                 .with_hint("correct the line; nothing new is accepted until then")

@@ -69,6 +69,11 @@ impl Rule {
         Rule::HashMismatch,
     ];
 
+    /// Can the verdict change by waiting.
+    pub fn depends_on_time(self) -> bool {
+        matches!(self, Rule::KeyNotYetValid | Rule::KeyExpired)
+    }
+
     /// The word shown to people and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -166,11 +171,11 @@ pub struct Refusal {
     /// The fingerprint of the key its signature names, whether or not that signature holds.
     pub signer: Option<String>,
     /// The path in the repository, or the file on the host, that it is about.
-    pub path: Option<String>,
+    pub path: Option<Box<str>>,
     /// What is wrong, in words: lower case, no full stop.
     pub detail: String,
     /// A hint that fits better than the rule's own.
-    pub hint: Option<String>,
+    hint: Option<&'static str>,
 }
 
 impl Refusal {
@@ -199,20 +204,20 @@ impl Refusal {
     }
 
     /// The same, about the file `path`.
-    pub fn about(mut self, path: impl Into<String>) -> Self {
+    pub fn about(mut self, path: impl Into<Box<str>>) -> Self {
         self.path = Some(path.into());
         self
     }
 
     /// The same, with a hint of its own.
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    pub fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
         self
     }
 
     /// What the reader can do.
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref().or_else(|| self.rule.hint())
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint.or_else(|| self.rule.hint())
     }
 }
 
@@ -282,30 +287,20 @@ pub fn unavailable(error: &ObjectError) -> Failure {
 
 /// `bytes` as it may be shown to people: control characters and what is not UTF-8 are escaped.
 pub(super) fn escape(bytes: &[u8]) -> String {
-    bytes
-        .utf8_chunks()
-        .flat_map(|chunk| {
-            chunk
-                .valid()
-                .chars()
-                .flat_map(|character| {
-                    if character.is_control() || is_invisible(character) {
-                        character.escape_default().collect::<String>()
-                    } else {
-                        character.to_string()
-                    }
-                    .chars()
-                    .collect::<Vec<_>>()
-                })
-                .chain(
-                    chunk
-                        .invalid()
-                        .iter()
-                        .flat_map(|byte| format!("\\x{byte:02x}").chars().collect::<Vec<_>>()),
-                )
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    let mut shown = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || is_invisible(character) {
+                shown.extend(character.escape_default());
+            } else {
+                shown.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
 }
 
 /// Characters that change how the text around them is shown without being seen.

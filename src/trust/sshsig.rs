@@ -169,3 +169,131 @@ fn other_format(line: &[u8]) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fixture::{Key, armor, message};
+    use super::*;
+
+    fn armored(blob: &[u8]) -> String {
+        format!(
+            "-----BEGIN SSH SIGNATURE-----\n{}\n-----END SSH SIGNATURE-----",
+            STANDARD.encode(blob)
+        )
+    }
+
+    #[test]
+    fn what_git_and_ssh_keygen_wrote_is_read() {
+        let key = Key::new(1);
+        let mut signature = Vec::new();
+        put_string(&mut signature, b"ssh-ed25519");
+        put_string(&mut signature, &key.sign(&message("payload")));
+        let text = armor(&key.blob(), &signature);
+        let parsed = Signature::parse(text.as_bytes()).unwrap();
+        assert_eq!(parsed.key.fingerprint(), key.fingerprint());
+        assert_eq!(parsed.verify(b"payload"), Ok(()));
+        assert_eq!(parsed.verify(b"other"), Err(SignatureError::Bad));
+    }
+
+    #[test]
+    fn each_field_must_be_what_it_has_to_be() {
+        #[track_caller]
+        fn check(fields: [&[u8]; 5], version: u8, tail: &[u8], expected: &str) {
+            let mut blob = [MAGIC, &[0, 0, 0, version]].concat();
+            for field in fields {
+                put_string(&mut blob, field);
+            }
+            blob.extend_from_slice(tail);
+            let text = STANDARD.encode(&blob);
+            let lines: Vec<&str> = text
+                .as_bytes()
+                .chunks(MAX_LINE)
+                .map(|line| std::str::from_utf8(line).unwrap())
+                .collect();
+            let text = format!(
+                "-----BEGIN SSH SIGNATURE-----\n{}\n-----END SSH SIGNATURE-----",
+                lines.join("\n")
+            );
+            match Signature::parse(text.as_bytes()) {
+                Ok(_) => assert_eq!("good", expected),
+                Err(refusal) => assert_eq!(format!("{}: {refusal}", refusal.rule), expected),
+            }
+        }
+        let key = Key::new(1).blob();
+        let mut certificate = Vec::new();
+        put_string(&mut certificate, b"ssh-ed25519-cert-v01@openssh.com");
+        let malformed =
+            |cause: &str| format!("malformed-signature: its signature is malformed: {cause}");
+        check([&key, b"git", b"", b"sha512", b""], 1, b"", "good");
+        check([&key, b"git", b"", b"sha256", b""], 1, b"", "good");
+        check(
+            [&key, b"git", b"", b"sha512", b""],
+            2,
+            b"",
+            &malformed("its version is not 1"),
+        );
+        check(
+            [&key, b"git", b"x", b"sha512", b""],
+            1,
+            b"",
+            &malformed("its reserved field is not empty"),
+        );
+        check(
+            [&key, b"git", b"", b"sha1", b""],
+            1,
+            b"",
+            &malformed("its hash is neither sha256 nor sha512"),
+        );
+        check(
+            [&key, b"git", b"", b"sha512", b""],
+            1,
+            b"\0",
+            &malformed("something follows its end"),
+        );
+        check(
+            [&key[1..], b"git", b"", b"sha512", b""],
+            1,
+            b"",
+            &malformed("it ends too early"),
+        );
+        check(
+            [&key, b"git\n", b"", b"sha512", b""],
+            1,
+            b"",
+            "wrong-namespace: its signature is for the namespace 'git\\n', not 'git'",
+        );
+        check(
+            [&certificate, b"git", b"", b"sha512", b""],
+            1,
+            b"",
+            "unsupported-format: its signature is by a key of type 'ssh-ed25519-cert-v01@openssh.com', which is not supported",
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes: Vec<u8>, blob: Vec<u8>) {
+            let _ = Signature::parse(&bytes);
+            let _ = Signature::parse(armored(&blob).as_bytes());
+            let _ = Signature::parse(armored(&[MAGIC, &[0, 0, 0, 1], &blob].concat()).as_bytes());
+        }
+
+        #[test]
+        fn two_texts_of_one_width_are_never_one_signature(blob in proptest::collection::vec(any::<u8>(), 1..40), at: usize, byte in 0x20u8..0x7f) {
+            let text = STANDARD.encode(&blob);
+            let mut other = text.clone().into_bytes();
+            let at = at % other.len();
+            other[at] = byte;
+            if other != text.as_bytes() {
+                let wrap = |text: &[u8]| [BEGIN, b"\n", text, b"\n", END].concat();
+                let decoded = decode_armor(&wrap(text.as_bytes()));
+                prop_assert_eq!(decoded.unwrap(), blob.clone());
+                if let Ok(decoded) = decode_armor(&wrap(&other)) {
+                    prop_assert_ne!(decoded, blob);
+                }
+            }
+        }
+    }
+}

@@ -2,7 +2,9 @@
 //!
 //! Invariant: a symbolic link is never followed, and no name reaches a caller that a file system could take for another.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::rule::{Refusal, Rule, Stop, escape};
 use crate::git::{EntryKind, ObjectError, ObjectId, ObjectKind, Objects, Tree, TreeFile};
@@ -233,15 +235,27 @@ fn read_tree(
 
 /// The files below one directory of a revision.
 pub(super) struct Files<'a> {
-    pub(super) objects: &'a dyn Objects,
+    objects: &'a dyn Objects,
     /// The revision's root.
-    pub(super) root: ObjectId,
+    root: ObjectId,
     /// The directory that paths are relative to.
-    pub(super) base: String,
+    base: String,
+    /// Trees that were read before: files of one directory are asked for one by one.
+    trees: RefCell<HashMap<ObjectId, Rc<Vec<Entry>>>>,
 }
 
-impl Files<'_> {
-    fn directory(&self, names: &[&str]) -> Result<Option<Vec<Entry>>, ObjectError> {
+impl<'a> Files<'a> {
+    /// The files below directory `base` of the tree `root`.
+    pub(super) fn new(objects: &'a dyn Objects, root: ObjectId, base: &str) -> Self {
+        Files {
+            objects,
+            root,
+            base: base.to_owned(),
+            trees: RefCell::default(),
+        }
+    }
+
+    fn directory(&self, names: &[&str]) -> Result<Option<Rc<Vec<Entry>>>, ObjectError> {
         let mut entries = self.entries(self.root)?;
         for name in names {
             let next = find(&entries, name, EntryKind::Directory).map(|entry| entry.id);
@@ -253,9 +267,15 @@ impl Files<'_> {
         Ok(Some(entries))
     }
 
-    fn entries(&self, id: ObjectId) -> Result<Vec<Entry>, ObjectError> {
-        read_tree(self.objects, id)?
-            .map_err(|detail| ObjectError::Unavailable(format!("tree {id} {detail}")))
+    fn entries(&self, id: ObjectId) -> Result<Rc<Vec<Entry>>, ObjectError> {
+        if let Some(entries) = self.trees.borrow().get(&id) {
+            return Ok(Rc::clone(entries));
+        }
+        let entries = read_tree(self.objects, id)?
+            .map_err(|detail| ObjectError::Unavailable(format!("tree {id} {detail}")))?;
+        let entries = Rc::new(entries);
+        self.trees.borrow_mut().insert(id, Rc::clone(&entries));
+        Ok(entries)
     }
 
     /// The names of `path` from the revision's root; none when the path could leave it.
@@ -285,8 +305,8 @@ impl Tree for Files<'_> {
             return Ok(None);
         };
         let mut list: Vec<(String, EntryKind)> = entries
-            .into_iter()
-            .map(|entry| (entry.name, entry.kind))
+            .iter()
+            .map(|entry| (entry.name.clone(), entry.kind))
             .collect();
         list.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(Some(list))
@@ -316,5 +336,93 @@ impl Tree for Files<'_> {
             data: object.data,
             id: Some(entry.id),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: ObjectId = ObjectId::null(gix::hash::Kind::Sha1);
+
+    fn entry(mode: &str, name: &str) -> Vec<u8> {
+        [format!("{mode} {name}\0").as_bytes(), &[7; 20]].concat()
+    }
+
+    #[test]
+    fn names_that_no_file_system_should_meet_are_refused() {
+        #[track_caller]
+        fn check(name: &str, expected: Option<&str>) {
+            assert_eq!(problem_with(name.as_bytes()), expected, "{name:?}");
+        }
+        let dot_git = Some("some file systems take for '.git'");
+        for name in [
+            ".git",
+            ".GIT",
+            ".gIt",
+            ".git ",
+            ".git...",
+            ".git. .",
+            ".git:stream",
+            ".git\\x",
+            "git~1",
+            "GIT~1",
+            "git~1 ",
+            ".g\u{200c}it",
+            "\u{feff}.git",
+            ".G\u{206f}IT",
+        ] {
+            check(name, dot_git);
+        }
+        for name in [
+            ".gitignore",
+            ".gitmodules",
+            "git",
+            ".github",
+            "x.git",
+            "git~2",
+            "...",
+            ".gi",
+            "größe",
+            "a b",
+            "-f",
+        ] {
+            check(name, None);
+        }
+        check(".", Some("leaves its directory"));
+        check(&"x".repeat(255), None);
+        check(&"x".repeat(256), Some("is longer than 255 bytes"));
+    }
+
+    #[test]
+    fn entries_are_sorted_as_git_sorts_them() {
+        let sorted = [
+            entry("100644", "a.b"),
+            entry("40000", "a"),
+            entry("100644", "a0"),
+        ]
+        .concat();
+        assert_eq!(parse(ID, &sorted).unwrap().len(), 3);
+        let unsorted = [entry("40000", "a"), entry("100644", "a.b")].concat();
+        insta::assert_snapshot!(parse(ID, &unsorted).unwrap_err(), @"is not sorted at 'a.b'");
+        let apart = [
+            entry("100644", "a"),
+            entry("100644", "a.b"),
+            entry("40000", "a"),
+        ]
+        .concat();
+        insta::assert_snapshot!(parse(ID, &apart).unwrap_err(), @"has 'a' twice");
+        insta::assert_snapshot!(parse(ID, &entry("160000", "a\nb")).unwrap_err(), @r#"has the submodule 'a\nb'"#);
+        insta::assert_snapshot!(parse(ID, &entry("100755", ".GIT")).unwrap_err(), @"has the name '.GIT', which some file systems take for '.git'");
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes: Vec<u8>, name in ".{0,8}", mode in "[0-9]{5,6}") {
+            let _ = parse(ID, &bytes);
+            let _ = parse(ID, &entry(&mode, &name));
+        }
     }
 }

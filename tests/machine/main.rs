@@ -1,1 +1,25 @@
-fn main() {}
+//! The real package on real machines: Debian 12 with systemd as PID 1, a Git server over HTTPS, apt.
+//!
+//! Needs root and what `tests/run` installs; without them the tests fail, none is skipped.
+#![allow(clippy::disallowed_methods, clippy::print_stderr, clippy::unwrap_used)] // the tests are outside the program: they may touch files and run programs
+
+#[path = "../fixture"]
+mod fixture {
+    pub mod apt_repository;
+    pub mod git_server;
+    pub mod machine;
+    pub mod package;
+    pub mod repository;
+}
+
+mod scene;
+
+mod enrolment;
+mod files;
+mod mistakes;
+mod package_life;
+mod packages;
+mod quiet;
+mod refusals;
+mod resilience;
+mod units;

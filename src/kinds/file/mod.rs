@@ -22,7 +22,7 @@ mod plan;
 pub use diff::diff;
 pub use observe::{ObservedPath, ObservedPaths};
 pub use original::{Applied, Original, save_original};
-pub use plan::applied;
+pub use plan::{applied, applied_after};
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
@@ -88,7 +88,8 @@ pub struct PathChange {
     pub path: String,
     /// What is done.
     pub edit: Edit,
-    /// What is owned afterwards, for the inventory; `None` when the path is no longer owned.
+    /// What is owned afterwards, for the inventory; `None` when the path is no longer owned, and then only is the reason
+    /// [`Undeclared`](crate::model::Reason::Undeclared).
     pub applied: Option<Applied>,
 }
 
@@ -226,12 +227,22 @@ fn apply(
     changes: &[PathChange],
 ) -> Vec<Outcome> {
     let mut progress: Vec<Progress> = Vec::with_capacity(changes.len());
+    // What was not made, and the resource to blame: what lies below it has no place.
+    let mut broken: Vec<(&str, ResourceId)> = Vec::new();
     for change in changes {
-        let step = match blocked_by(change, changes, &progress) {
-            Some(parent) => Progress::Over(Outcome::Skipped(parent)),
+        let above = broken
+            .iter()
+            .find(|(path, _)| plan::is_below(&change.path, path));
+        let step = match above {
+            Some((_, blamed)) => Progress::Over(Outcome::Skipped(blamed.clone())),
             None => stage(host, contents, &mut batch, change)
                 .unwrap_or_else(|failure| failed(change, failure)),
         };
+        match &step {
+            Progress::Over(Outcome::Failed(_)) => broken.push((&change.path, change.id.clone())),
+            Progress::Over(Outcome::Skipped(blamed)) => broken.push((&change.path, blamed.clone())),
+            Progress::Over(Outcome::Done) | Progress::Staged(_) | Progress::Waiting => {}
+        }
         progress.push(step);
     }
 
@@ -274,28 +285,6 @@ fn outcome(change: &PathChange, result: Result<(), Failure>) -> Outcome {
 
 fn failed(change: &PathChange, failure: Failure) -> Progress {
     Progress::Over(Outcome::Failed(failure.about(change.id.clone())))
-}
-
-/// The resource of an earlier change to a directory above this one that could not be made.
-fn blocked_by(
-    change: &PathChange,
-    changes: &[PathChange],
-    progress: &[Progress],
-) -> Option<ResourceId> {
-    changes
-        .iter()
-        .zip(progress)
-        .find_map(|(earlier, state)| match state {
-            Progress::Over(Outcome::Failed(_)) if plan::is_below(&change.path, &earlier.path) => {
-                Some(earlier.id.clone())
-            }
-            Progress::Over(Outcome::Skipped(root))
-                if plan::is_below(&change.path, &earlier.path) =>
-            {
-                Some(root.clone())
-            }
-            _ => None,
-        })
 }
 
 fn stage(

@@ -66,7 +66,10 @@ pub(super) fn observe(
     let declared: BTreeSet<&str> = wanted.keys().copied().collect();
     for item in owned {
         let wanted = wanted.entry(&item.key).or_default();
-        wanted.children |= !declared.contains(item.key.as_str());
+        if !declared.contains(item.key.as_str()) {
+            wanted.children = true;
+            wanted.hash = true;
+        }
         match serde_json::from_value::<Applied>(item.applied.clone()) {
             Ok(Applied::File {
                 sha256,

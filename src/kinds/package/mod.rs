@@ -216,7 +216,7 @@ impl Kind for Packages {
         let taken_back = owned
             .iter()
             .filter(|owned| !declared.contains(owned.key.as_str()))
-            .filter_map(|owned| plan_undeclared(owned, look(&owned.key), &keep));
+            .map(|owned| plan_undeclared(owned, look(&owned.key), &keep));
         wanted.chain(taken_back).collect()
     }
 
@@ -400,20 +400,24 @@ fn plan_undeclared(
     owned: &Owned<Original>,
     observed: &ObservedPackage,
     keep: &Arc<BTreeSet<String>>,
-) -> Option<Step<Original, PackageChange>> {
+) -> Step<Original, PackageChange> {
+    let release = Step::Release {
+        id: owned.id.clone(),
+        key: owned.key.clone(),
+    };
     let was_absent = owned.applied.get("state").and_then(|state| state.as_str()) == Some("absent");
     let is_there = matches!(observed.state, State::Installed | State::Broken(_));
     let installed_by_us = !was_absent && owned.original.version.is_none();
     let removed_by_us = was_absent && owned.original.version.is_some();
     let removes = match owned.on_removal {
-        OnRemoval::Keep => return None,
+        OnRemoval::Keep => return release,
         OnRemoval::Restore if installed_by_us && is_there => true,
         OnRemoval::Restore if removed_by_us && !is_there => false,
         OnRemoval::Delete if !was_absent && is_there => true,
-        OnRemoval::Restore | OnRemoval::Delete => return None,
+        OnRemoval::Restore | OnRemoval::Delete => return release,
     };
     if removes && observed.is_protected {
-        return Some(Step::Blocked(refuse_removal(&owned.key, owned.id.clone())));
+        return Step::Blocked(refuse_removal(&owned.key, owned.id.clone()));
     }
     let (action, wanted) = if removes {
         let wanted = Wanted::Absent {
@@ -423,7 +427,7 @@ fn plan_undeclared(
     } else {
         (Action::Install, Wanted::Installed)
     };
-    Some(Step::Change(PlannedChange {
+    Step::Change(PlannedChange {
         id: owned.id.clone(),
         key: owned.key.clone(),
         action,
@@ -437,7 +441,7 @@ fn plan_undeclared(
             wanted,
             keep: keep.clone(),
         },
-    }))
+    })
 }
 
 fn refuse_removal(name: &str, id: ResourceId) -> Failure {
@@ -473,4 +477,238 @@ fn is_package_name(name: &str) -> bool {
 fn running_kernel_package() -> Option<String> {
     let names = nix::sys::utsname::uname().ok()?;
     Some(format!("linux-image-{}", names.release().to_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model;
+    use proptest::prelude::*;
+
+    fn declare(name: &str, state: PackageState) -> DesiredPackage {
+        DesiredPackage {
+            name: name.to_owned(),
+            id: ResourceId::new(model::Kind::Package, name),
+            state,
+            report: false,
+            on_removal: OnRemoval::Restore,
+        }
+    }
+
+    fn exactly(version: &str, allow_downgrade: bool) -> PackageState {
+        PackageState::Version {
+            version: version.to_owned(),
+            allow_downgrade,
+        }
+    }
+
+    fn seen(name: &str, state: State, version: &str) -> Observed {
+        let package = ObservedPackage {
+            state,
+            version: version.to_owned(),
+            is_protected: PROTECTED.contains(&name),
+        };
+        Observed {
+            packages: Ok([(name.to_owned(), package)].into()),
+        }
+    }
+
+    fn own(
+        desired: &DesiredPackage,
+        original: Option<&str>,
+        on_removal: OnRemoval,
+    ) -> Owned<Original> {
+        Owned {
+            id: desired.id.clone(),
+            key: desired.name.clone(),
+            original: Original {
+                version: original.map(str::to_owned),
+            },
+            on_removal,
+            applied: applied(desired),
+        }
+    }
+
+    fn words(steps: &[Step<Original, PackageChange>]) -> String {
+        let word = |step: &Step<Original, PackageChange>| match step {
+            Step::Change(planned) => format!("{} ({})", planned.action, planned.reason),
+            Step::Release { .. } => "release".to_owned(),
+            Step::Blocked(failure) => failure.to_string(),
+        };
+        steps.iter().map(word).collect::<Vec<_>>().join(", ")
+    }
+
+    const BROKEN: State = State::Broken("half-configured");
+
+    #[test]
+    fn a_package_is_changed_only_when_it_differs() {
+        let check = |state: PackageState, observed: Observed, expected: &str| {
+            let desired = declare("curl", state);
+            let steps = Packages::plan(std::slice::from_ref(&desired), &observed, &[]);
+            assert_eq!(words(&steps), expected, "{desired:?}");
+        };
+        let seen = |state, version| seen("curl", state, version);
+        use PackageState::{Absent, Installed};
+        check(Installed, seen(State::Installed, "1"), "");
+        check(
+            Installed,
+            seen(State::NotInstalled, ""),
+            "install (missing)",
+        );
+        check(
+            Installed,
+            seen(State::ConfigFiles, "1"),
+            "install (missing)",
+        );
+        check(Installed, seen(BROKEN, "1"), "install (differs)");
+        check(Absent, seen(State::NotInstalled, ""), "");
+        check(Absent, seen(State::ConfigFiles, "1"), "");
+        check(Absent, seen(State::Installed, "1"), "remove (differs)");
+        check(Absent, seen(BROKEN, "1"), "remove (differs)");
+        check(exactly("1.0", false), seen(State::Installed, "1.0"), "");
+        check(exactly("0:1.0", false), seen(State::Installed, "1.0"), "");
+        check(
+            exactly("1.1", false),
+            seen(State::Installed, "1.0"),
+            "upgrade (differs)",
+        );
+        check(
+            exactly("1.0~rc1", true),
+            seen(State::Installed, "1.0"),
+            "downgrade (differs)",
+        );
+        check(
+            exactly("1.0", false),
+            seen(State::ConfigFiles, "2.0"),
+            "install (missing)",
+        );
+        check(
+            exactly("1.0", false),
+            seen(State::Installed, "1.1"),
+            "refused package:curl: version 1.0 is older than 1.1, which is installed",
+        );
+        check(
+            exactly("1.*", false),
+            seen(State::Installed, "1.1"),
+            "refused package:curl: '1.*' is no version: patterns are not understood here, only full versions",
+        );
+    }
+
+    #[test]
+    fn names_and_protected_packages_are_refused() {
+        let check = |name: &str, state: PackageState, expected: &str| {
+            let observed = seen(name, State::Installed, "1");
+            let steps = Packages::plan(&[declare(name, state)], &observed, &[]);
+            assert_eq!(words(&steps), expected, "{name}");
+        };
+        use PackageState::{Absent, Installed};
+        check("g++", Installed, "");
+        check("libc6:i386", Installed, "");
+        check(
+            "--purge",
+            Installed,
+            "refused package:--purge: '--purge' is no package name",
+        );
+        check(
+            "curl=1",
+            Installed,
+            "refused package:curl=1: 'curl=1' is no package name",
+        );
+        check(
+            "systemd",
+            Absent,
+            "refused to remove package:systemd: 'systemd' is protected",
+        );
+        let observed = seen("openssh-server", State::Installed, "1");
+        let steps = Packages::plan(&[declare("openssh-server", Absent)], &observed, &[]);
+        let steps = protect(steps, &["openssh-server".to_owned()]);
+        insta::assert_snapshot!(words(&steps), @"refused to remove package:openssh-server: 'openssh-server' is protected");
+    }
+
+    #[test]
+    fn only_what_limpet_installed_is_removed() {
+        let check = |applied: PackageState, original, removal, state, expected: &str| {
+            let owned = own(&declare("curl", applied), original, removal);
+            let steps = Packages::plan(&[], &seen("curl", state, "1"), &[owned]);
+            assert_eq!(words(&steps), expected);
+        };
+        use OnRemoval::{Delete, Keep, Restore};
+        use PackageState::{Absent, Installed};
+        check(
+            Installed,
+            None,
+            Restore,
+            State::Installed,
+            "remove (undeclared)",
+        );
+        check(Installed, Some("1"), Restore, State::Installed, "release");
+        check(Installed, None, Keep, State::Installed, "release");
+        check(
+            Installed,
+            Some("1"),
+            Delete,
+            State::Installed,
+            "remove (undeclared)",
+        );
+        check(Installed, None, Restore, State::NotInstalled, "release");
+        check(
+            Absent,
+            Some("1"),
+            Restore,
+            State::ConfigFiles,
+            "install (undeclared)",
+        );
+        check(Absent, None, Restore, State::Installed, "release");
+        check(Absent, Some("1"), Delete, State::NotInstalled, "release");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_blocks_every_package() {
+        let observed = Observed {
+            packages: Err(Failure::new(Class::Host, "failed to read it")),
+        };
+        let desired = declare("curl", PackageState::Installed);
+        let owned = own(
+            &declare("git", PackageState::Installed),
+            None,
+            OnRemoval::Restore,
+        );
+        let steps = Packages::plan(&[desired], &observed, &[owned]);
+        insta::assert_snapshot!(words(&steps), @"failed to read it, failed to read it");
+    }
+
+    fn any_state() -> impl Strategy<Value = PackageState> {
+        let versions = prop::sample::select(vec!["1.0", "1.0-2", "2.0~rc1"]);
+        prop_oneof![
+            Just(PackageState::Installed),
+            Just(PackageState::Absent),
+            (versions, any::<bool>()).prop_map(|(version, down)| exactly(version, down)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn planning_after_apply_is_empty(
+            desired in prop::option::of(any_state()),
+            before in any_state(),
+            original in prop::option::of(Just("1.0")),
+            state in prop::sample::select(vec![State::NotInstalled, State::ConfigFiles, BROKEN, State::Installed]),
+            version in prop::sample::select(vec!["1.0", "1.0-2", "2.0~rc1", "3"]),
+        ) {
+            let declared: Vec<DesiredPackage> = desired.into_iter().map(|state| declare("curl", state)).collect();
+            let owned = [own(&declare("curl", before), original, OnRemoval::Restore)];
+            let steps = Packages::plan(&declared, &seen("curl", state, version), &owned);
+            prop_assert!(steps.len() <= 1);
+            if let Some(Step::Change(planned)) = steps.first() {
+                prop_assert_eq!(planned.key.as_str(), "curl");
+                let (state, version) = match &planned.change.wanted {
+                    Wanted::Installed => (State::Installed, "3".to_owned()),
+                    Wanted::Version { version, .. } => (State::Installed, version.clone()),
+                    Wanted::Absent { .. } => (State::ConfigFiles, String::new()),
+                };
+                let again = Packages::plan(&declared, &seen("curl", state, &version), &owned);
+                prop_assert!(matches!(again.as_slice(), [] | [Step::Release { .. }]), "{} then {}", words(&steps), words(&again));
+            }
+        }
+    }
 }

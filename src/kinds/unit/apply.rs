@@ -45,10 +45,10 @@ fn reload(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fail
 /// Masks and enablement, in this order over all units, and systemd told of the new links.
 fn change_files(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Failure>]) {
     let order = [
-        Operation::Mask,
         Operation::Unmask,
         Operation::Enable,
         Operation::Disable,
+        Operation::Mask,
     ];
     let mut has_changed = false;
     for operation in order {
@@ -347,7 +347,10 @@ fn describe_service_result(
         (Some(result), _, _) if result != "success" => format!("its result is '{result}'"),
         _ => return format!("it is {active} ({sub})"),
     };
-    format!("{ending}; it is {active} ({sub})")
+    match active {
+        "failed" => ending,
+        _ => format!("{ending}; it is {active} ({sub})"),
+    }
 }
 
 /// What systemd says when it does not even enqueue the job.

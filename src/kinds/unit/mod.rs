@@ -75,8 +75,6 @@ pub struct ObservedUnit {
     pub needs_daemon_reload: bool,
     /// It is over when it has done its work: a oneshot that does not remain.
     pub ends_by_itself: bool,
-    /// It can be reloaded without a restart.
-    pub can_reload: bool,
 }
 
 /// The units that were asked about.
@@ -95,19 +93,19 @@ pub struct UnitChange {
     pub operation: Operation,
 }
 
-/// What can be done to a unit.
+/// What can be done to a unit, in the order in which it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Reads all unit files again; once for a batch, before anything else.
     DaemonReload,
-    /// Links it to nothing.
-    Mask,
     /// Takes the mask away.
     Unmask,
     /// Makes its links for the next boot.
     Enable,
     /// Removes its links.
     Disable,
+    /// Links it to nothing; after the links, which cannot be changed below a mask.
+    Mask,
     /// Stops it.
     Stop,
     /// Starts it, after forgetting that it failed.

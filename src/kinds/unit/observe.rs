@@ -50,7 +50,7 @@ fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
     let file_states = systemd.unit_file_states(&loadable)?;
     let wanted: Vec<PropertyName<'_>> = listed
         .iter()
-        .flat_map(|unit| ["NeedDaemonReload", "CanReload"].map(|name| property(unit, "Unit", name)))
+        .map(|unit| property(unit, "Unit", "NeedDaemonReload"))
         .collect();
     let flags = systemd.properties(&wanted)?;
     let idle_services: Vec<&ListedUnit> = listed
@@ -72,11 +72,8 @@ fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
         .map(|(unit, _)| unit.id.as_str())
         .collect();
     let mut found = Found::new();
-    for (((name, unit), file_state), flags) in loadable
-        .iter()
-        .zip(&listed)
-        .zip(file_states)
-        .zip(flags.chunks_exact(2))
+    for (((name, unit), file_state), flag) in
+        loadable.iter().zip(&listed).zip(file_states).zip(&flags)
     {
         let observed = file_state
             .map_err(|error| about(error.into_failure(&format!("look at unit:{name}")), name))
@@ -84,9 +81,8 @@ fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
                 exists: unit.load != "not-found" || !file_state.is_empty(),
                 active: unit.active.clone(),
                 file_state,
-                needs_daemon_reload: is_set(&flags[0]),
+                needs_daemon_reload: is_set(flag),
                 ends_by_itself: ending.contains(unit.id.as_str()),
-                can_reload: is_set(&flags[1]),
             });
         found.insert(name.clone(), observed);
     }
@@ -100,7 +96,6 @@ fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
                 file_state,
                 needs_daemon_reload: false,
                 ends_by_itself: false,
-                can_reload: false,
             });
         found.insert(name.clone(), observed);
     }

@@ -88,24 +88,37 @@ fn plan_declared(
     }
     if let Some(owned) = owned {
         let dropped = keys_to_take_back(owned, keys);
-        for operation in operations(dropped, unit) {
+        let will_be_masked = keys.masked.unwrap_or(unit.is_masked());
+        for operation in operations(only_possible(dropped, unit, will_be_masked), unit) {
             push(operation, Reason::Undeclared, owned.original.clone());
         }
     }
+    steps.sort_by_key(|step| match step {
+        Step::Change(planned) => Some(planned.change.operation),
+        _ => None,
+    });
     steps
 }
 
 fn plan_undeclared(owned: &Owned<Original>, observed: &Observed) -> Vec<UnitStep> {
+    let release = Step::Release {
+        id: owned.id.clone(),
+        key: owned.key.clone(),
+    };
     let unit = match observed.units.get(&owned.key) {
         Some(Ok(unit)) => unit,
         Some(Err(failure)) => return vec![Step::Blocked(failure.clone().about(owned.id.clone()))],
-        None => return Vec::new(),
+        None => return vec![release],
     };
     if !unit.exists && !unit.is_up() {
-        return Vec::new();
+        return vec![release];
     }
     let keys = keys_to_take_back(owned, Keys::default());
-    operations(keys, unit)
+    let operations = operations(only_possible(keys, unit, unit.is_masked()), unit);
+    if operations.is_empty() {
+        return vec![release];
+    }
+    operations
         .into_iter()
         .map(|operation| {
             change(
@@ -139,20 +152,35 @@ fn keys_to_take_back(owned: &Owned<Original>, declared: Keys) -> Keys {
     }
 }
 
+/// Without the keys that cannot be given back to the unit as it is now: what was enabled may have lost its `[Install]` section.
+fn only_possible(mut keys: Keys, unit: &ObservedUnit, is_masked: bool) -> Keys {
+    let is_masked = keys.masked.unwrap_or(is_masked);
+    if is_masked {
+        keys.enabled = keys.enabled.filter(|enabled| !enabled);
+        keys.running = keys.running.filter(|running| !running);
+    }
+    keys.enabled = keys
+        .enabled
+        .filter(|enabled| find_enablement_mistake(*enabled, &unit.file_state).is_none());
+    keys
+}
+
 /// What makes the unit as the keys say, in the order it is done.
 fn operations(keys: Keys, unit: &ObservedUnit) -> Vec<Operation> {
     let mut operations = Vec::new();
     let unmasks = keys.masked == Some(false) && unit.is_masked();
-    match keys.masked {
-        Some(true) if unit.file_state != "masked" => operations.push(Operation::Mask),
-        _ if unmasks => operations.push(Operation::Unmask),
-        _ => {}
+    if unmasks {
+        operations.push(Operation::Unmask);
     }
     match keys.enabled {
         // Below a mask nobody sees whether it is enabled; enabling it again does no harm.
         Some(true) if unit.file_state != "enabled" => operations.push(Operation::Enable),
         Some(false) if unit.is_enabled() || unmasks => operations.push(Operation::Disable),
         _ => {}
+    }
+    // Last of the three: below a mask no link can be changed.
+    if keys.masked == Some(true) && unit.file_state != "masked" {
+        operations.push(Operation::Mask);
     }
     match keys.running {
         Some(true) if !matches!(unit.active.as_str(), "active" | "reloading" | "refreshing") => {
@@ -309,6 +337,296 @@ impl Operation {
                 name: name.to_owned(),
                 operation: self,
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::unit::applied;
+    use crate::model::Kind;
+    use proptest::prelude::*;
+
+    const NAME: &str = "app.service";
+
+    fn declare(masked: Option<bool>, enabled: Option<bool>, running: Option<bool>) -> DesiredUnit {
+        DesiredUnit {
+            name: NAME.to_owned(),
+            id: ResourceId::new(Kind::Unit, NAME),
+            enabled,
+            running,
+            masked,
+            optional: false,
+            restart_on: Vec::new(),
+            reload_on: Vec::new(),
+            validate: None,
+            restart_manually: false,
+            files: Vec::new(),
+            report: false,
+            on_removal: OnRemoval::Restore,
+        }
+    }
+
+    fn seen(active: &str, file_state: &str) -> ObservedUnit {
+        ObservedUnit {
+            exists: !file_state.is_empty(),
+            active: active.to_owned(),
+            file_state: file_state.to_owned(),
+            needs_daemon_reload: false,
+            ends_by_itself: false,
+        }
+    }
+
+    fn observed(unit: &ObservedUnit) -> Observed {
+        Observed {
+            units: [(NAME.to_owned(), Ok(unit.clone()))].into(),
+        }
+    }
+
+    fn own(desired: &DesiredUnit, original: Original, on_removal: OnRemoval) -> Owned<Original> {
+        Owned {
+            id: desired.id.clone(),
+            key: desired.name.clone(),
+            original,
+            on_removal,
+            applied: applied(desired),
+        }
+    }
+
+    /// The plan in words: actions, or why not.
+    fn words(steps: &[UnitStep]) -> String {
+        let word = |step: &UnitStep| match step {
+            Step::Change(planned) => format!("{} ({})", planned.action, planned.reason),
+            Step::Release { .. } => "release".to_owned(),
+            Step::Blocked(failure) => failure.to_string(),
+        };
+        steps.iter().map(word).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn only_declared_keys_that_differ_are_changed() {
+        let check = |desired: DesiredUnit, unit: ObservedUnit, expected: &str| {
+            let steps = plan(std::slice::from_ref(&desired), &observed(&unit), &[]);
+            assert_eq!(words(&steps), expected, "{desired:?} {unit:?}");
+        };
+        let (yes, no) = (Some(true), Some(false));
+        let nothing = declare(None, None, None);
+        check(nothing, seen("failed", "disabled"), "");
+        let up = || declare(None, yes, yes);
+        check(up(), seen("active", "enabled"), "");
+        check(up(), seen("reloading", "enabled"), "");
+        check(
+            up(),
+            seen("inactive", "disabled"),
+            "enable (differs), start (differs)",
+        );
+        check(
+            up(),
+            seen("failed", "enabled-runtime"),
+            "enable (differs), start (differs)",
+        );
+        check(
+            up(),
+            seen("activating", "linked"),
+            "enable (differs), start (differs)",
+        );
+        check(
+            up(),
+            seen("inactive", ""),
+            "enable (missing), start (missing)",
+        );
+        let down = || declare(None, no, no);
+        check(
+            down(),
+            seen("active", "enabled"),
+            "disable (differs), stop (differs)",
+        );
+        check(down(), seen("failed", "static"), "");
+        check(down(), seen("inactive", "masked"), "");
+        check(down(), seen("inactive", ""), "");
+        check(
+            declare(yes, None, no),
+            seen("active", "enabled"),
+            "mask (differs), stop (differs)",
+        );
+        check(declare(yes, None, None), seen("active", "masked"), "");
+        check(
+            declare(yes, None, None),
+            seen("inactive", "masked-runtime"),
+            "mask (differs)",
+        );
+        check(
+            declare(no, yes, yes),
+            seen("inactive", "masked"),
+            "unmask (differs), enable (differs), start (differs)",
+        );
+    }
+
+    #[test]
+    fn what_cannot_come_true_is_refused_with_a_hint() {
+        let check = |desired: DesiredUnit, unit: ObservedUnit, expected: &str| {
+            let steps = plan(std::slice::from_ref(&desired), &observed(&unit), &[]);
+            let [Step::Blocked(failure)] = steps.as_slice() else {
+                panic!("not refused: {}", words(&steps));
+            };
+            assert_eq!(
+                failure.to_string(),
+                format!("refused unit:app.service: {expected}")
+            );
+            assert!(failure.hint.is_some() && failure.resource.is_some());
+        };
+        let (yes, no) = (Some(true), Some(false));
+        check(
+            declare(yes, None, yes),
+            seen("active", "enabled"),
+            "masked = true and running = true contradict each other",
+        );
+        check(
+            declare(None, None, yes),
+            seen("inactive", "masked"),
+            "running = true, but the unit is masked",
+        );
+        check(
+            declare(None, yes, None),
+            seen("inactive", "static"),
+            "enabled = true, but its file has no [Install] section",
+        );
+        check(
+            declare(None, no, None),
+            seen("active", "generated"),
+            "enabled is declared, but the unit is generated at boot",
+        );
+        let oneshot = ObservedUnit {
+            ends_by_itself: true,
+            ..seen("inactive", "static")
+        };
+        check(
+            declare(None, None, yes),
+            oneshot,
+            "running = true, but it is a oneshot service without RemainAfterExit, which is over when it has done its work",
+        );
+    }
+
+    #[test]
+    fn an_optional_unit_may_be_missing() {
+        let mut desired = declare(None, Some(true), Some(true));
+        desired.optional = true;
+        let steps = plan(&[desired], &observed(&seen("inactive", "")), &[]);
+        assert_eq!(words(&steps), "");
+    }
+
+    #[test]
+    fn a_unit_that_changed_on_disk_is_read_again() {
+        let unit = ObservedUnit {
+            needs_daemon_reload: true,
+            ..seen("active", "enabled")
+        };
+        let steps = plan(&[declare(None, None, Some(true))], &observed(&unit), &[]);
+        assert_eq!(words(&steps), "daemon-reload (differs)");
+    }
+
+    #[test]
+    fn what_was_set_and_is_no_longer_declared_is_taken_back() {
+        let was_down = Original::default();
+        let was_up = Original {
+            enabled: true,
+            masked: false,
+            active: true,
+        };
+        let up = declare(None, Some(true), Some(true));
+        let down = declare(None, Some(false), Some(false));
+        let check = |applied: &DesiredUnit, original: &Original, removal, unit, expected: &str| {
+            let owned = own(applied, original.clone(), removal);
+            let steps = plan(&[], &observed(&unit), &[owned]);
+            assert_eq!(words(&steps), expected);
+        };
+        use OnRemoval::{Delete, Keep, Restore};
+        check(
+            &up,
+            &was_down,
+            Restore,
+            seen("active", "enabled"),
+            "disable (undeclared), stop (undeclared)",
+        );
+        check(&up, &was_up, Restore, seen("active", "enabled"), "release");
+        check(
+            &down,
+            &was_up,
+            Restore,
+            seen("inactive", "disabled"),
+            "enable (undeclared), start (undeclared)",
+        );
+        check(&up, &was_down, Keep, seen("active", "enabled"), "release");
+        check(
+            &up,
+            &was_up,
+            Delete,
+            seen("active", "enabled"),
+            "disable (undeclared), stop (undeclared)",
+        );
+        check(&up, &was_down, Restore, seen("inactive", ""), "release");
+        // One key of two, while the unit stays declared.
+        let owned = own(&up, was_down, Restore);
+        let still = declare(None, None, Some(true));
+        let steps = plan(&[still], &observed(&seen("active", "enabled")), &[owned]);
+        assert_eq!(words(&steps), "disable (undeclared)");
+    }
+
+    /// What systemd makes of the changes.
+    fn carry_out(mut unit: ObservedUnit, steps: &[UnitStep]) -> ObservedUnit {
+        for step in steps {
+            let Step::Change(planned) = step else {
+                continue;
+            };
+            match planned.change.operation {
+                Operation::DaemonReload => unit.needs_daemon_reload = false,
+                Operation::Mask => unit.file_state = "masked".to_owned(),
+                Operation::Unmask | Operation::Disable => unit.file_state = "disabled".to_owned(),
+                Operation::Enable => unit.file_state = "enabled".to_owned(),
+                Operation::Start => unit.active = "active".to_owned(),
+                Operation::Stop => unit.active = "inactive".to_owned(),
+                Operation::Restart | Operation::Reload => {}
+            }
+        }
+        unit.exists |= steps.iter().any(|step| matches!(step, Step::Change(_)));
+        unit
+    }
+
+    proptest! {
+        #[test]
+        fn planning_after_apply_is_empty(
+            desired in (any::<Option<bool>>(), any::<Option<bool>>(), any::<Option<bool>>(), any::<bool>()),
+            before in (any::<Option<bool>>(), any::<Option<bool>>(), any::<Option<bool>>()),
+            original in (any::<bool>(), any::<bool>(), any::<bool>()),
+            active in prop::sample::select(vec!["active", "inactive", "failed", "activating", "deactivating", "reloading"]),
+            file_state in prop::sample::select(vec!["enabled", "enabled-runtime", "disabled", "static", "masked", "masked-runtime", "linked", "indirect", "generated", "alias", ""]),
+            needs_daemon_reload in any::<bool>(),
+        ) {
+            let declared: Vec<DesiredUnit> = if desired.3 {
+                vec![declare(desired.0, desired.1, desired.2)]
+            } else {
+                Vec::new()
+            };
+            let (enabled, masked, active_before) = original;
+            let original = Original { enabled, masked: masked && !enabled, active: active_before && !masked };
+            let owned = [own(&declare(before.0, before.1, before.2), original, OnRemoval::Restore)];
+            let unit = ObservedUnit { needs_daemon_reload, ..seen(active, file_state) };
+            let steps = plan(&declared, &observed(&unit), &owned);
+            let is_blocked = steps.iter().any(|step| matches!(step, Step::Blocked(_)));
+            let only_owned = steps.iter().all(|step| match step {
+                Step::Change(planned) => planned.key == NAME,
+                Step::Release { key, .. } => key == NAME,
+                Step::Blocked(_) => true,
+            });
+            prop_assert!(only_owned);
+            if !is_blocked {
+                let after = carry_out(unit, &steps);
+                let again = plan(&declared, &observed(&after), &owned);
+                let is_contradiction = again.iter().any(|step| matches!(step, Step::Blocked(_)));
+                let is_done = matches!(again.as_slice(), [] | [Step::Release { .. }]);
+                prop_assert!(is_done || is_contradiction, "{} then {}", words(&steps), words(&again));
+            }
         }
     }
 }

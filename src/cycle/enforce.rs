@@ -1,0 +1,432 @@
+//! Making the host as the revision in force declares: observe, plan, apply, look again, remember.
+//!
+//! Invariant: an apply is followed by another look, and what still differs is a failure. No unhealthy apply ends in a state called
+//! converged.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::apply::{self, Done, Walk};
+use crate::config::{self, ApplyMode};
+use crate::cycle::contents::StoredContents;
+use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
+use crate::fleet::{DesiredState, Limits};
+use crate::kinds::file::{Paths, save_original};
+use crate::kinds::kind::{Kind, Owned};
+use crate::kinds::package::Packages;
+use crate::kinds::unit::Units;
+use crate::model::{self, Action, Class, Failure, Outcome, ResourceId};
+use crate::plan::{self, InventoryKind, Observed, Plan, Rules, Step};
+use crate::record::{InventoryEntry, Record};
+use crate::report::journal;
+use crate::report::status::{Counts, Drift, OwedEffect};
+use crate::sys::{Host, clock};
+
+/// How long a resource that failed rests before it is tried again; doubled with every failure.
+const FIRST_REST: SignedDuration = SignedDuration::from_secs(60);
+
+/// How often a cycle plans again; what still brings something new then goes on in the next one.
+const MAX_PASSES: usize = 5;
+
+/// The longest rest.
+const LONGEST_REST: SignedDuration = SignedDuration::from_hours(1);
+
+impl Cycle {
+    /// Makes the host as the revision in force declares, and looks again.
+    ///
+    /// What was made can bring more to do (a package brings the unit that was declared beside it), so it is planned again until
+    /// nothing new comes up. A step that was made and is planned again does not converge.
+    pub(super) fn enforce(
+        &mut self,
+        in_force: &InForce,
+        allow_removals: bool,
+        progress: Progress<'_>,
+    ) -> Result<(), Failure> {
+        let is_new = self.situation.revision.as_deref() != Some(in_force.revision.as_str());
+        let mut tried: BTreeSet<(InventoryKind, String, Action)> = BTreeSet::new();
+        let mut done = Vec::new();
+        let mut passes = 0;
+        let last = loop {
+            let mut plan = self.plan(in_force, allow_removals)?;
+            let is_repeated =
+                |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
+            let is_new_step =
+                |step: &Step| step.action != Action::DaemonReload && !is_repeated(step);
+            let has_news = plan.steps().any(is_new_step) || !plan.released.is_empty();
+            if !has_news || passes == MAX_PASSES {
+                break plan;
+            }
+            passes += 1;
+            plan.retain(|step| step.action == Action::DaemonReload || !is_repeated(step));
+            tried.extend(
+                plan.steps()
+                    .map(|step| (step.kind, step.key.clone(), step.action)),
+            );
+            self.situation.is_applying = true;
+            let applied = self.apply(in_force, plan, progress);
+            self.situation.is_applying = false;
+            done.extend(applied?);
+        };
+        let mut failures = failures_of(&done);
+        for failure in last
+            .blocked
+            .iter()
+            .cloned()
+            .chain(not_converging(&last, &failures))
+        {
+            if !failures
+                .iter()
+                .any(|known| known.resource == failure.resource)
+            {
+                failures.push(failure);
+            }
+        }
+        let made = done
+            .iter()
+            .filter(|done| done.outcome == Outcome::Done)
+            .count();
+        self.settle(in_force, is_new)?;
+        self.rest(&done, clock::now());
+        self.conclude(in_force, Looked::at(&last), failures, is_new, made)
+    }
+
+    pub(super) fn plan(
+        &mut self,
+        in_force: &InForce,
+        allow_removals: bool,
+    ) -> Result<Plan, Failure> {
+        let inventory = inventory(&self.record)?;
+        let observed = observe(&self.host, &in_force.desired, &inventory);
+        let now = clock::now();
+        let resting = self
+            .resting
+            .iter()
+            .filter(|(_, rest)| rest.until > now)
+            .map(|(id, rest)| (id.clone(), rest.failure.clone()))
+            .collect();
+        let rules = Rules {
+            report_only: self.config.apply.mode == ApplyMode::Report,
+            max_removals: match allow_removals {
+                true => None,
+                false => Some(
+                    in_force
+                        .allowed_removals
+                        .unwrap_or(0)
+                        .max(self.config.apply.max_removals),
+                ),
+            },
+            keep_everything: self.situation.state_missing.is_some(),
+            protect_packages: self.config.apply.protect_packages.clone(),
+            limits: Limits::from(&self.config.apply),
+            resting,
+        };
+        Ok(plan::plan(&in_force.desired, &observed, &inventory, &rules))
+    }
+
+    fn apply(
+        &mut self,
+        in_force: &InForce,
+        plan: Plan,
+        progress: Progress<'_>,
+    ) -> Result<Vec<Done>, Failure> {
+        let contents = StoredContents {
+            host: &self.host,
+            objects: &self.objects,
+        };
+        let declarations = plan::declarations(&in_force.desired, &inventory(&self.record)?);
+        let owned = owned_keys(&self.record)?;
+        let walk = Walk {
+            host: &self.host,
+            contents: &contents,
+            declarations: &declarations,
+            owned: &owned,
+            revision: &in_force.revision,
+            progress,
+        };
+        apply::apply(&walk, &mut self.record, plan)
+    }
+
+    /// Brings the inventory up to date with what is declared and already so.
+    fn settle(&mut self, in_force: &InForce, is_new: bool) -> Result<(), Failure> {
+        if !is_new || self.config.apply.mode == ApplyMode::Report {
+            return Ok(());
+        }
+        let inventory = inventory(&self.record)?;
+        let observed = observe(&self.host, &in_force.desired, &inventory);
+        let entries = self.record.inventory()?;
+        let known = crate::record::by_key(&entries);
+        let mut owned = Vec::new();
+        for ((kind, key), declaration) in plan::declarations(&in_force.desired, &inventory) {
+            let is_owned = known.contains_key(&(kind.as_str(), key));
+            let original = match kind {
+                _ if is_owned => serde_json::Value::Null,
+                InventoryKind::Path => {
+                    plain(save_original(&self.host, key, config::ORIGINALS_DIRECTORY)?)
+                }
+                InventoryKind::Package => plain(observed.packages.original(key)),
+                InventoryKind::Unit => plain(observed.units.original(key)),
+            };
+            if original.is_null() && !is_owned {
+                // It could not be looked at; there is a failure that says so.
+                continue;
+            }
+            let entry = InventoryEntry {
+                kind: kind.as_str().to_owned(),
+                key: key.to_owned(),
+                resource: declaration.id,
+                on_removal: declaration.on_removal,
+                applied: declaration.applied,
+                original,
+            };
+            let is_known = known.get(&(kind.as_str(), key)).is_some_and(|known| {
+                known.applied == entry.applied
+                    && known.resource == entry.resource
+                    && known.on_removal == entry.on_removal
+            });
+            if !is_known {
+                owned.push(entry);
+            }
+        }
+        if owned.is_empty() {
+            Ok(())
+        } else {
+            self.record
+                .conclude(&in_force.revision, &owned, &[], &[], &[])
+        }
+    }
+
+    /// Lets what failed rest, longer every time.
+    fn rest(&mut self, done: &[Done], now: Timestamp) {
+        for done in done {
+            match &done.outcome {
+                Outcome::Failed(failure) => {
+                    let attempts = self.resting.get(&done.id).map_or(0, |rest| rest.attempts) + 1;
+                    let rest = FIRST_REST
+                        .saturating_mul(1 << attempts.min(10).saturating_sub(1))
+                        .min(LONGEST_REST);
+                    let failure = failure.clone().about(done.id.clone());
+                    let until = now.checked_add(rest).unwrap_or(now);
+                    self.resting.insert(
+                        done.id.clone(),
+                        Rest {
+                            failure,
+                            attempts,
+                            until,
+                        },
+                    );
+                }
+                Outcome::Done => {
+                    self.resting.remove(&done.id);
+                }
+                Outcome::Skipped(_) => {}
+            }
+        }
+    }
+
+    /// Turns what was seen and done into facts.
+    fn conclude(
+        &mut self,
+        in_force: &InForce,
+        looked: Looked,
+        failures: Vec<Failure>,
+        is_new: bool,
+        made: usize,
+    ) -> Result<(), Failure> {
+        for failure in failures
+            .iter()
+            .filter(|failure| !self.situation.failures.contains(failure))
+        {
+            if let Some(resource) = &failure.resource {
+                journal::resource_failed(&in_force.revision, resource, None, failure);
+            }
+        }
+        let total = in_force.desired.resource_count();
+        let failed: BTreeSet<&ResourceId> = failures
+            .iter()
+            .filter_map(|failure| failure.resource.as_ref())
+            .collect();
+        self.situation.resources = Counts {
+            total,
+            failed: failed.len(),
+            converged: total.saturating_sub(failed.len() + looked.drift.len() + looked.open),
+        };
+        let owed = self.record.owed()?;
+        self.situation.owed = owed
+            .into_iter()
+            .map(|owed| OwedEffect {
+                resource: ResourceId::new(model::Kind::Unit, owed.unit),
+                because: owed.because,
+            })
+            .collect();
+        self.situation.drift = looked.drift;
+        self.situation.held = looked.held.into_iter().collect();
+        self.situation.reboot_required = self.host.exists("/run/reboot-required")?;
+        let is_clean = failures.is_empty() && self.situation.held.is_empty();
+        self.situation.failures = failures;
+        if is_new && self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce
+        {
+            let applied = AppliedRevision {
+                revision: in_force.revision.clone(),
+                subject: in_force.subject.clone(),
+                signer: in_force.signer.clone(),
+                at: clock::now(),
+            };
+            self.record.remember(APPLIED, &applied)?;
+            self.situation.take_applied(applied);
+            if is_clean {
+                let signer = in_force.signer.as_deref().unwrap_or("nobody");
+                journal::revision_applied(&in_force.revision, signer, &in_force.subject, made);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a plan leaves to say once its batches are made.
+#[derive(Debug)]
+struct Looked {
+    drift: Vec<Drift>,
+    held: Option<Failure>,
+    /// Resources of held steps.
+    open: usize,
+}
+
+impl Looked {
+    fn at(plan: &Plan) -> Self {
+        let drift = plan
+            .reported
+            .iter()
+            .map(|step| Drift {
+                resource: step.id.clone(),
+                reason: step.reason,
+                fields: step.fields.clone(),
+            })
+            .collect();
+        Looked {
+            drift,
+            held: plan.held_because.clone(),
+            open: plan.held.len(),
+        }
+    }
+}
+
+/// What is still planned although it was made.
+fn not_converging(plan: &Plan, failures: &[Failure]) -> Vec<Failure> {
+    let has_failed = |id: &ResourceId| {
+        failures
+            .iter()
+            .any(|failure| failure.resource.as_ref() == Some(id))
+    };
+    plan.steps()
+        .filter(|step| step.action != Action::DaemonReload && !has_failed(&step.id))
+        .map(|step| {
+            let message = format!(
+                "{} is non-converging: it was applied, and its {} still differs",
+                step.id,
+                fields(step)
+            );
+            Failure::new(Class::Host, message)
+                .with_hint(
+                    "something else changes it back, or two declarations contradict each other",
+                )
+                .about(step.id.clone())
+        })
+        .collect()
+}
+
+fn fields(step: &Step) -> String {
+    if step.fields.is_empty() {
+        step.action.to_string()
+    } else {
+        step.fields.join(", ")
+    }
+}
+
+fn failures_of(done: &[Done]) -> Vec<Failure> {
+    done.iter()
+        .filter_map(|done| match &done.outcome {
+            Outcome::Done => None,
+            Outcome::Failed(failure) => Some(failure.clone().about(done.id.clone())),
+            Outcome::Skipped(blocker) if *blocker == done.id => None,
+            Outcome::Skipped(blocker) => Some(
+                Failure::new(
+                    Class::Host,
+                    format!(
+                        "skipped {} {}, because {blocker} failed",
+                        done.action, done.id
+                    ),
+                )
+                .about(done.id.clone()),
+            ),
+        })
+        .collect()
+}
+
+/// Looks at everything that is declared or owned.
+fn observe(host: &Host, desired: &DesiredState, inventory: &plan::Inventory) -> Observed {
+    Observed {
+        paths: Paths::observe(host, &desired.paths, &inventory.paths),
+        packages: Packages::observe(host, &desired.packages, &inventory.packages),
+        units: Units::observe(host, &desired.units, &inventory.units),
+    }
+}
+
+fn plain<T: serde::Serialize>(value: T) -> serde_json::Value {
+    serde_json::to_value(value).expect("what a kind keeps is plain data")
+}
+
+/// What the inventory knows.
+fn owned_keys(record: &Record) -> Result<BTreeSet<(InventoryKind, String)>, Failure> {
+    let kind = |word: &str| {
+        [
+            InventoryKind::Path,
+            InventoryKind::Package,
+            InventoryKind::Unit,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
+    };
+    Ok(record
+        .inventory()?
+        .into_iter()
+        .filter_map(|entry| Some((kind(&entry.kind)?, entry.key)))
+        .collect())
+}
+
+/// The inventory, sorted by kind.
+fn inventory(record: &Record) -> Result<plan::Inventory, Failure> {
+    let mut inventory = plan::Inventory::default();
+    for entry in record.inventory()? {
+        match entry.kind.as_str() {
+            "path" => inventory.paths.push(owned(entry)?),
+            "package" => inventory.packages.push(owned(entry)?),
+            _ => inventory.units.push(owned(entry)?),
+        }
+    }
+    inventory.owed = record
+        .owed()?
+        .into_iter()
+        .map(|owed| (owed.unit, owed.action, owed.because))
+        .collect();
+    Ok(inventory)
+}
+
+fn owned<O: serde::de::DeserializeOwned>(entry: InventoryEntry) -> Result<Owned<O>, Failure> {
+    let original = serde_json::from_value(entry.original).map_err(|error| {
+        Failure::new(
+            Class::Host,
+            format!(
+                "the state database is damaged at the original of '{}': {error}",
+                entry.key
+            ),
+        )
+    })?;
+    Ok(Owned {
+        id: entry.resource,
+        key: entry.key,
+        original,
+        on_removal: entry.on_removal,
+        applied: entry.applied,
+    })
+}

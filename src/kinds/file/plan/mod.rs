@@ -1,0 +1,291 @@
+//! What must change so that the paths are as declared: no I/O, no clock.
+//!
+//! What limpet set and no longer finds declared is *taken back*, but only while it is still what limpet set: what somebody changed
+//! since is his.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::kinds::file::plan::removal::Removal;
+use crate::kinds::file::{
+    Applied, DesiredPath, Edit, ObservedPath, ObservedPaths, Original, PathChange, PathSpec,
+};
+use crate::kinds::kind::{Owned, PlannedChange, Step};
+use crate::model::{Class, Failure};
+use crate::sys::files::Entry;
+
+mod access;
+mod declared;
+mod removal;
+
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+const ROOT: &str = "root";
+
+type PathStep = Step<Original, PathChange>;
+
+/// What the inventory remembers of `desired` once it is as declared, if it remembered nothing before.
+pub fn applied(desired: &DesiredPath) -> Applied {
+    applied_after(desired, None)
+}
+
+/// What the inventory remembers of `desired` once it is as declared; `owned` is what it remembers until then.
+pub fn applied_after(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> Applied {
+    let before = owned.and_then(|owned| {
+        serde_json::from_value(owned.applied.clone())
+            .ok()
+            .map(|applied| (applied, &owned.original))
+    });
+    match &desired.spec {
+        PathSpec::File {
+            content: Some(content),
+            mode,
+            owner,
+            group,
+            ..
+        } => Applied::File {
+            sha256: Some(content.sha256),
+            mode: Some(mode.unwrap_or(FILE_MODE)),
+            owner: Some(owner.clone().unwrap_or_else(|| ROOT.to_owned())),
+            group: Some(group.clone().unwrap_or_else(|| ROOT.to_owned())),
+        },
+        PathSpec::File {
+            content: None,
+            mode,
+            owner,
+            group,
+            ..
+        } => Applied::File {
+            // A file that we wrote stays one, also while its content is not declared, unless there are old bytes to go back to.
+            sha256: match before {
+                Some((
+                    Applied::File { sha256, .. },
+                    Original::Absent | Original::Symlink { .. } | Original::Directory { .. },
+                )) => sha256,
+                _ => None,
+            },
+            mode: *mode,
+            owner: owner.clone(),
+            group: group.clone(),
+        },
+        PathSpec::Directory { mode, owner, group } => Applied::Directory {
+            mode: *mode,
+            owner: owner.clone(),
+            group: group.clone(),
+        },
+        PathSpec::Symlink { target } => Applied::Symlink {
+            target: target.clone(),
+        },
+        PathSpec::Absent => Applied::Absent,
+    }
+}
+
+/// What was applied, as far as anybody knows. A run that ended between its intention and its conclusion left null: then only a
+/// directory that was not there before is taken for ours.
+fn understand(
+    item: &Owned<Original>,
+    observed: &ObservedPaths,
+) -> Result<Applied, serde_json::Error> {
+    if !item.applied.is_null() {
+        return serde_json::from_value(item.applied.clone());
+    }
+    let is_directory = matches!(
+        observed.paths.get(&item.key),
+        Some(Ok(seen)) if matches!(seen.look.entry, Entry::Directory(_))
+    );
+    Ok(if is_directory {
+        Applied::Parent
+    } else {
+        Applied::Absent
+    })
+}
+
+/// Does `path` lie below the directory `above`.
+pub(super) fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above.trim_end_matches('/'))
+        .is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
+}
+
+pub(super) fn plan(
+    desired: &[DesiredPath],
+    observed: &ObservedPaths,
+    owned: &[Owned<Original>],
+) -> Vec<PathStep> {
+    let mut blocked: Vec<Failure> = Vec::new();
+    let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
+    for item in owned {
+        match understand(item, observed) {
+            Ok(applied) => {
+                known.insert(&item.key, Known { item, applied });
+            }
+            Err(error) => blocked.push(
+                Failure::new(
+                    Class::Bug,
+                    format!(
+                        "failed to read the inventory entry of '{}': {error}",
+                        item.key
+                    ),
+                )
+                .about(item.id.clone()),
+            ),
+        }
+    }
+    let planner = Planner {
+        desired: desired
+            .iter()
+            .map(|item| (item.path.as_str(), item))
+            .collect(),
+        observed,
+        known,
+    };
+
+    let mut changes: Vec<PlannedChange<Original, PathChange>> = Vec::new();
+    let mut parents: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
+    let mut places: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
+    for item in planner.desired.values().copied() {
+        let result = planner.check_path(item).and_then(|()| {
+            let seen = planner.observed(&item.path)?;
+            planner.check_place(item, seen, &mut places)?;
+            Ok((seen, planner.desired_change(item, seen)?))
+        });
+        match result {
+            Ok((_, None)) => {}
+            Ok((seen, Some(change))) => {
+                for parent in &seen.look.missing_parents {
+                    // A path that is only looked at makes no directory, unless another one needs it too.
+                    let child = parents.entry(parent).or_insert(item);
+                    if child.report && !item.report {
+                        *child = item;
+                    }
+                }
+                changes.push(change);
+            }
+            Err(failure) => blocked.push(failure.about(item.id.clone())),
+        }
+    }
+    changes.extend(
+        parents
+            .into_iter()
+            .filter(|(parent, _)| !planner.desired.contains_key(parent))
+            .map(|(parent, child)| planner.parent_change(parent, child)),
+    );
+
+    let mut released: Vec<PathStep> = Vec::new();
+    let mut going: BTreeSet<&str> = BTreeSet::new();
+    // Deepest first, so that a directory knows which of its children go.
+    for (path, known) in planner.known.iter().rev() {
+        if planner.desired.contains_key(path) {
+            continue;
+        }
+        let removal = match planner.observed(path) {
+            Ok(seen) => planner.removal(known, seen, &going),
+            // What is declared on the way is no directory any more.
+            Err(_) if planner.has_no_place(path) => Ok(planner.remembered(known)),
+            Err(failure) => Err(failure),
+        };
+        match removal {
+            Ok(Removal::Change(change)) => {
+                if matches!(
+                    change.change.edit,
+                    Edit::RemoveFile { .. } | Edit::RemoveDirectory
+                ) {
+                    going.insert(path);
+                }
+                changes.push(*change);
+            }
+            Ok(Removal::Release) => released.push(Step::Release {
+                id: known.item.id.clone(),
+                key: known.item.key.clone(),
+            }),
+            Ok(Removal::Wait) => {}
+            Err(failure) => blocked.push(failure.about(known.item.id.clone())),
+        }
+    }
+
+    let mut steps: Vec<PathStep> = in_order(changes).into_iter().map(Step::Change).collect();
+    steps.extend(released);
+    steps.extend(blocked.into_iter().map(Step::Blocked));
+    steps
+}
+
+/// Directories before what is in them, and what is deleted at the end, deepest first; only what lies in a directory that makes room
+/// for something else goes before everything.
+fn in_order(
+    mut changes: Vec<PlannedChange<Original, PathChange>>,
+) -> Vec<PlannedChange<Original, PathChange>> {
+    let making_room: Vec<String> = changes
+        .iter()
+        .filter(|change| {
+            matches!(
+                change.change.edit,
+                Edit::WriteFile { replace: true, .. } | Edit::MakeLink { replace: true, .. }
+            )
+        })
+        .map(|change| change.key.clone())
+        .collect();
+    let rank = |change: &PlannedChange<Original, PathChange>| match change.change.edit {
+        Edit::RemoveFile { .. } | Edit::RemoveDirectory => {
+            if making_room.iter().any(|above| is_below(&change.key, above)) {
+                0
+            } else {
+                3
+            }
+        }
+        Edit::MakeDirectory { .. } => 1,
+        Edit::WriteFile { .. } | Edit::MakeLink { .. } | Edit::SetAccess { .. } => 2,
+    };
+    changes.sort_by(|one, other| {
+        let ranks = (rank(one), rank(other));
+        ranks.0.cmp(&ranks.1).then_with(|| match ranks.0 {
+            1 | 2 => one.key.cmp(&other.key),
+            _ => other.key.cmp(&one.key),
+        })
+    });
+    changes
+}
+
+/// An owned path with its inventory entry understood.
+struct Known<'a> {
+    item: &'a Owned<Original>,
+    applied: Applied,
+}
+
+struct Planner<'a> {
+    desired: BTreeMap<&'a str, &'a DesiredPath>,
+    observed: &'a ObservedPaths,
+    known: BTreeMap<&'a str, Known<'a>>,
+}
+
+impl<'a> Planner<'a> {
+    fn observed(&self, path: &str) -> Result<&'a ObservedPath, Failure> {
+        match self.observed.paths.get(path) {
+            Some(Ok(seen)) => Ok(seen),
+            Some(Err(failure)) => Err(failure.clone()),
+            None => Err(Failure::new(
+                Class::Bug,
+                format!("failed to plan '{path}': it was not looked at"),
+            )),
+        }
+    }
+
+    /// Is at the path what limpet put there, unchanged. A directory is ours when we made it.
+    fn is_ours(&self, path: &str, entry: &Entry) -> bool {
+        let Some(known) = self.known.get(path) else {
+            return false;
+        };
+        match (&known.applied, entry) {
+            (
+                Applied::File {
+                    sha256: Some(written),
+                    ..
+                },
+                Entry::File { sha256, .. },
+            ) => *sha256 == Some(*written),
+            (Applied::Symlink { target }, Entry::Symlink(found)) => target == found,
+            (Applied::Directory { .. } | Applied::Parent, Entry::Directory(_)) => {
+                !matches!(known.item.original, Original::Directory { .. })
+            }
+            (Applied::Absent, Entry::Absent) => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Servers that misbehave.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use crate::setting::{SHORT, Setting, http_source};
+use crate::show;
+
+/// Polls a server that answers every connection by `answer`, and says how that ends.
+fn check(answer: impl Fn(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            answer(stream);
+        }
+    });
+    let setting = Setting::new();
+    let url = format!("http://127.0.0.1:{port}");
+    let client = setting.fetcher(http_source(&format!("{url}/fleet.git"), None), SHORT);
+    let failure = client.poll(None).unwrap_err();
+    show(&failure, &[(&url, "URL")])
+}
+
+/// Answers with `response` to whatever is asked, once per connection.
+fn always(response: impl AsRef<[u8]> + Send + 'static) -> impl Fn(TcpStream) + Send {
+    move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(response.as_ref());
+    }
+}
+
+fn status(line: &str) -> String {
+    format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+}
+
+fn body(bytes: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        bytes.len()
+    );
+    [head.as_bytes(), bytes].concat()
+}
+
+#[test]
+fn statuses_are_explained() {
+    insta::assert_snapshot!(check(always(status("429 Slow\r\nRetry-After: 120"))), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server asks to wait 120 s (HTTP status 429)
+    hint: none
+    ");
+    insta::assert_snapshot!(check(always(status("429 Slow\r\nRetry-After: Fri, 21 Nov 2026"))), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server asks to come less often (HTTP status 429)
+    hint: none
+    ");
+    insta::assert_snapshot!(check(always(status("500 Oops"))), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server is in trouble (HTTP status 500)
+    hint: none
+    ");
+    insta::assert_snapshot!(check(always(status("403 No"))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server forbids reading the repository (HTTP status 403)
+    hint: give this host's credentials read access to it
+    ");
+    insta::assert_snapshot!(check(always(status("418 Teapot"))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server's answer makes no sense (HTTP status 418)
+    hint: check that source.url is a Git repository
+    ");
+    insta::assert_snapshot!(check(always(status("302 Found"))), @"
+    Host: failed to fetch from 'URL/fleet.git': refused a redirect to '': it is no absolute address
+    hint: configure the repository's final address
+    ");
+}
+
+#[test]
+fn nonsense_is_explained() {
+    insta::assert_snapshot!(check(always("SSH-2.0-OpenSSH_9.2\r\n")), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server does not speak HTTP: http parse fail: invalid HTTP version
+    hint: check source.url
+    ");
+    insta::assert_snapshot!(check(always(body(b"<html>welcome</html>"))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server does not speak Git: it is not in packet lines
+    hint: check that source.url is the address one would clone
+    ");
+    insta::assert_snapshot!(check(always(body(b""))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server does not speak Git: it lists nothing
+    hint: check that source.url is the address one would clone
+    ");
+    insta::assert_snapshot!(check(always(body(b"001e# service=git-upload-pack\n0000ffff"))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server does not speak Git: it ends in the middle
+    hint: check that source.url is the address one would clone
+    ");
+    insta::assert_snapshot!(check(always("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server hung up in the middle
+    hint: none
+    ");
+    insta::assert_snapshot!(check(drop), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server hung up in the middle
+    hint: none
+    ");
+}
+
+#[test]
+fn silence_and_dripping_end_by_the_limits() {
+    insta::assert_snapshot!(check(std::mem::forget), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server was silent for 1 s
+    hint: none
+    ");
+    insta::assert_snapshot!(check(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+        for _ in 0..40 {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            if stream.write_all(b"0").is_err() {
+                return;
+            }
+        }
+    }), @"
+    Transient: failed to fetch from 'URL/fleet.git': not finished within 3 s
+    hint: none
+    ");
+}
+
+#[test]
+fn a_server_that_sends_too_much_is_stopped() {
+    insta::assert_snapshot!(check(always(body(&[b'0'; 2 << 20]))), @"
+    Host: failed to fetch from 'URL/fleet.git': the server sent more than 1 MiB
+    hint: files of that size do not belong in a repository of configuration
+    ");
+}
+
+#[test]
+fn half_a_pack_is_explained() {
+    let id = "3f2a91c0d4e5b6a798081726354433221100ffee";
+    let packet = |line: &str| format!("{:04x}{line}", line.len() + 4);
+    let introduction =
+        packet("version 2\n") + &packet("ls-refs\n") + &packet("fetch=shallow\n") + "0000";
+    let listing = packet(&format!("{id} refs/heads/main\n")) + "0000";
+    let pack = packet("packfile\n") + &packet("\u{1}PACK\0\0\0\u{2}\0\0\0\u{9}");
+    let answer = move |mut stream: TcpStream| {
+        let mut request = vec![0; 8192];
+        let count = stream.read(&mut request).unwrap_or(0);
+        let mut request = String::from_utf8_lossy(&request[..count]).into_owned();
+        if request.starts_with("POST") && !request.contains("command=") {
+            let mut rest = vec![0; 8192];
+            let count = stream.read(&mut rest).unwrap_or(0);
+            request += &String::from_utf8_lossy(&rest[..count]);
+        }
+        let (kind, text) = if request.starts_with("GET") {
+            ("advertisement", &introduction)
+        } else if request.contains("command=ls-refs") {
+            ("result", &listing)
+        } else {
+            ("result", &pack)
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-{kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            text.len()
+        );
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.write_all(text.as_bytes());
+    };
+    insta::assert_snapshot!(check(answer), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server's answer makes no sense: Failed to consume the pack sent by the remote: Failed to write the received pack: An IO operation failed while streaming an entry: failed to fill whole buffer
+    hint: none
+    ");
+}
+
+#[test]
+fn an_unknown_name_and_a_closed_port_are_explained() {
+    let setting = Setting::new();
+    let poll = |url: &str| {
+        let client = setting.fetcher(http_source(url, None), SHORT);
+        show(&client.poll(None).unwrap_err(), &[])
+    };
+    insta::assert_snapshot!(poll("http://fleet.invalid/fleet.git"), @"
+    Transient: failed to fetch from 'http://fleet.invalid/fleet.git': found no address of 'fleet.invalid': Name or service not known
+    hint: check the name, and this host's DNS
+    ");
+    insta::assert_snapshot!(poll("http://127.0.0.1:1/fleet.git"), @"
+    Transient: failed to fetch from 'http://127.0.0.1:1/fleet.git': Connection refused (os error 111)
+    hint: none
+    ");
+}

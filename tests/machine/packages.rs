@@ -1,0 +1,148 @@
+//! Packages from a real, signed apt repository.
+
+use crate::fixture::apt_repository::{AptRepository, Package};
+use crate::fixture::machine::wait_until;
+use crate::scene::{SOON, Scene};
+
+/// A machine whose only source of packages is ours.
+fn scene(label: &str, packages: &[Package], layer: &str) -> Scene {
+    let scene = Scene::prepared(label, layer);
+    AptRepository::new(packages).copy_to(&scene.machine);
+    scene.enroll().success();
+    scene
+}
+
+/// `installed 1.0`, or what dpkg calls it otherwise.
+fn installed(scene: &Scene, package: &str) -> String {
+    let shown = scene.machine.run(&[
+        "dpkg-query",
+        "-W",
+        "-f",
+        "${db:Status-Status} ${Version}",
+        package,
+    ]);
+    if shown.status.success() {
+        shown.stdout
+    } else {
+        "unknown".to_owned()
+    }
+}
+
+#[test]
+fn packages_are_installed_put_back_and_removed() {
+    let packages = [
+        Package::new("tool", "1.0"),
+        Package {
+            depends: "helper",
+            ..Package::new("service", "1.0")
+        },
+        Package::new("helper", "1.0"),
+        Package::new("unwanted", "1.0"),
+    ];
+    let declared =
+        "[package]\ntool = \"installed\"\nservice = \"installed\"\nunwanted = \"absent\"\n";
+    let scene = scene("packages", &packages, "");
+    let machine = &scene.machine;
+    machine.sh("apt-get -q -y install unwanted");
+    scene.converge();
+
+    scene.apply(declared);
+    for (package, state) in [
+        ("tool", "installed 1.0"),
+        ("service", "installed 1.0"),
+        ("helper", "installed 1.0"),
+    ] {
+        assert_eq!(installed(&scene, package), state, "{package}");
+    }
+    assert_ne!(installed(&scene, "unwanted"), "installed 1.0");
+
+    machine.sh("apt-get -q -y remove tool; apt-get -q -y install unwanted");
+    scene.converge();
+    assert_eq!(installed(&scene, "tool"), "installed 1.0");
+    assert_ne!(installed(&scene, "unwanted"), "installed 1.0");
+
+    scene.apply("");
+    for package in ["tool", "service", "helper"] {
+        assert_ne!(installed(&scene, package), "installed 1.0", "{package}");
+    }
+    assert_eq!(machine.sh("dpkg --audit"), "");
+}
+
+#[test]
+fn a_declared_version_is_kept() {
+    let scene = scene(
+        "versions",
+        &[Package::new("tool", "1.0"), Package::new("tool", "2.0")],
+        "[package]\ntool = { version = \"1.0\" }\n",
+    );
+    scene.converge();
+    assert_eq!(installed(&scene, "tool"), "installed 1.0");
+    scene.apply("[package]\ntool = { version = \"2.0\" }\n");
+    assert_eq!(installed(&scene, "tool"), "installed 2.0");
+    scene.apply("[package]\ntool = { version = \"1.*\", allow_downgrade = true }\n");
+    assert_eq!(installed(&scene, "tool"), "installed 1.0");
+    scene.machine.sh("apt-get -q -y install tool=2.0");
+    scene.converge();
+    assert_eq!(installed(&scene, "tool"), "installed 1.0");
+}
+
+#[test]
+fn a_package_that_does_not_exist_stops_only_what_needs_it() {
+    let scene = scene(
+        "missing",
+        &[Package::new("tool", "1.0")],
+        "[package]\nno-such-package = \"installed\"\ntool = \"installed\"\n\n\
+         [file.\"/etc/dependent\"]\ncontent = \"x\"\nneeds = [\"package:no-such-package\"]\n\n\
+         [file.\"/etc/independent\"]\ncontent = \"x\"\n",
+    );
+    assert_eq!(scene.sync().code(), 1);
+    let status = scene.status();
+    assert_eq!(status["state"], "degraded", "{status:#}");
+    let errors = status["errors"].to_string();
+    assert!(errors.contains("package:no-such-package"), "{errors}");
+    assert!(!scene.machine.exists("/etc/dependent"));
+    assert!(scene.machine.exists("/etc/independent"));
+    assert_eq!(installed(&scene, "tool"), "installed 1.0");
+}
+
+#[test]
+fn an_installation_survives_the_death_of_the_agent() {
+    let slow = Package {
+        postinst: "echo configuring >> /var/log/slow-postinst; sleep 8; echo configured >> /var/log/slow-postinst",
+        ..Package::new("slow", "1.0")
+    };
+    let scene = scene("adopt", &[slow], "");
+    let machine = &scene.machine;
+    scene.converge();
+    scene.declare("[package]\nslow = \"installed\"\n");
+    machine.run(&["limpet", "sync"]).success();
+    wait_until("the package's script", SOON, || {
+        machine.exists("/var/log/slow-postinst").then_some(())
+    });
+    machine.kill("limpet.service");
+    wait_until("the end of the installation", SOON, || {
+        (installed(&scene, "slow") == "installed 1.0").then_some(())
+    });
+    scene.converge();
+    assert_eq!(
+        machine.read_file("/var/log/slow-postinst"),
+        "configuring\nconfigured\n"
+    );
+    assert_eq!(machine.sh("dpkg --audit"), "");
+    assert_eq!(machine.sh("systemctl list-units --all --plain --no-legend 'limpet-*' | grep -v '^limpet-fetch' || true"), "");
+}
+
+#[test]
+fn an_interrupted_dpkg_is_repaired() {
+    let scene = scene(
+        "interrupted",
+        &[Package::new("tool", "1.0"), Package::new("other", "1.0")],
+        "",
+    );
+    let machine = &scene.machine;
+    scene.converge();
+    machine.sh("dpkg --unpack /srv/apt/other_1.0_all.deb");
+    scene.apply("[package]\ntool = \"installed\"\nother = \"installed\"\n");
+    assert_eq!(machine.sh("dpkg --audit"), "");
+    assert_eq!(installed(&scene, "other"), "installed 1.0");
+}
