@@ -119,12 +119,15 @@ pub fn render(
     Fleet::load(tree)?.render(host, limits)
 }
 
+/// A layer, or what is wrong with it; shared by the hosts that have it.
+type ReadLayer = Rc<Result<layer::Layer, Vec<Failure>>>;
+
 /// A fleet repository, read as far as was needed.
 pub struct Fleet<'tree> {
     tree: &'tree dyn Tree,
     manifest: manifest::Manifest,
     inventory: inventory::Inventory,
-    layers: RefCell<BTreeMap<String, Rc<Result<layer::Layer, Vec<Failure>>>>>,
+    layers: RefCell<BTreeMap<String, ReadLayer>>,
     layer_names: OnceCell<Result<Vec<String>, Failure>>,
     sources: sources::Sources<'tree>,
     templates: template::Templates,
@@ -224,7 +227,7 @@ impl<'tree> Fleet<'tree> {
     }
 
     /// The layer `name`, read at most once.
-    fn layer(&self, name: &str) -> Rc<Result<layer::Layer, Vec<Failure>>> {
+    fn layer(&self, name: &str) -> ReadLayer {
         if let Some(layer) = self.layers.borrow().get(name) {
             return Rc::clone(layer);
         }
