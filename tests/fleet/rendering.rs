@@ -1,5 +1,9 @@
 //! What a host gets from its layers.
 
+use limpet::fleet::{HostIdentity, Limits, SubTree};
+use limpet::model::Class;
+use limpet::sys::workdir::WorkDir;
+
 use crate::tree::{FLEET, WorkTree, limpet};
 
 /// `content` of the file at `path`, as it will stand on the host.
@@ -275,4 +279,82 @@ fn rendering_for_people_shows_layers_values_and_contents() {
     content of /a
       | hello you
     "#);
+}
+
+/// What rendering says on a machine with these facts and this machine id.
+fn on_machine(
+    inventory: &str,
+    facts: &[(&str, &str)],
+    machine_id: &str,
+) -> Result<Vec<String>, Vec<String>> {
+    let tree = WorkTree::new(&[
+        ("inventory/hosts.toml", inventory),
+        ("layers/base/a.toml", ""),
+    ]);
+    let host = HostIdentity {
+        facts: facts
+            .iter()
+            .map(|(fact, value)| ((*fact).to_owned(), (*value).to_owned()))
+            .collect(),
+        machine_id: Some(machine_id.to_owned()),
+        ..HostIdentity::named("gw")
+    };
+    let files = WorkDir::open(tree.path()).unwrap();
+    let told = |failures: Vec<limpet::model::Failure>| -> Vec<String> {
+        assert!(failures.iter().all(|failure| failure.class == Class::Host));
+        failures.iter().map(ToString::to_string).collect()
+    };
+    match limpet::fleet::render(&files, &host, &Limits::default()) {
+        Ok(rendered) => Ok(told(rendered.warnings)),
+        Err(failures) => Err(told(failures)),
+    }
+}
+
+#[test]
+fn a_wrong_fact_or_machine_id_holds_the_host_and_a_wrong_version_warns() {
+    let id = "22823ba622823ba622823ba622823ba6";
+    let inventory = "[host.gw]\nfacts = { os = \"debian\", os_version = \"12\", arch = \"amd64\" }\nmachine_id = \"22823ba622823ba622823ba622823ba6\"\n";
+    let right = [("os", "debian"), ("os_version", "12.5"), ("arch", "amd64")];
+    assert_eq!(on_machine(inventory, &right, id), Ok(vec![]));
+    let other_version = [("os", "debian"), ("os_version", "13"), ("arch", "amd64")];
+    insta::assert_snapshot!(on_machine(inventory, &other_version, id).unwrap().join("\n"), @r"inventory/hosts.toml:2:39: fact 'os_version' of host 'gw' is declared as '12', and is '13' on this machine");
+    let other_arch = [("os", "debian"), ("os_version", "12"), ("arch", "arm64")];
+    insta::assert_snapshot!(on_machine(inventory, &other_arch, "00").unwrap_err().join("\n"), @r"
+    inventory/hosts.toml:2:52: fact 'arch' of host 'gw' is declared as 'amd64', and is 'arm64' on this machine
+    inventory/hosts.toml:3:14: host 'gw' is another machine: its machine id is '00'
+    ");
+}
+
+#[test]
+fn a_fleet_that_needs_a_newer_limpet_holds_the_host() {
+    let tree = WorkTree::new(&[
+        ("fleet.toml", &format!("min_limpet = \"99.1\"\n{FLEET}")),
+        ("layers/base/a.toml", ""),
+    ]);
+    let files = WorkDir::open(tree.path()).unwrap();
+    let failures =
+        limpet::fleet::render(&files, &HostIdentity::named("gw"), &Limits::default()).unwrap_err();
+    assert_eq!(failures[0].class, Class::Host);
+    assert!(
+        failures[0]
+            .message
+            .starts_with("this fleet needs limpet 99.1")
+    );
+}
+
+#[test]
+fn a_directory_of_the_repository_can_hold_the_fleet() {
+    let tree = WorkTree::new(&[
+        ("fleets/edge/fleet.toml", FLEET),
+        (
+            "fleets/edge/layers/base/a.toml",
+            "[file.\"/a\"]\nsource = \"/shared/x\"\n",
+        ),
+        ("fleets/edge/shared/x", "x"),
+    ]);
+    let files = WorkDir::open(tree.path()).unwrap();
+    let edge = SubTree::new(&files, "fleets/edge");
+    let rendered =
+        limpet::fleet::render(&edge, &HostIdentity::named("gw"), &Limits::default()).unwrap();
+    assert_eq!(rendered.state.paths[0].path, "/a");
 }
