@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         let lines: Vec<String> = checked
             .digests
             .iter()
-            .map(|(host, digest)| format!("{digest}  {host}\n"))
+            .map(|(host, digest)| format!("{host} {digest}\n"))
             .collect();
         terminal.data(&lines.concat())?;
     }

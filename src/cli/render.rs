@@ -1,5 +1,6 @@
 //! `limpet render`: the desired state of one host, and where each value of it comes from.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -8,7 +9,10 @@ use serde_json::json;
 
 use super::CommandResult;
 use super::terminal::{self, Terminal};
-use crate::fleet::{self, HostIdentity, Limits, OriginatedValue, Rendered};
+use crate::document;
+use crate::fleet::{self, DesiredState, HostIdentity, Limits, OriginatedValue, Rendered};
+use crate::kinds::file::PathSpec;
+use crate::kinds::kind::{Content, ContentSource};
 use crate::sys::workdir::WorkDir;
 
 /// Show the desired state of one host; no root needed
@@ -56,7 +60,28 @@ fn as_text(host: &str, rendered: &Rendered, origins: bool) -> String {
     }
     write_values(&mut text, "resources", &rendered.values, origins);
     write_values(&mut text, "variables", &rendered.variables, origins);
+    for (path, content) in texts(&rendered.state) {
+        let _ = writeln!(text, "\ncontent of {path}");
+        for line in content.lines() {
+            let _ = writeln!(text, "  | {}", document::single_line(line));
+        }
+    }
     text
+}
+
+/// The contents that are texts, by path, as they will stand on the host.
+fn texts(state: &DesiredState) -> impl Iterator<Item = (&str, &str)> {
+    state.paths.iter().filter_map(|path| match &path.spec {
+        PathSpec::File {
+            content:
+                Some(Content {
+                    source: ContentSource::Inline(bytes),
+                    ..
+                }),
+            ..
+        } => Some((path.path.as_str(), std::str::from_utf8(bytes).ok()?)),
+        _ => None,
+    })
 }
 
 fn write_values(text: &mut String, title: &str, values: &[OriginatedValue], origins: bool) {
@@ -86,6 +111,7 @@ fn as_json(host: &str, rendered: &Rendered, origins: bool) -> serde_json::Value 
         "digest": rendered.state.digest,
         "layers": layers,
         "state": fleet::canonical_json(&rendered.state),
+        "contents": texts(&rendered.state).collect::<BTreeMap<_, _>>(),
     });
     if origins {
         object["values"] = values_json(&rendered.values);

@@ -8,7 +8,13 @@ use std::time::Duration;
 use crate::git::ObjectId;
 
 mod address;
+mod declared;
+mod grammar;
 mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use grammar::is_host_name;
 
 /// A validated host configuration.
 #[derive(Debug, Clone)]

@@ -125,14 +125,16 @@ impl de::Error for Mistake {
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Mistake::somewhere(format!(
-            "expected {expected}, found {}",
+            "expected {}, found {}",
+            in_toml(&expected.to_string()),
             name_of(unexpected)
         ))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Mistake::somewhere(format!(
-            "expected {expected}, found {}",
+            "expected {}, found {}",
+            in_toml(&expected.to_string()),
             name_of(unexpected)
         ))
     }
@@ -169,6 +171,16 @@ fn name_of(unexpected: Unexpected<'_>) -> String {
         Unexpected::Seq => "an array".to_owned(),
         Unexpected::Map => "a table".to_owned(),
         other => other.to_string().replace('`', ""),
+    }
+}
+
+/// What serde expects, in the words of TOML.
+fn in_toml(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "an array",
+        "a map" => "a table",
+        "u32" | "u64" | "usize" => "a whole number, not negative",
+        other => other,
     }
 }
 
@@ -434,7 +446,7 @@ mod tests {
           | ^^^^ no such field
           |
         hint: did you mean 'name'?
-        error: a.toml:2:8: expected u32, found string "big" for `size` in thing:x
+        error: a.toml:2:8: expected a whole number, not negative, found string "big" for `size` in thing:x
           |
         2 | size = 'big'
           |        ^^^^^

@@ -29,7 +29,8 @@ fn syntax_mistake(source: &Arc<Source>, error: &toml::de::Error) -> Mistake {
     let span = error.span().unwrap_or(0..0);
     let place = Place::new(source, span.clone());
     if error.message().starts_with("duplicate key") {
-        let mistake = Mistake::new(&place, format!("key {} is set twice", place.text().trim()));
+        let name = place.text().trim().trim_matches(['"', '\'']);
+        let mistake = Mistake::new(&place, format!("key '{name}' is set twice"));
         return match first_of_duplicate(source, span) {
             Some(first) => mistake.note("first set here", &first),
             None => mistake,
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn a_key_set_twice_names_both_places() {
         insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\nowner = \"x\"\nmode = \"2\"\n"), @r#"
-        error: a.toml:4:1: key mode is set twice
+        error: a.toml:4:1: key 'mode' is set twice
           |
         4 | mode = "2"
           | ^^^^
@@ -169,7 +170,7 @@ mod tests {
           | ^^^^
         "#);
         insta::assert_snapshot!(drawn("[file.\"/a\"]\nmode = \"1\"\n[file.\"/b\"]\n[file.\"/a\"]\n"), @r#"
-        error: a.toml:4:7: key "/a" is set twice
+        error: a.toml:4:7: key '/a' is set twice
           |
         4 | [file."/a"]
           |       ^^^^

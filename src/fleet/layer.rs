@@ -86,6 +86,7 @@ pub(super) fn load(tree: &dyn Tree, name: &str) -> Result<Layer, Vec<Failure>> {
         }
     }
     let layer = read(united, &mut mistakes);
+    mistakes.sort_by_key(|mistake| mistake.place.as_ref().map(Place::location));
     failures.extend(mistakes.into_iter().map(author));
     if failures.is_empty() {
         Ok(layer)
@@ -214,7 +215,7 @@ fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
         Kind::File | Kind::Directory | Kind::Symlink => paths::check_form(kind, name, place),
         Kind::Package => (!is_package_name(name)).then(|| {
             Mistake::new(place, format!("'{name}' is no package name"))
-                .hint("use letters, digits, '+', '-', '.' and '_', starting with a letter or digit")
+                .hint("use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'")
         }),
         Kind::Unit => check_unit_name(name, place),
     }

@@ -134,6 +134,7 @@ pub(super) fn load(tree: &dyn Tree) -> Result<Manifest, Vec<Failure>> {
             Err(mut found) => mistakes.append(&mut found),
         }
     }
+    mistakes.sort_by_key(|mistake| mistake.place.as_ref().map(Place::location));
     failures.extend(mistakes.into_iter().map(author));
     if failures.is_empty() {
         Ok(Manifest {

@@ -119,12 +119,15 @@ pub fn render(
     Fleet::load(tree)?.render(host, limits)
 }
 
+/// A layer, or what is wrong with it; shared by the hosts that have it.
+type ReadLayer = Rc<Result<layer::Layer, Vec<Failure>>>;
+
 /// A fleet repository, read as far as was needed.
 pub struct Fleet<'tree> {
     tree: &'tree dyn Tree,
     manifest: manifest::Manifest,
     inventory: inventory::Inventory,
-    layers: RefCell<BTreeMap<String, Rc<Result<layer::Layer, Vec<Failure>>>>>,
+    layers: RefCell<BTreeMap<String, ReadLayer>>,
     layer_names: OnceCell<Result<Vec<String>, Failure>>,
     sources: sources::Sources<'tree>,
     templates: template::Templates,
@@ -147,7 +150,9 @@ impl<'tree> Fleet<'tree> {
         let (Ok(manifest), Ok(inventory)) = (manifest, inventory) else {
             return Err(failures);
         };
-        let templates = template::Templates::new(&inventory);
+        let rule_labels = manifest.rules.iter().flat_map(|rule| &rule.labels);
+        let rule_labels = rule_labels.map(|(label, _)| label.as_str());
+        let templates = template::Templates::new(&inventory, rule_labels);
         Ok(Fleet {
             tree,
             manifest,
@@ -222,7 +227,7 @@ impl<'tree> Fleet<'tree> {
     }
 
     /// The layer `name`, read at most once.
-    fn layer(&self, name: &str) -> Rc<Result<layer::Layer, Vec<Failure>>> {
+    fn layer(&self, name: &str) -> ReadLayer {
         if let Some(layer) = self.layers.borrow().get(name) {
             return Rc::clone(layer);
         }

@@ -1,9 +1,10 @@
 //! Which layers a host gets, in which order, and why.
 
-use super::inventory::{Traits, fits, is_host_name};
+use super::inventory::{Traits, fits};
 use super::layer::{self, no_such_layer};
 use super::manifest::{Manifest, Rule};
 use super::{Fleet, author, list_toml_files};
+use crate::config::is_host_name;
 use crate::document::{Mistake, Place};
 use crate::model::{Class, Failure, Location};
 

@@ -2,25 +2,60 @@
 //!
 //! The names are the host's variables, `host` and `hosts`. Undefined names are errors, blocks are trimmed, the last newline is kept,
 //! nothing is escaped. Nothing can be included, and there is no clock, environment or chance.
+//!
+//! Labels are optional by nature: one that this host lacks and the fleet knows can be compared and tested (it equals nothing), so that
+//! `hosts if h.labels.role == "db"` works; printing it is an error like any undefined name. So are facts of `hosts`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
+use minijinja::value::{Enumerator, Object};
+use minijinja::{
+    AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja, escape_formatter,
+};
 
-use super::inventory::{Inventory, Traits};
+use super::inventory::{FACTS, Inventory, Traits};
 use crate::document::{Data, Mistake, Place, Table, Value};
 
 /// The engine, and what is the same for every host.
 pub(super) struct Templates {
     environment: Environment<'static>,
     hosts: Jinja,
+    /// Every label that some host or rule has.
+    labels: Arc<BTreeSet<String>>,
+    /// What a known key without a value is.
+    nothing: Jinja,
 }
 
 /// The names a host's templates can use.
 pub(super) struct Names(Jinja);
 
+/// Labels or facts: keys of `known` that have no value are nothing, any others are undefined.
+#[derive(Debug)]
+struct Optional {
+    values: BTreeMap<String, String>,
+    known: Arc<BTreeSet<String>>,
+    nothing: Jinja,
+}
+
+impl Object for Optional {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let key = key.as_str()?;
+        match self.values.get(key) {
+            Some(value) => Some(Jinja::from(value.as_str())),
+            None => self.known.contains(key).then(|| self.nothing.clone()),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.values.keys().map(Jinja::from).collect())
+    }
+}
+
 impl Templates {
-    /// An engine for a fleet with this inventory.
-    pub fn new(inventory: &Inventory) -> Self {
+    /// An engine for a fleet with this inventory and these labels in its rules.
+    pub fn new<'a>(inventory: &'a Inventory, rule_labels: impl Iterator<Item = &'a str>) -> Self {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let syntax = SyntaxConfig::builder()
@@ -31,25 +66,65 @@ impl Templates {
             .expect("the default delimiters are valid");
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_formatter(|out, state, value| {
+            if value.is_undefined() {
+                return Err(minijinja::Error::from(ErrorKind::UndefinedError));
+            }
+            escape_formatter(out, state, value)
+        });
         environment.set_debug(true); // errors carry their place
         environment.remove_global("debug");
+        // The engine's own undefined that may be compared; it has no other name.
+        let nothing = environment
+            .compile_expression("0 if false")
+            .and_then(|expression| expression.eval(()))
+            .expect("a constant expression");
+        let inventory_labels = inventory
+            .iter()
+            .flat_map(|(_, member)| member.labels.keys());
+        let labels: Arc<BTreeSet<String>> = Arc::new(
+            inventory_labels
+                .map(String::as_str)
+                .chain(rule_labels)
+                .map(str::to_owned)
+                .collect(),
+        );
+        let facts: Arc<BTreeSet<String>> = Arc::new(FACTS.map(str::to_owned).into());
+        let optional = |values: &BTreeMap<String, String>, known: &Arc<BTreeSet<String>>| {
+            Jinja::from_object(Optional {
+                values: values.clone(),
+                known: Arc::clone(known),
+                nothing: nothing.clone(),
+            })
+        };
         let hosts = inventory.iter().map(|(name, member)| {
             Jinja::from_pairs([
                 ("name", Jinja::from(name)),
-                ("labels", Jinja::from(&member.labels)),
-                ("facts", Jinja::from(&member.facts)),
+                ("labels", optional(&member.labels, &labels)),
+                ("facts", optional(&member.facts, &facts)),
                 ("vars", jinja_table(&member.vars)),
             ])
         });
         let hosts = Jinja::from(hosts.collect::<Vec<_>>());
-        Templates { environment, hosts }
+        Templates {
+            environment,
+            hosts,
+            labels,
+            nothing,
+        }
     }
 
     /// The names for the host with `traits` and `vars`.
     pub fn names(&self, traits: &Traits, vars: &Table) -> Names {
+        let labels = Optional {
+            values: traits.labels.clone(),
+            known: Arc::clone(&self.labels),
+            nothing: self.nothing.clone(),
+        };
         let host = Jinja::from_pairs([
             ("name", Jinja::from(traits.name.as_str())),
-            ("labels", Jinja::from(&traits.labels)),
+            ("labels", Jinja::from_object(labels)),
+            // Not optional: away from the host an unknown fact must be an error, or the digests would differ.
             ("facts", Jinja::from(&traits.facts)),
         ]);
         let vars = vars
@@ -85,49 +160,89 @@ impl Templates {
         let range = error
             .range()
             .filter(|range| text.get(range.clone()).is_some());
+        let named = undefined_name(error);
+        // The engine marks the expression, or its end; people want the name.
+        let range = match (range, named) {
+            (Some(range), Some(named)) => {
+                Some(name_at(text, range.clone(), named).unwrap_or(range))
+            }
+            (Some(range), None) => Some(with_its_beginning(text, range)),
+            (None, _) => None,
+        };
         let at = match (verbatim, &range) {
             (Some(offset), Some(range)) => place.part(offset + range.start..offset + range.end),
             (Some(offset), None) => line_of(place, offset, text, error.line()),
             (None, _) => place.clone(),
         };
-        let marked = range.and_then(|range| text.get(range)).unwrap_or_default();
-        match error.kind() {
-            ErrorKind::UndefinedError => self.undefined(&at, marked, error, names),
-            ErrorKind::SyntaxError => Mistake::new(&at, format!("template: {}", detail(error))),
-            ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => {
-                Mistake::new(&at, format!("template: {}", detail(error)))
+        match (error.kind(), named) {
+            (ErrorKind::UndefinedError, Some(named)) => undefined(&at, named, names),
+            (ErrorKind::UndefinedError, None) => {
+                let marked = range.and_then(|range| text.get(range)).unwrap_or_default();
+                if marked.contains(" if ") {
+                    let message = "template prints nothing where the condition does not hold";
+                    return Mistake::new(&at, message).hint("say what else: {{ a if b else '' }}");
+                }
+                undefined(&at, marked.trim_matches(['{', '}', ' ']), names)
             }
-            _ => Mistake::new(&at, format!("failed to render template: {}", detail(error))),
+            (ErrorKind::SyntaxError, _) if detail(error).contains("include") => {
+                Mistake::new(&at, "template: nothing can be included")
+                    .hint("use variables, or a source for each file")
+            }
+            _ => Mistake::new(&at, format!("template: {}", detail(error))),
         }
     }
+}
 
-    /// A name that is not there, with the nearest that is.
-    fn undefined(
-        &self,
-        at: &Place,
-        marked: &str,
-        error: &minijinja::Error,
-        names: &Names,
-    ) -> Mistake {
-        let Some((name, known)) = first_undefined(marked, &names.0) else {
-            return Mistake::new(at, format!("template: {}", detail(error)));
-        };
-        // The engine marks the whole expression; people want the name.
-        let start = marked.find(&name).unwrap_or(0);
-        let at = at.part(start..start + name.len());
-        let last = name.rsplit('.').next().unwrap_or(&name);
-        let mistake = Mistake::new(&at, format!("undefined name '{name}' in template"));
-        match crate::document::nearest(last, known.iter().map(String::as_str)) {
-            Some(near) => mistake.hint(format!("did you mean '{near}'?")),
-            None if name.starts_with("host.facts.") => {
-                mistake.hint("declare the fact in the inventory to render away from the host")
-            }
-            None if name.contains('.') => mistake.hint(format!("known there: {}", listed(&known))),
-            None => mistake.hint(format!(
-                "set it under [vars] of a layer, or use one of: {}",
-                listed(&known)
-            )),
+/// The name that the engine found undefined, where it knows.
+fn undefined_name(error: &minijinja::Error) -> Option<&str> {
+    let (before, _) = error.detail()?.split_once("` is undefined")?;
+    before.rsplit_once('`').map(|(_, name)| name)
+}
+
+/// `range`, from where the dotted name begins whose end it may be.
+fn with_its_beginning(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    if !text[range.clone()].starts_with('.') {
+        return range;
+    }
+    let before = text[..range.start].trim_end_matches(|character: char| {
+        character.is_alphanumeric() || "_.".contains(character)
+    });
+    before.len()..range.end
+}
+
+/// The bytes of `name` in `text` that the engine means by `range`.
+fn name_at(
+    text: &str,
+    range: std::ops::Range<usize>,
+    name: &str,
+) -> Option<std::ops::Range<usize>> {
+    let start = text
+        .get(..range.end)?
+        .rfind(name)
+        .filter(|start| start + name.len() > range.start)?;
+    Some(start..start + name.len())
+}
+
+/// A name that is not there, with the nearest that is.
+fn undefined(at: &Place, named: &str, names: &Names) -> Mistake {
+    let mistake = Mistake::new(at, format!("undefined name '{named}' in template"));
+    let Some(known) = known_beside(named, &names.0) else {
+        return mistake;
+    };
+    let last = named.rsplit('.').next().unwrap_or(named);
+    match crate::document::nearest(last, known.iter().map(String::as_str)) {
+        Some(near) if near != last => mistake.hint(format!("did you mean '{near}'?")),
+        _ if named.starts_with("host.facts.") => {
+            mistake.hint("declare the fact in the inventory to render away from the host")
         }
+        _ if named.starts_with("host.labels.") => mistake.hint(format!(
+            "this host has no such label; say what else: {named} | default('…')"
+        )),
+        _ if named.contains('.') => mistake.hint(format!("known there: {}", listed(&known))),
+        _ => mistake.hint(format!(
+            "set it under [vars] of a layer, or use one of: {}",
+            listed(&known)
+        )),
     }
 }
 
@@ -178,39 +293,27 @@ fn line_of(place: &Place, offset: usize, text: &str, line: Option<usize>) -> Pla
     place.part(offset + start..offset + start + length)
 }
 
-/// The first dotted name in `expression` that `names` does not have, and what is there instead.
-fn first_undefined(expression: &str, names: &Jinja) -> Option<(String, Vec<String>)> {
-    let is_name = |character: char| character.is_alphanumeric() || "_.".contains(character);
-    expression
-        .split(|character: char| !is_name(character))
-        .filter(|word| word.starts_with(|first: char| first.is_alphabetic() || first == '_'))
-        .find_map(|word| {
-            let mut current = names.clone();
-            let mut walked = String::new();
-            for part in word.split('.') {
-                let inner = current
-                    .get_attr(part)
-                    .ok()
-                    .filter(|value| !value.is_undefined());
-                if !walked.is_empty() {
-                    walked.push('.');
-                }
-                walked.push_str(part);
-                match inner {
-                    Some(inner) => current = inner,
-                    None => {
-                        let known = current
-                            .try_iter()
-                            .into_iter()
-                            .flatten()
-                            .filter_map(|key| key.as_str().map(str::to_owned))
-                            .collect();
-                        return Some((walked, known));
-                    }
-                }
+/// The names that stand beside the first one of `path` that is not there; `None` for what hangs on the variable of a loop.
+fn known_beside(path: &str, names: &Jinja) -> Option<Vec<String>> {
+    let mut current = names.clone();
+    for (depth, part) in path.split('.').enumerate() {
+        let inner = current
+            .get_attr(part)
+            .ok()
+            .filter(|value| !value.is_undefined());
+        match inner {
+            Some(inner) => current = inner,
+            None if depth == 0 && path.contains('.') => return None,
+            None => {
+                let keys = current.try_iter().ok()?;
+                return Some(
+                    keys.filter_map(|key| key.as_str().map(str::to_owned))
+                        .collect(),
+                );
             }
-            None
-        })
+        }
+    }
+    None
 }
 
 fn listed(names: &[String]) -> String {

@@ -127,6 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::disallowed_methods)] // the test makes its own directory
     fn links_are_seen_and_never_followed() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();

@@ -249,6 +249,7 @@ impl Resolver<'_, '_> {
         layers: Vec<ChosenLayer>,
     ) -> Result<Rendered, Vec<Failure>> {
         if !self.failures.is_empty() {
+            self.failures.sort_by(|a, b| a.location.cmp(&b.location));
             return Err(self.failures);
         }
         self.state.paths.sort_by(|a, b| a.path.cmp(&b.path));

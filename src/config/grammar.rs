@@ -1,0 +1,122 @@
+//! How single values of the host configuration are written.
+
+use std::time::Duration;
+
+/// A duration in jiff's friendly format, such as "60s" or "1h 30m".
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let duration: jiff::SignedDuration = text.parse().ok()?;
+    Duration::try_from(duration).ok()
+}
+
+pub(super) fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// `SHA256:` and 43 characters of base64, as OpenSSH writes it.
+pub(super) fn is_fingerprint(text: &str) -> bool {
+    text.strip_prefix("SHA256:").is_some_and(|rest| {
+        rest.len() == 43
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
+    })
+}
+
+/// What git-check-ref-format(1) takes for a branch.
+pub(super) fn is_branch(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with("refs/")
+        && !name.starts_with('-')
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !name.contains("@{")
+        && name != "@"
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
+        && !name
+            .chars()
+            .any(|character| character.is_control() || " ~^:?*[\\".contains(character))
+}
+
+pub(super) fn is_relative_path(path: &str) -> bool {
+    path.split('/').all(|part| {
+        !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control)
+    })
+}
+
+pub(super) fn is_absolute_and_normalised(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(is_relative_path)
+}
+
+/// A host's name, in the host configuration and in the fleet repository, where it may be a directory below `hosts/`.
+pub fn is_host_name(name: &str) -> bool {
+    name.len() <= 253
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_branch(name: &str, expected: bool) {
+        assert_eq!(is_branch(name), expected, "{name:?}");
+    }
+
+    #[test]
+    fn a_branch_is_a_plain_name() {
+        check_branch("main", true);
+        check_branch("release/1.2", true);
+        check_branch("refs/heads/main", false);
+        check_branch("a..b", false);
+        check_branch("a b", false);
+        check_branch("-x", false);
+        check_branch("a.lock", false);
+        check_branch("a//b", false);
+        check_branch("", false);
+    }
+
+    #[track_caller]
+    fn check_duration(text: &str, expected: Option<u64>) {
+        assert_eq!(
+            parse_duration(text).map(|duration| duration.as_secs()),
+            expected,
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        check_duration("60s", Some(60));
+        check_duration("5m", Some(300));
+        check_duration("36h", Some(129_600));
+        check_duration("1h 30m", Some(5_400));
+        check_duration("60", None);
+        check_duration("-60s", None);
+        check_duration("", None);
+        check_duration("soon", None);
+    }
+
+    #[test]
+    fn a_host_name_cannot_leave_its_directory() {
+        for name in ["..", ".", "", "a/b", "-a", ".git", "a\nb"] {
+            assert!(!is_host_name(name), "{name:?}");
+        }
+        assert!(is_host_name("gw-lag-02.example.net"));
+    }
+}

@@ -1,0 +1,677 @@
+//! Authors' mistakes as people see them.
+
+use insta::assert_snapshot;
+
+use crate::tree::WorkTree;
+
+/// What `limpet check` says when the layer `base` is `text`.
+#[track_caller]
+fn base(text: &str) -> String {
+    WorkTree::new(&[("layers/base/base.toml", text)]).mistakes()
+}
+
+/// What it says about several files.
+#[track_caller]
+fn files(files: &[(&str, &str)]) -> String {
+    WorkTree::new(files).mistakes()
+}
+
+#[test]
+fn an_unknown_field_is_shown_with_the_nearest() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ncontent = \"x\"\nowmer = \"root\"\n"), @r#"
+    error: layers/base/base.toml:3:1: unknown field `owmer` in file:/etc/motd, expected `owner`
+      |
+    3 | owmer = "root"
+      | ^^^^^ no such field
+      |
+    hint: did you mean 'owner'?
+    "#);
+}
+
+#[test]
+fn several_mistakes_in_one_resource_are_told_at_once() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ncontnet = \"x\"\nmode = 644\nvalidate = \"nginx -t\"\n"), @r#"
+    error: layers/base/base.toml:2:1: unknown field `contnet` in file:/etc/motd, expected `content`
+      |
+    2 | contnet = "x"
+      | ^^^^^^^ no such field
+      |
+    hint: did you mean 'content'?
+    error: layers/base/base.toml:3:8: expected a string, found integer 644 for `mode` in file:/etc/motd
+      |
+    3 | mode = 644
+      |        ^^^
+      |
+    hint: a mode is a string: mode = "0644"
+    error: layers/base/base.toml:4:12: expected an array, found string "nginx -t" for `validate` in file:/etc/motd
+      |
+    4 | validate = "nginx -t"
+      |            ^^^^^^^^^^
+      |
+    hint: there is no shell; write an array: validate = ["nginx", "-t"]
+    "#);
+}
+
+#[test]
+fn an_unknown_kind_is_shown_with_the_nearest() {
+    assert_snapshot!(base("[fiel.\"/etc/motd\"]\ncontent = \"x\"\n"), @r#"
+    error: layers/base/base.toml:1:2: unknown kind `fiel`
+      |
+    1 | [fiel."/etc/motd"]
+      |  ^^^^ no such kind
+      |
+    hint: did you mean 'file'?
+    "#);
+}
+
+#[test]
+fn a_kind_of_a_later_version_says_so() {
+    assert_snapshot!(base("[user.deploy]\nuid = 4001\n[health.web]\nhttp = \"http://127.0.0.1\"\n"), @r"
+    error: layers/base/base.toml:1:2: kind `user` is not supported by limpet 0.1.0
+      |
+    1 | [user.deploy]
+      |  ^^^^
+    error: layers/base/base.toml:3:2: kind `health` is not supported by limpet 0.1.0
+      |
+    3 | [health.web]
+      |  ^^^^^^
+    ");
+}
+
+#[test]
+fn a_field_of_a_later_version_says_so() {
+    assert_snapshot!(base("[file.\"/etc/secret\"]\nsource = \"s.age\"\ndecrypt = \"age\"\nprevent_removal = true\n[package]\ncurl = { version = \"1.*\", hold = true }\n"), @r#"
+    error: layers/base/base.toml:3:1: `decrypt` in file:/etc/secret is not supported by limpet 0.1.0
+      |
+    3 | decrypt = "age"
+      | ^^^^^^^
+    error: layers/base/base.toml:4:1: `prevent_removal` in file:/etc/secret is not supported by limpet 0.1.0
+      |
+    4 | prevent_removal = true
+      | ^^^^^^^^^^^^^^^
+    error: layers/base/base.toml:6:27: `hold` in package:curl is not supported by limpet 0.1.0
+      |
+    6 | curl = { version = "1.*", hold = true }
+      |                           ^^^^
+    "#);
+}
+
+#[test]
+fn a_syntax_error_is_shown_where_it_is() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ncontent = \"open\nmode = \"0644\"\n"), @r#"
+    error: layers/base/base.toml:2:16: invalid basic string, expected `"`
+      |
+    2 | content = "open
+      |                ^
+    "#);
+}
+
+#[test]
+fn a_key_set_twice_in_one_file_names_both_places() {
+    assert_snapshot!(base("[package]\ncurl = \"installed\"\nvim = \"installed\"\ncurl = \"absent\"\n"), @r#"
+    error: layers/base/base.toml:4:1: key 'curl' is set twice
+      |
+    4 | curl = "absent"
+      | ^^^^
+      |
+    note: layers/base/base.toml:2:1: first set here
+      |
+    2 | curl = "installed"
+      | ^^^^
+    "#);
+}
+
+#[test]
+fn a_key_set_twice_in_one_layer_names_both_files() {
+    assert_snapshot!(files(&[
+        ("layers/base/a.toml", "[file.\"/etc/motd\"]\ncontent = \"a\"\n"),
+        ("layers/base/b.toml", "[file.\"/etc/motd\"]\nmode = \"0644\"\ncontent = \"b\"\n"),
+    ]), @r#"
+    error: layers/base/b.toml:3:1: key 'content' is set twice
+      |
+    3 | content = "b"
+      | ^^^^^^^
+      |
+    note: layers/base/a.toml:2:1: first set here
+      |
+    2 | content = "a"
+      | ^^^^^^^
+    "#);
+}
+
+#[test]
+fn a_missing_source_is_shown_with_the_nearest() {
+    assert_snapshot!(files(&[
+        ("layers/base/base.toml", "[file.\"/etc/chrony/chrony.conf\"]\nsource = \"chrony.cnf.j2\"\n"),
+        ("layers/base/files/chrony.conf.j2", ""),
+    ]), @r#"
+    error: layers/base/base.toml:2:10: source 'chrony.cnf.j2' of file:/etc/chrony/chrony.conf is missing
+      |
+    2 | source = "chrony.cnf.j2"
+      |          ^^^^^^^^^^^^^^^ no file 'layers/base/files/chrony.cnf.j2'
+      |
+    hint: did you mean 'chrony.conf.j2'?
+    "#);
+}
+
+#[test]
+fn a_source_cannot_leave_the_files_of_its_layer() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\nsource = \"../../secret\"\n"), @r#"
+    error: layers/base/base.toml:2:10: source '../../secret' of file:/etc/motd is no path below the layer's files/
+      |
+    2 | source = "../../secret"
+      |          ^^^^^^^^^^^^^^
+      |
+    hint: name a file below files/ of this layer, or from the repository's root with a leading '/'
+    "#);
+}
+
+#[test]
+fn content_and_source_exclude_each_other() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ncontent = \"x\"\nsource = \"y\"\n"), @r#"
+    error: layers/base/base.toml:3:10: file:/etc/motd has both `content` and `source`
+      |
+    3 | source = "y"
+      |          ^^^
+      |
+    note: layers/base/base.toml:2:11: `content` is set here
+      |
+    2 | content = "x"
+      |           ^^^
+    hint: keep one; a later layer that replaces the other declares undeclare = true beside it
+    "#);
+}
+
+#[test]
+fn a_file_that_declares_nothing_is_a_mistake() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\nneeds = []\n"), @r#"
+    error: layers/base/base.toml:1:7: file:/etc/motd declares nothing
+      |
+    1 | [file."/etc/motd"]
+      |       ^^^^^^^^^^^
+      |
+    hint: give it `content`, `source`, `mode`, `owner` or `group`
+    "#);
+}
+
+#[test]
+fn an_undefined_name_in_a_template_is_shown_in_the_template() {
+    assert_snapshot!(files(&[
+        ("layers/base/base.toml", "[vars]\nntp_servers = [\"a\"]\n[file.\"/etc/chrony.conf\"]\nsource = \"chrony.j2\"\ntemplate = true\n"),
+        ("layers/base/files/chrony.j2", "# servers\n{% for s in ntp_servrs %}\nserver {{ s }}\n{% endfor %}\n"),
+    ]), @r#"
+    error: layers/base/files/chrony.j2:2:13: undefined name 'ntp_servrs' in template
+      |
+    2 | {% for s in ntp_servrs %}
+      |             ^^^^^^^^^^
+      |
+    note: layers/base/base.toml:4:10: file:/etc/chrony.conf is rendered from it
+      |
+    4 | source = "chrony.j2"
+      |          ^^^^^^^^^^^
+    hint: did you mean 'ntp_servers'?
+    "#);
+}
+
+#[test]
+fn an_undefined_label_in_an_inline_template_is_shown_in_the_toml() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"\"\"\nHost {{ host.name }}\nin {{ host.lables.site }}\n\"\"\"\n"), @r"
+    error: layers/base/base.toml:5:7: undefined name 'host.lables' in template
+      |
+    5 | in {{ host.lables.site }}
+      |       ^^^^^^^^^^^
+      |
+    hint: did you mean 'labels'?
+    ");
+}
+
+#[test]
+fn a_template_that_does_not_parse_is_shown_where() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"{% if x %}never closed\"\n"), @r#"
+    error: layers/base/base.toml:3:22: template: unexpected end of input, expected end of block
+      |
+    3 | content = "{% if x %}never closed"
+      |                      ^^^^^^^^^^^^
+    "#);
+}
+
+#[test]
+fn an_unknown_filter_is_shown_where() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{{ host.name|uper }}'\n"), @r"
+    error: layers/base/base.toml:3:25: template: filter uper is unknown
+      |
+    3 | content = '{{ host.name|uper }}'
+      |                         ^^^^
+    ");
+}
+
+#[test]
+fn a_template_cannot_include() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% include \"/etc/shadow\" %}'\n"), @r#"
+    error: layers/base/base.toml:3:15: template: nothing can be included
+      |
+    3 | content = '{% include "/etc/shadow" %}'
+      |               ^^^^^^^
+      |
+    hint: use variables, or a source for each file
+    "#);
+}
+
+#[test]
+fn a_relative_or_crooked_path_is_refused() {
+    assert_snapshot!(base("[file.\"etc/motd\"]\ncontent = \"\"\n[directory.\"/etc//x/\"]\n[symlink.\"/a/../b\"]\ntarget = \"c\"\n"), @r#"
+    error: layers/base/base.toml:1:7: path of file:etc/motd is not absolute
+      |
+    1 | [file."etc/motd"]
+      |       ^^^^^^^^^^
+      |
+    hint: write: [file."/etc/motd"]
+    error: layers/base/base.toml:3:12: path of directory:/etc//x/ is not normalised
+      |
+    3 | [directory."/etc//x/"]
+      |            ^^^^^^^^^^
+      |
+    hint: write: [directory."/etc/x"]
+    error: layers/base/base.toml:4:10: path of symlink:/a/../b is not normalised
+      |
+    4 | [symlink."/a/../b"]
+      |          ^^^^^^^^^
+      |
+    hint: write: [symlink."/b"]
+    "#);
+}
+
+#[test]
+fn a_forbidden_path_says_who_could_allow_it() {
+    assert_snapshot!(base("[file.\"/etc/shadow\"]\nmode = \"0640\"\n[unit.\"limpet.service\".dropin.x]\ncontent = \"\"\n"), @r#"
+    error: layers/base/base.toml:1:7: file:/etc/shadow would manage '/etc/shadow', which no fleet may: the account database
+      |
+    1 | [file."/etc/shadow"]
+      |       ^^^^^^^^^^^^^
+      |
+    hint: a host's operator can allow it: apply.allow_paths = ["/etc/shadow"] in /etc/limpet/limpet.toml
+    error: layers/base/base.toml:3:31: unit:limpet.service would manage '/etc/systemd/system/limpet.service.d/x.conf', which no fleet may: limpet's own
+      |
+    3 | [unit."limpet.service".dropin.x]
+      |                               ^
+      |
+    hint: a host's operator can allow it: apply.allow_paths = ["/etc/systemd/system/limpet.service.d/x.conf"] in /etc/limpet/limpet.toml
+    "#);
+}
+
+#[test]
+fn a_mode_with_setuid_says_who_could_allow_it() {
+    assert_snapshot!(base("[file.\"/usr/local/bin/x\"]\nmode = \"4755\"\n[file.\"/etc/y\"]\nmode = \"rw\"\n"), @r#"
+    error: layers/base/base.toml:2:8: mode '4755' of file:/usr/local/bin/x sets setuid, setgid or sticky, which this host does not allow
+      |
+    2 | mode = "4755"
+      |        ^^^^^^
+      |
+    hint: a host's operator can allow it: apply.allow_suid = true in /etc/limpet/limpet.toml
+    error: layers/base/base.toml:4:8: 'rw' is no mode of file:/etc/y
+      |
+    4 | mode = "rw"
+      |        ^^^^
+      |
+    hint: write three or four octal digits: "0644"
+    "#);
+}
+
+#[test]
+fn two_declarations_of_one_path_name_both() {
+    assert_snapshot!(base("[file.\"/etc/systemd/system/app.service\"]\ncontent = \"\"\n[unit.\"app.service\"]\ncontent = \"\"\n"), @r#"
+    error: layers/base/base.toml:3:7: unit:app.service and file:/etc/systemd/system/app.service both declare '/etc/systemd/system/app.service'
+      |
+    3 | [unit."app.service"]
+      |       ^^^^^^^^^^^^^
+      |
+    note: layers/base/base.toml:1:7: file:/etc/systemd/system/app.service is declared here
+      |
+    1 | [file."/etc/systemd/system/app.service"]
+      |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: keep one of them; undeclare = true forgets what an earlier layer declared
+    "#);
+}
+
+#[test]
+fn a_path_below_a_file_is_refused() {
+    assert_snapshot!(base("[symlink.\"/srv/app\"]\ntarget = \"/etc\"\n[file.\"/srv/app/shadow\"]\ncontent = \"\"\n"), @r#"
+    error: layers/base/base.toml:3:7: file:/srv/app/shadow lies below symlink:/srv/app, which is no directory
+      |
+    3 | [file."/srv/app/shadow"]
+      |       ^^^^^^^^^^^^^^^^^
+      |
+    note: layers/base/base.toml:1:10: symlink:/srv/app is declared here
+      |
+    1 | [symlink."/srv/app"]
+      |          ^^^^^^^^^^
+    "#);
+}
+
+#[test]
+fn present_and_latest_have_hints() {
+    assert_snapshot!(base("[package]\ncurl = \"present\"\nvim = \"latest\"\nnginx = \"1.22\"\ngit = true\n"), @r#"
+    error: layers/base/base.toml:2:8: unknown state 'present' of package:curl
+      |
+    2 | curl = "present"
+      |        ^^^^^^^^^
+      |
+    hint: write "installed"
+    error: layers/base/base.toml:3:7: unknown state 'latest' of package:vim
+      |
+    3 | vim = "latest"
+      |       ^^^^^^^^
+      |
+    hint: write "installed", or pin what you tested: { version = "…" }; two hosts with the same commit get the same version
+    error: layers/base/base.toml:4:9: unknown state '1.22' of package:nginx
+      |
+    4 | nginx = "1.22"
+      |         ^^^^^^
+      |
+    hint: for a version, write: { version = "1.22" }
+    error: layers/base/base.toml:5:7: expected a table for package:git, found a boolean
+      |
+    5 | git = true
+      |       ^^^^
+      |
+    hint: write: git = "installed"
+    "#);
+}
+
+#[test]
+fn a_package_name_cannot_become_an_option() {
+    assert_snapshot!(base("[package]\n\"--purge\" = \"installed\"\n\"curl-\" = \"installed\"\n"), @r#"
+    error: layers/base/base.toml:2:1: '--purge' is no package name
+      |
+    2 | "--purge" = "installed"
+      | ^^^^^^^^^
+      |
+    hint: use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'
+    error: layers/base/base.toml:3:1: 'curl-' is no package name
+      |
+    3 | "curl-" = "installed"
+      | ^^^^^^^
+      |
+    hint: use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'
+    "#);
+}
+
+#[test]
+fn an_impossible_version_is_refused() {
+    assert_snapshot!(base("[package]\na = { version = \"1.9.*\" }\nb = { version = \"1\", state = \"absent\" }\nc = { allow_downgrade = true }\n"), @r#"
+    error: layers/base/base.toml:2:17: a pattern in `version` of package:a is not supported by limpet 0.1.0
+      |
+    2 | a = { version = "1.9.*" }
+      |                 ^^^^^^^
+      |
+    hint: write one exact version
+    error: layers/base/base.toml:3:17: package:b is to be absent, and in version '1'
+      |
+    3 | b = { version = "1", state = "absent" }
+      |                 ^^^
+      |
+    hint: keep one of them
+    error: layers/base/base.toml:4:25: `allow_downgrade` of package:c without `version`
+      |
+    4 | c = { allow_downgrade = true }
+      |                         ^^^^
+      |
+    hint: say which version: version = "…"
+    "#);
+}
+
+#[test]
+fn a_need_that_is_not_declared_is_shown_with_the_nearest() {
+    assert_snapshot!(base("[package]\nchrony = \"installed\"\n[file.\"/etc/chrony.conf\"]\ncontent = \"\"\nneeds = [\"package:chorny\", \"chrony\", \"user:x\"]\n[unit.\"chrony.service\"]\nrestart_on = [\"file:/etc/chrony/chrony.conf\"]\n"), @r#"
+    error: layers/base/base.toml:5:10: `needs` of file:/etc/chrony.conf names package:chorny, which is not declared for this host
+      |
+    5 | needs = ["package:chorny", "chrony", "user:x"]
+      |          ^^^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'package:chrony'?
+    error: layers/base/base.toml:5:28: 'chrony' in `needs` of file:/etc/chrony.conf is no resource
+      |
+    5 | needs = ["package:chorny", "chrony", "user:x"]
+      |                            ^^^^^^^^
+      |
+    hint: a resource is written kind:name, such as "package:chrony" or "file:/etc/motd"
+    error: layers/base/base.toml:5:38: kind `user` is not supported by limpet 0.1.0
+      |
+    5 | needs = ["package:chorny", "chrony", "user:x"]
+      |                                      ^^^^^^^^
+    error: layers/base/base.toml:7:15: `restart_on` of unit:chrony.service names file:/etc/chrony/chrony.conf, which is not declared for this host
+      |
+    7 | restart_on = ["file:/etc/chrony/chrony.conf"]
+      |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'file:/etc/chrony.conf'?
+    "#);
+}
+
+#[test]
+fn needs_in_a_circle_are_told_once() {
+    assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\nneeds = [\"package:b\"]\n[package.b]\nneeds = [\"unit:c.service\"]\n[unit.\"c.service\"]\nneeds = [\"file:/a\"]\n"), @r#"
+    error: layers/base/base.toml:4:10: resources need each other in a circle: package:b → unit:c.service → file:/a → package:b
+      |
+    4 | [package.b]
+      |          ^
+      |
+    note: layers/base/base.toml:6:7: unit:c.service is declared here
+      |
+    6 | [unit."c.service"]
+      |       ^^^^^^^^^^^
+    note: layers/base/base.toml:1:7: file:/a is declared here
+      |
+    1 | [file."/a"]
+      |       ^^^^
+    hint: take one of the needs out
+    "#);
+}
+
+#[test]
+fn a_oneshot_that_cannot_keep_running_is_refused() {
+    assert_snapshot!(base("[unit.\"job.service\"]\ncontent = \"[Service]\\nType=oneshot\\nExecStart=/bin/true\\n\"\nrunning = true\n"), @r"
+    error: layers/base/base.toml:3:11: unit:job.service is a oneshot that does not remain after exit, so it can never be kept running
+      |
+    3 | running = true
+      |           ^^^^
+      |
+    hint: add RemainAfterExit=yes to its file, or leave out `running` and start it by a timer or at boot with `enabled`
+    ");
+}
+
+#[test]
+fn wishes_for_a_unit_that_exclude_each_other_are_refused() {
+    assert_snapshot!(base("[unit.\"a.service\"]\nmasked = true\nrunning = true\n[unit.\"b@.service\"]\nrunning = true\n"), @r#"
+    error: layers/base/base.toml:3:11: unit:a.service is masked, so `running` is impossible
+      |
+    3 | running = true
+      |           ^^^^
+      |
+    note: layers/base/base.toml:2:10: masked here
+      |
+    2 | masked = true
+      |          ^^^^
+    hint: keep one of them
+    error: layers/base/base.toml:5:11: unit:b@.service is a template of units and cannot run itself
+      |
+    5 | running = true
+      |           ^^^^
+      |
+    hint: declare an instance: [unit."b@INSTANCE.service"]
+    "#);
+}
+
+#[test]
+fn a_unit_s_name_has_a_type() {
+    assert_snapshot!(base("[unit.c]\nenabled = true\n[unit.\"d.servce\"]\nenabled = true\n"), @r#"
+    error: layers/base/base.toml:1:7: 'c' is no unit name
+      |
+    1 | [unit.c]
+      |       ^
+      |
+    hint: units have a type: 'c.service'
+    error: layers/base/base.toml:3:7: 'd.servce' is no unit name
+      |
+    3 | [unit."d.servce"]
+      |       ^^^^^^^^^^
+      |
+    hint: did you mean 'd.service'?
+    "#);
+}
+
+#[test]
+fn a_unit_of_limpet_cannot_be_switched_off() {
+    assert_snapshot!(base("[unit.\"limpet.service\"]\nenabled = false\n"), @r"
+    error: layers/base/base.toml:2:11: `enabled` of unit:limpet.service would let the fleet switch off limpet itself
+      |
+    2 | enabled = false
+      |           ^^^^^
+      |
+    hint: stop or disable limpet on the host with systemctl
+    ");
+}
+
+#[test]
+fn a_layer_that_is_not_there_is_shown_with_the_nearest() {
+    assert_snapshot!(files(&[
+        ("fleet.toml", "format = 1\nfleet = \"test\"\n[[match]]\nhosts = [\"*\"]\nlayers = [\"bsae\"]\n"),
+        ("layers/base/base.toml", ""),
+    ]), @r#"
+    error: fleet.toml:5:11: no layer 'bsae'
+      |
+    5 | layers = ["bsae"]
+      |           ^^^^^^ no TOML file in layers/bsae/
+      |
+    hint: did you mean 'base'?
+    "#);
+}
+
+#[test]
+fn layers_that_use_each_other_are_refused() {
+    assert_snapshot!(files(&[
+        ("layers/base/base.toml", "[layer]\nuse = [\"a\"]\n"),
+        ("layers/a/a.toml", "[layer]\nuse = [\"base\"]\n"),
+    ]), @r#"
+    error: layers/a/a.toml:2:8: layers use each other in a circle: 'base' uses 'a' uses 'base'
+      |
+    2 | use = ["base"]
+      |        ^^^^^^
+    "#);
+}
+
+#[test]
+fn a_host_that_nothing_matches_is_an_error() {
+    assert_snapshot!(files(&[("fleet.toml", "format = 1\nfleet = \"test\"\n")]), @r#"
+    error: no layers for host 'gw'
+    hint: no rule of fleet.toml fits it; add a [[match]] with hosts = ["gw"], or inventory layers, or hosts/gw/
+    "#);
+}
+
+#[test]
+fn mistakes_in_fleet_toml_are_told_at_once() {
+    assert_snapshot!(files(&[("fleet.toml", "formt = 1\nfleet = \"a b\"\nmin_limpet = \"x\"\nrollout = 1\n[[match]]\nlayers = [\"base\"]\n[[match]]\nfact = { family = \"debian\" }\nlayers = [\"layers/base\"]\n[[match]]\nfacts = { famliy = \"debian\" }\nlayers = \"base\"\n")]), @r#"
+    error: fleet.toml:1:1: unknown field `formt` in fleet.toml, expected `format`
+      |
+    1 | formt = 1
+      | ^^^^^ no such field
+      |
+    hint: did you mean 'format'?
+    error: fleet.toml:1:1: missing field `format` in fleet.toml
+      |
+    1 | formt = 1
+      | ^
+      |
+    hint: write: format = 1
+    error: fleet.toml:2:9: 'a b' is no fleet name
+      |
+    2 | fleet = "a b"
+      |         ^^^^^
+      |
+    hint: use letters, digits, '-', '_' and '.', at most 64
+    error: fleet.toml:3:14: 'x' is no version
+      |
+    3 | min_limpet = "x"
+      |              ^^^
+      |
+    hint: write up to three numbers: min_limpet = "0.1"
+    error: fleet.toml:4:1: `rollout` in fleet.toml is not supported by limpet 0.1.0
+      |
+    4 | rollout = 1
+      | ^^^^^^^
+    error: fleet.toml:5:1: this [[match]] says no hosts, facts or labels
+      |
+    5 | [[match]]
+      | ^^^^^^^^^
+      |
+    hint: for every host, write: hosts = ["*"]
+    error: fleet.toml:8:1: unknown field `fact` in [[match]], expected `facts`
+      |
+    8 | fact = { family = "debian" }
+      | ^^^^ no such field
+      |
+    hint: did you mean 'facts'?
+    error: fleet.toml:12:10: expected an array, found string "base" for `layers` in [[match]]
+       |
+    12 | layers = "base"
+       |          ^^^^^^
+    "#);
+}
+
+#[test]
+fn mistakes_in_the_inventory_are_told_at_once() {
+    assert_snapshot!(files(&[
+        ("layers/base/base.toml", ""),
+        ("inventory/hosts.toml", "[host.gw]\nfacts = { os_version = 12, kernel = \"6\" }\n[host.\"../x\"]\n[host.db]\nlabel = {}\nmachine_id = \"x\"\nvars = { host = 1 }\n"),
+    ]), @r#"
+    error: inventory/hosts.toml:2:24: expected a string, found integer 12 for `facts` in host.gw
+      |
+    2 | facts = { os_version = 12, kernel = "6" }
+      |                        ^^
+      |
+    hint: facts and labels are strings: quote the value
+    error: inventory/hosts.toml:3:7: '../x' is no host name
+      |
+    3 | [host."../x"]
+      |       ^^^^^^
+      |
+    hint: use letters, digits, '-', '_' and '.', starting with a letter or digit
+    error: inventory/hosts.toml:5:1: unknown field `label` in host.db, expected `labels`
+      |
+    5 | label = {}
+      | ^^^^^ no such field
+      |
+    hint: did you mean 'labels'?
+    "#);
+}
+
+#[test]
+fn a_policy_this_version_cannot_keep_is_refused() {
+    assert_snapshot!(files(&[("layers/base/base.toml", ""), ("trust.toml", "version = 1\n")]), @r"
+    error: 'trust.toml' is not supported by limpet 0.1.0
+    hint: remove it: each host's allowed_signers decides who may sign
+    ");
+}
+
+#[test]
+fn a_mistake_in_a_layer_that_nobody_uses_is_told() {
+    assert_snapshot!(files(&[("layers/base/base.toml", ""), ("layers/site/lagos/x.toml", "[file.\"/x\"]\nmdoe = \"0644\"\n")]), @r#"
+    error: layers/site/lagos/x.toml:2:1: unknown field `mdoe` in file:/x, expected `mode`
+      |
+    2 | mdoe = "0644"
+      | ^^^^ no such field
+      |
+    hint: did you mean 'mode'?
+    "#);
+}
+
+#[test]
+fn a_directory_that_is_no_fleet_says_what_is_missing() {
+    let empty = tempfile::tempdir().unwrap();
+    let output = crate::tree::limpet(&["check"], empty.path());
+    assert_eq!(output.status.code(), Some(65));
+    assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
+    error: failed to read fleet file 'fleet.toml': no such file
+    hint: a fleet repository has a fleet.toml at its root; set source.path if it is in a sub-directory
+    ");
+}
