@@ -6,7 +6,7 @@
 //! Invariant: this is the one file of the applier that knows tokio. It may be killed at any moment: all that matters is in state.db
 //! before the machine changes.
 
-use std::sync::mpsc as worker_queue;
+use std::sync::{Arc, mpsc as worker_queue};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use sd_notify::NotifyState;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -29,7 +29,10 @@ use crate::schedule;
 use crate::sys::clock;
 
 /// How many clients may be connected at a time; more are turned away.
-const MAX_CLIENTS: usize = 16;
+const MAX_CLIENTS: usize = 64;
+
+/// How many of them may be others than root, so that members of the operators' group cannot keep root out.
+const MAX_OTHER_CLIENTS: usize = 16;
 
 /// How long a client may take to send its request, and to read a reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -351,18 +354,27 @@ async fn accept(listener: std::os::unix::net::UnixListener, ask: mpsc::Sender<As
         Ok(listener) => listener,
         Err(error) => return warn!("failed to serve the control socket: {error}"),
     };
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
+    let all = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let others = Arc::new(Semaphore::new(MAX_OTHER_CLIENTS));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let Ok(place) = places.clone().try_acquire_owned() else {
-                    debug!("turned a client away: {MAX_CLIENTS} are connected");
+                let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else {
+                    continue;
+                };
+                let place = match uid {
+                    0 => None,
+                    _ => Some(others.clone().try_acquire_owned()),
+                };
+                let (Ok(place), Ok(of_all)) = (place.transpose(), all.clone().try_acquire_owned())
+                else {
+                    debug!("turned a client of user {uid} away: too many are connected");
                     continue;
                 };
                 let ask = ask.clone();
                 tokio::spawn(async move {
-                    let _place = place;
-                    if let Err(error) = converse(stream, ask).await {
+                    let _places = (place, of_all);
+                    if let Err(error) = converse(stream, uid, ask).await {
                         debug!("a client of the control socket was lost, ignoring: {error}");
                     }
                 });
@@ -376,8 +388,7 @@ async fn accept(listener: std::os::unix::net::UnixListener, ask: mpsc::Sender<As
 }
 
 /// One request, its replies, and goodbye.
-async fn converse(stream: UnixStream, ask: mpsc::Sender<Asked>) -> std::io::Result<()> {
-    let uid = stream.peer_cred()?.uid();
+async fn converse(stream: UnixStream, uid: u32, ask: mpsc::Sender<Asked>) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = Vec::new();
     let mut limited = BufReader::new(reader.take(MAX_REQUEST_BYTES));

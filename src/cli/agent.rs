@@ -31,11 +31,18 @@ pub fn run(arguments: &Arguments) -> CommandResult {
         },
         stderr_is_journal,
     );
-    serve().map_err(|failures| {
+    serve().or_else(|failures| {
+        // Said in the journal with its priority; stderr would only repeat it there.
         for failure in &failures {
-            tracing::error!("{failure}");
+            match &failure.hint {
+                Some(hint) => tracing::error!("{failure} (hint: {hint})"),
+                None => tracing::error!("{failure}"),
+            }
         }
-        failures
+        Ok(failures
+            .first()
+            .map_or(Class::Bug, |failure| failure.class)
+            .exit_code())
     })
 }
 

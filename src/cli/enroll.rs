@@ -239,8 +239,10 @@ fn look_at_anchor(
     let mut source = enrolment.config.source.clone();
     if let Some(ca) = &enrolment.ca {
         // The fetcher is another user, who may not read what root named.
-        host.ensure_own_directory("/run/limpet", 0o755).map_err(|failure| vec![failure])?;
-        host.write_own_file(PASSING_CA_FILE, ca, 0o644).map_err(|failure| vec![failure])?;
+        host.ensure_own_directory("/run/limpet", 0o755)
+            .map_err(|failure| vec![failure])?;
+        host.write_own_file(PASSING_CA_FILE, ca, 0o644)
+            .map_err(|failure| vec![failure])?;
         source.ca_file = Some(PASSING_CA_FILE.to_owned());
     }
     let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
@@ -249,7 +251,8 @@ fn look_at_anchor(
         trust::describe_commit(&Hashed(&child), id)
     });
     if enrolment.ca.is_some() {
-        host.remove_own_file(PASSING_CA_FILE).map_err(|failure| vec![failure])?;
+        host.remove_own_file(PASSING_CA_FILE)
+            .map_err(|failure| vec![failure])?;
     }
     match seen {
         Ok(described) => {

@@ -9,7 +9,7 @@ use crate::cli::{CommandResult, agent_or_record};
 use crate::control::{Reply, Request};
 use crate::model::Class;
 use crate::report::journal::short;
-use crate::report::status::{State, Status};
+use crate::report::status::{State, Status, StatusError};
 
 /// Shows what this host is doing and what is wrong.
 #[derive(Debug, clap::Args)]
@@ -46,14 +46,8 @@ pub fn exit_code(status: &Status) -> u8 {
     match status.state {
         State::Refused => Class::Refused.exit_code(),
         State::RolledBack | State::Held | State::Drifted => 1,
-        State::Degraded
-            if status
-                .errors
-                .iter()
-                .all(|error| matches!(error.class, Class::Author | Class::Transient)) =>
-        {
-            Class::Author.exit_code()
-        }
+        // A mistake in the fleet has a place in it, or is about the whole host; a resource that failed has neither.
+        State::Degraded if status.errors.iter().any(is_mistake) => Class::Author.exit_code(),
         State::Degraded => 1,
         State::Pending
         | State::Waiting
@@ -63,6 +57,10 @@ pub fn exit_code(status: &Status) -> u8 {
         | State::Starting => Class::Transient.exit_code(),
         State::Converged => 0,
     }
+}
+
+fn is_mistake(error: &StatusError) -> bool {
+    error.class == Class::Author && (error.location.is_some() || error.resource.is_none())
 }
 
 /// The status as people read it.

@@ -8,9 +8,10 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{CommandResult, USAGE, terminal};
-use crate::config::{Anchor, TrustMode};
-use crate::git::ObjectId;
+use crate::config::{Anchor, FETCH_SOCKET, TrustMode};
+use crate::fetch::client::Client;
 use crate::git::repository::{Repository, RepositoryError};
+use crate::git::{Hashed, ObjectId};
 use crate::model::{Class, Failure};
 use crate::sys::clock;
 use crate::trust::{
@@ -21,12 +22,11 @@ use crate::trust::{
 /// The arguments of `limpet verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The commit to judge: an id, a branch, HEAD~1
-    #[arg(default_value = "HEAD")]
-    rev: String,
-    /// The repository that holds it
-    #[arg(long, value_name = "PATH", default_value = ".")]
-    repo: PathBuf,
+    /// The commit to judge: an id, a branch, HEAD~1 (default: HEAD; on a host without --repo, the tip of its source)
+    rev: Option<String>,
+    /// The repository that holds it (default: the one this directory is in; on a host, its source)
+    #[arg(long, value_name = "PATH")]
+    repo: Option<PathBuf>,
     /// Print the verdict as one JSON object
     #[arg(long)]
     json: bool,
@@ -83,6 +83,9 @@ pub fn run(
     arguments: &Verify,
     read_host_trust: impl FnOnce() -> Result<HostTrust, Vec<Failure>>,
 ) -> CommandResult {
+    if arguments.repo.is_none() && arguments.standalone.is_none() {
+        return verify_source(arguments, &read_host_trust()?);
+    }
     let (repository, tip) = match open(arguments) {
         Ok(opened) => opened,
         Err(error) => return Ok(usage_error(error.to_string())),
@@ -105,13 +108,50 @@ pub fn run(
     answer(arguments.json, tip, &verdict)
 }
 
+/// Judges what this host's source offers now, as the agent would.
+fn verify_source(arguments: &Verify, believed: &HostTrust) -> CommandResult {
+    let one = |failure: Failure| vec![failure];
+    let fetcher = Client::connect(Path::new(FETCH_SOCKET)).map_err(|failure| {
+        vec![
+            failure
+                .with_hint("run it as root on an enrolled host, or name a repository with --repo"),
+        ]
+    })?;
+    let trusted = believed.trusted.as_ref();
+    let offered = fetcher
+        .poll(trusted.map(|head| head.commit))
+        .map_err(one)?
+        .commit;
+    let tip = match arguments
+        .rev
+        .as_deref()
+        .map(|text| ObjectId::from_hex(text.as_bytes()))
+    {
+        None => offered,
+        Some(Ok(id)) if id.kind() == offered.kind() => id,
+        Some(_) => {
+            return Ok(usage_error(
+                "without --repo, REV is a full commit id".to_owned(),
+            ));
+        }
+    };
+    let verdict = verify(
+        &Hashed(&fetcher),
+        &believed.policy,
+        trusted,
+        tip,
+        clock::now(),
+    );
+    answer(arguments.json, tip, &verdict)
+}
+
 fn open(arguments: &Verify) -> Result<(Repository, ObjectId), RepositoryError> {
-    let mut repository = Repository::discover(&arguments.repo)?;
+    let mut repository = Repository::discover(arguments.repo.as_deref().unwrap_or(Path::new(".")))?;
     // Set by `git receive-pack` for its hooks: what is being pushed is not in the repository yet.
     if let Some(directory) = std::env::var_os("GIT_QUARANTINE_PATH") {
         repository = repository.with_quarantine(Path::new(&directory))?;
     }
-    let tip = repository.resolve(&arguments.rev)?;
+    let tip = repository.resolve(arguments.rev.as_deref().unwrap_or("HEAD"))?;
     Ok((repository, tip))
 }
 

@@ -76,7 +76,7 @@ const CLIENT_SILENCE: Duration = Duration::from_secs(5 * 60);
 const CLIENT_STALL: Duration = Duration::from_secs(30);
 
 /// The applier, and a few commands of people beside it.
-const MAX_CLIENTS: usize = 16;
+const MAX_CLIENTS: usize = 64;
 
 /// How long to stay without a client.
 ///

@@ -1,6 +1,7 @@
 //! The control socket's file: who may connect is decided by its owner and mode.
 
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use nix::sys::stat::{Mode, umask};
 
@@ -17,7 +18,7 @@ impl Host {
                 format!("failed to {what} the control socket '{path}': {error}"),
             )
         };
-        self.remove_own_file(path)?;
+        remove_socket(&outer).map_err(|error| failed("replace", &error))?;
         // Nobody may connect before owner and mode are right.
         let before = umask(Mode::from_bits_truncate(0o777));
         let listener = UnixListener::bind(&outer);
@@ -30,5 +31,34 @@ impl Host {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(&outer, permissions).map_err(|error| failed("open", &error))?;
         Ok(listener)
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "reads never open a socket, so the batches know only files and links"
+)]
+fn remove_socket(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_a_killed_process_left_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        drop(
+            host.listen("/control.sock", 0o660, "no-such-group")
+                .unwrap(),
+        );
+        assert!(root.path().join("control.sock").exists());
+        host.listen("/control.sock", 0o660, "no-such-group")
+            .unwrap();
     }
 }

@@ -170,6 +170,10 @@ fn run_jobs(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fa
     let after = look(systemd, changes, &indices);
     for (index, result) in indices.into_iter().zip(results) {
         let change = &changes[index];
+        if change.operation == Operation::Stop {
+            // What was stopped is meant to be inactive, not failed, however its processes took it.
+            let _ = systemd.reset_failed(&change.name);
+        }
         let judged = match (result, &after) {
             (Err(error), _) => Err(explain_refusal(change, error)),
             (Ok(result), Ok(after)) => {
