@@ -86,7 +86,15 @@ impl Cycle {
             .iter()
             .filter(|done| done.outcome == Outcome::Done)
             .count();
-        self.settle(in_force, is_new)?;
+        let is_settled = !is_new && self.situation.failures == failures;
+        if !is_settled && last.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce {
+            let reported = last.reported.iter().map(|step| &step.id);
+            let failed = failures
+                .iter()
+                .filter_map(|failure| failure.resource.as_ref());
+            let open: BTreeSet<&ResourceId> = reported.chain(failed).collect();
+            self.settle(in_force, &open)?;
+        }
         self.rest(&done, clock::now());
         self.conclude(in_force, Looked::at(&last), failures, is_new, made)
     }
@@ -147,17 +155,17 @@ impl Cycle {
         apply::apply(&walk, &mut self.record, plan)
     }
 
-    /// Brings the inventory up to date with what is declared and already so.
-    fn settle(&mut self, in_force: &InForce, is_new: bool) -> Result<(), Failure> {
-        if !is_new || self.config.apply.mode == ApplyMode::Report {
-            return Ok(());
-        }
+    /// Brings the inventory up to date with what is declared and already so; `open` are the resources that are not.
+    fn settle(&mut self, in_force: &InForce, open: &BTreeSet<&ResourceId>) -> Result<(), Failure> {
         let inventory = inventory(&self.record)?;
         let observed = observe(&self.host, &in_force.desired, &inventory);
         let entries = self.record.inventory()?;
         let known = crate::record::by_key(&entries);
         let mut owned = Vec::new();
         for ((kind, key), declaration) in plan::declarations(&in_force.desired, &inventory) {
+            if open.contains(&declaration.id) {
+                continue;
+            }
             let is_owned = known.contains_key(&(kind.as_str(), key));
             let original = match kind {
                 _ if is_owned => serde_json::Value::Null,
