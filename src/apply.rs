@@ -227,7 +227,7 @@ fn make(walk: &Walk<'_>, steps: &[Step]) -> Vec<Outcome> {
     let mut units = Vec::new();
     for step in steps {
         match &step.change {
-            Change::Path(change) => paths.push(change.clone()),
+            Change::Path(change) => paths.push(change.as_ref().clone()),
             Change::Package(change) => packages.push(change.clone()),
             Change::Unit(change) => units.push(change.clone()),
         }

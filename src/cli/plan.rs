@@ -73,12 +73,7 @@ pub fn text(preview: &Preview) -> String {
         );
     }
     for error in &preview.errors {
-        let place = error
-            .location
-            .as_ref()
-            .map(|location| format!("{location}: "))
-            .unwrap_or_default();
-        let _ = writeln!(out, "  ! {place}{}", error.message);
+        let _ = writeln!(out, "  ! {}", terminal::one_line(error));
     }
     for condition in preview
         .conditions

@@ -160,12 +160,7 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     if !status.errors.is_empty() {
         let _ = writeln!(out, "\n  what is wrong:");
         for error in &status.errors {
-            let place = error
-                .location
-                .as_ref()
-                .map(|location| format!("{location}: "))
-                .unwrap_or_default();
-            let _ = writeln!(out, "    ! {place}{}", error.message);
+            let _ = writeln!(out, "    ! {}", terminal::one_line(error));
             if let Some(hint) = &error.hint {
                 let _ = writeln!(out, "      hint: {hint}");
             }

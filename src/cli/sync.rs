@@ -1,7 +1,7 @@
 //! `limpet sync`: poll now.
 
 use crate::cli::status;
-use crate::cli::terminal::Terminal;
+use crate::cli::terminal::{self, Terminal};
 use crate::cli::{CommandResult, agent_or_record};
 use crate::control::{Reply, Request};
 
@@ -49,12 +49,7 @@ fn summary(status: &crate::report::status::Status) -> String {
         .map_or("no revision", crate::report::journal::short);
     let mut text = format!("{} at {revision}", status.state.as_str());
     for error in &status.errors {
-        let place = error
-            .location
-            .as_ref()
-            .map(|location| format!("{location}: "))
-            .unwrap_or_default();
-        text.push_str(&format!("\nerror: {place}{}", error.message));
+        text.push_str(&format!("\nerror: {}", terminal::one_line(error)));
         if let Some(hint) = &error.hint {
             text.push_str(&format!("\nhint: {hint}"));
         }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use crate::model::{Class, Failure};
+use crate::report::status::StatusError;
 
 /// The standard streams.
 #[derive(Debug)]
@@ -54,6 +55,18 @@ pub fn json<T: Serialize>(value: &T) -> Result<String, Vec<Failure>> {
                 format!("failed to write JSON: {error}"),
             )]
         })
+}
+
+/// What is wrong, in one line: where, then what; the resource where the message does not name it.
+pub fn one_line(error: &StatusError) -> String {
+    let resource = error.resource.as_ref().map(ToString::to_string);
+    match (&error.location, resource) {
+        (Some(location), _) => format!("{location}: {}", error.message),
+        (None, Some(resource)) if !error.message.contains(&resource) => {
+            format!("{resource}: {}", error.message)
+        }
+        _ => error.message.clone(),
+    }
 }
 
 /// Writes `failure` as people read it: the drawing of the source line when there is one, else one line; then the hint.

@@ -134,7 +134,7 @@ impl InventoryKind {
 #[derive(Debug)]
 pub enum Change {
     /// For [`Paths`].
-    Path(<Paths as Kind>::Change),
+    Path(Box<<Paths as Kind>::Change>),
     /// For [`Packages`].
     Package(<Packages as Kind>::Change),
     /// For [`Units`].
@@ -164,7 +164,7 @@ pub fn plan(
         Paths::plan(&desired.paths, &observed.paths, &inventory.paths),
         InventoryKind::Path,
         &unchanged,
-        Change::Path,
+        |change| Change::Path(Box::new(change)),
     ));
     collect(read::<Packages>(
         kinds::package::protect(

@@ -1,5 +1,9 @@
 //! The fleet format as authors meet it: the program run on working trees, without root.
-#![allow(clippy::disallowed_methods)] // tests write working trees and run the program
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests write working trees and run the program"
+)]
 
 mod example;
 mod mistakes;
