@@ -270,6 +270,10 @@ mod tests {
             ! layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner`
             ! failed to install package:ngnix: E: Unable to locate package ngnix
         ");
-        assert_eq!(exit_code(&status), 65, "the mistake comes first: it keeps the whole revision away");
+        assert_eq!(
+            exit_code(&status),
+            65,
+            "the mistake comes first: it keeps the whole revision away"
+        );
     }
 }

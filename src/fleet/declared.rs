@@ -23,8 +23,9 @@ pub(super) const LATER_KINDS: [&str; 8] = [
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 18] = [
+const LATER_FIELDS: [&str; 19] = [
     "prevent_removal",
+    "validate",
     "state",
     "url",
     "sha256",
@@ -148,7 +149,6 @@ pub(super) struct Unit {
     _restart_on: Option<Vec<String>>,
     #[serde(rename = "reload_on")]
     _reload_on: Option<Vec<String>>,
-    pub validate: Option<Vec<String>>,
     pub restart: Option<Restart>,
     #[serde(rename = "dropin")]
     _dropin: Option<std::collections::BTreeMap<String, serde::de::IgnoredAny>>,

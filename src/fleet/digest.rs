@@ -138,8 +138,6 @@ fn unit(unit: &DesiredUnit) -> Value {
         "optional": unit.optional,
         "restart_on": ids(&unit.restart_on),
         "reload_on": ids(&unit.reload_on),
-        "validate": unit.validate,
-        "restart": if unit.restart_manually { "manual" } else { "auto" },
         "files": unit.files,
         "report": unit.report,
         "on_removal": unit.on_removal,

@@ -675,3 +675,19 @@ fn a_directory_that_is_no_fleet_says_what_is_missing() {
     hint: a fleet repository has a fleet.toml at its root; set source.path if it is in a sub-directory
     ");
 }
+
+#[test]
+fn what_a_later_version_brings_is_refused_and_not_ignored() {
+    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\nvalidate = [\"true\"]\n"), @r#"
+    error: layers/base/base.toml:3:1: `validate` in unit:app.service is not supported by limpet 0.1.0
+      |
+    3 | validate = ["true"]
+      | ^^^^^^^^
+    "#);
+    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\n"), @r#"
+    error: layers/base/base.toml:2:11: `restart = "manual"` in unit:app.service is not supported by limpet 0.1.0
+      |
+    2 | restart = "manual"
+      |           ^^^^^^^^
+    "#);
+}

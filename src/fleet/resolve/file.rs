@@ -268,7 +268,7 @@ fn check_account(
 }
 
 /// Is `validate` a command that could be run.
-pub(super) fn check_command(
+fn check_command(
     what: &str,
     command: Option<&[String]>,
     table: &Table,

@@ -1,10 +1,10 @@
 //! Units, with the files and drop-ins they bring.
 
 use super::Resolver;
-use super::file::{check_command, none_or};
+use super::file::none_or;
 use crate::document::{Mistake, Place, Table, Value};
 use crate::fleet::declared::{self, Restart};
-use crate::fleet::{paths, unit_file};
+use crate::fleet::{paths, unit_file, unsupported};
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::Content;
 use crate::kinds::unit::DesiredUnit;
@@ -31,7 +31,6 @@ impl Resolver<'_, '_> {
         let unit: declared::Unit = declared::read(table, place, &what)?;
         let mut mistakes = Vec::new();
         check_wishes(id, &unit, table, place, &mut mistakes);
-        check_command(&what, unit.validate.as_deref(), table, place, &mut mistakes);
         let bringer = Bringer {
             id,
             report: unit.report.unwrap_or(false),
@@ -104,8 +103,6 @@ impl Resolver<'_, '_> {
             optional: unit.optional.unwrap_or(false),
             restart_on: Vec::new(), // known once every resource is
             reload_on: Vec::new(),
-            validate: unit.validate,
-            restart_manually: unit.restart.unwrap_or_default() == Restart::Manual,
             files,
             report: bringer.report,
             on_removal: bringer.on_removal,
@@ -123,6 +120,13 @@ fn check_wishes(
     mistakes: &mut Vec<Mistake>,
 ) {
     let is_set = |key: &str| table.get(key).map(|value| &value.place);
+    if unit.restart == Some(Restart::Manual) {
+        let place = is_set("restart").unwrap_or(place);
+        mistakes.push(unsupported(
+            place,
+            &format!("`restart = \"manual\"` in {id}"),
+        ));
+    }
     if paths::is_own_unit(&id.name) {
         for key in ["enabled", "running", "masked"] {
             if let Some(place) = is_set(key) {

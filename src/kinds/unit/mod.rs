@@ -39,10 +39,6 @@ pub struct DesiredUnit {
     pub restart_on: Vec<ResourceId>,
     /// Resources whose change reloads it, or restarts it where it cannot reload.
     pub reload_on: Vec<ResourceId>,
-    /// A command that must succeed after the files changed and before the unit is restarted or reloaded.
-    pub validate: Option<Vec<String>>,
-    /// `restart = "manual"`: the debt waits.
-    pub restart_manually: bool,
     /// Does this declaration bring the unit's own file; paths of its file and drop-ins.
     pub files: Vec<String>,
     /// Look, but do not touch.

@@ -360,8 +360,6 @@ mod tests {
             optional: false,
             restart_on: Vec::new(),
             reload_on: Vec::new(),
-            validate: None,
-            restart_manually: false,
             files: Vec::new(),
             report: false,
             on_removal: OnRemoval::Restore,
