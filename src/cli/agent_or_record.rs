@@ -9,7 +9,7 @@ use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::report::preview::Preview;
 use crate::report::status::{Condition, Status};
-use crate::sys::Host;
+use crate::sys::{Host, clock};
 
 /// Asks the agent of this machine and returns its last reply; fails when none answers.
 pub fn ask(request: &Request) -> Result<Reply, Failure> {
@@ -42,33 +42,34 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
 
 /// The status that the agent recorded last, with the condition `agent-down`; `no_agent` says why it had to be read.
 pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
-    let now = crate::sys::clock::now();
     let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE))
         .and_then(|record| record.recall("status"));
-    let Ok(Some(status)) = recorded else {
-        return Err(vec![no_agent.clone()]);
+    let mut status: Status = match recorded {
+        Ok(Some(status)) => status,
+        _ => own_cycle(no_agent)?.status(),
     };
-    let mut status: Status = status;
     status.next_poll_at = None;
-    status.conditions.push(agent_down(no_agent, now));
+    status.conditions.push(agent_down(no_agent, clock::now()));
     Ok(status)
 }
 
 /// What would change, planned here from what the agent recorded; `no_agent` says why.
 pub fn own_preview(no_agent: &Failure) -> Result<Preview, Vec<Failure>> {
-    let host = Host::new(Path::new("/"));
+    let mut preview = own_cycle(no_agent)?.preview();
+    preview.conditions.push(agent_down(no_agent, clock::now()));
+    Ok(preview)
+}
+
+/// What the agent would know, for root; it reaches no fetcher.
+fn own_cycle(no_agent: &Failure) -> Result<Cycle, Vec<Failure>> {
     if !nix::unistd::geteuid().is_root() {
         return Err(vec![no_agent.clone()]);
     }
+    let host = Host::new(Path::new("/"));
     let config = super::host_config(&host)?;
-    let source = no_agent.clone();
-    let mut cycle = Cycle::open(host, config, Box::new(move || Err(source.clone())))
-        .map_err(|failure| vec![failure])?;
-    let mut preview = cycle.preview();
-    preview
-        .conditions
-        .push(agent_down(no_agent, crate::sys::clock::now()));
-    Ok(preview)
+    let no_fetcher = no_agent.clone();
+    Cycle::open(host, config, Box::new(move || Err(no_fetcher.clone())))
+        .map_err(|failure| vec![failure])
 }
 
 /// The condition that no agent answers.

@@ -11,14 +11,21 @@ use crate::model::Location;
 pub struct Source {
     file: String,
     text: String,
+    /// Where each line begins, in bytes: thousands of places are located in one source.
+    line_starts: Vec<usize>,
 }
 
 impl Source {
     /// The text of `file`.
     pub fn new(file: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
+        let text = text.into();
+        let line_starts = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(newline, _)| newline + 1))
+            .collect();
         Arc::new(Source {
             file: file.into(),
-            text: text.into(),
+            text,
+            line_starts,
         })
     }
 
@@ -94,12 +101,16 @@ impl Place {
 
     /// Where it starts: the line from 1, the column in characters from 1.
     pub fn location(&self) -> Location {
+        let line_starts = &self.source.line_starts;
+        // The first line starts at 0, so at least one does at or before any place.
+        let line = line_starts.partition_point(|start| *start <= self.start);
+        let before = &self.source.text[line_starts[line - 1]..self.start];
         // A byte order mark is no character that an editor counts.
-        let before = &self.source.text[..self.start];
-        let before = before.strip_prefix('\u{feff}').unwrap_or(before);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = 1 + before.matches('\n').count();
-        let column = 1 + before[line_start..].chars().count();
+        let column = 1 + before
+            .strip_prefix('\u{feff}')
+            .unwrap_or(before)
+            .chars()
+            .count();
         Location {
             file: self.source.file.clone(),
             line: u32::try_from(line).unwrap_or(u32::MAX),

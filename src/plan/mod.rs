@@ -289,11 +289,15 @@ fn read<K: Kind>(
             key,
             action,
             reason,
-            fields,
+            mut fields,
             original,
             removes,
             change,
         }) => {
+            if kind == InventoryKind::Path && key != id.name {
+                // A unit's file, or a directory made on the way: say which, because the resource does not.
+                fields.insert(0, key.clone());
+            }
             let original = serde_json::to_value(original).expect("what a kind keeps is plain data");
             let is_drift = unchanged.contains(&(kind, key.clone()));
             Read::Step(Box::new(Step {
