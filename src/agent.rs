@@ -18,13 +18,14 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::apply::Activity;
 use crate::config::Config;
 use crate::control::{MAX_REQUEST_BYTES, Reply, Request};
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Class, Failure};
 use crate::report::journal::short;
 use crate::report::preview::Preview;
-use crate::report::status::Status;
+use crate::report::status::{Condition, State, Status, who_must_act};
 use crate::schedule;
 use crate::sys::clock;
 
@@ -50,7 +51,7 @@ enum Job {
 /// What the worker tells the loop.
 enum News {
     Progress {
-        message: String,
+        activity: Activity,
         within: Duration,
     },
     Planned {
@@ -231,9 +232,13 @@ impl Agent {
     /// Takes news from the worker; true when the interval changed.
     fn take(&mut self, news: News) -> Result<bool, Failure> {
         match news {
-            News::Progress { message, within } => {
+            News::Progress { activity, within } => {
                 self.busy_until = Some(Instant::now() + within.max(LONGEST_SILENCE));
+                let message = activity.to_string();
                 notify(&[NotifyState::Status(&message)]);
+                if let Activity::Applying(what) = activity {
+                    show_applying(&mut self.status, &what);
+                }
                 let reply = Reply::Progress { message };
                 self.waiting
                     .retain(|client| client.try_send(reply.clone()).is_ok());
@@ -315,9 +320,9 @@ fn work(
     tell: &mpsc::UnboundedSender<News>,
     reload: &dyn Fn() -> Result<Config, Vec<Failure>>,
 ) {
-    let progress = |message: &str, within: Duration| {
+    let progress = |activity: &Activity, within: Duration| {
         let _ = tell.send(News::Progress {
-            message: message.to_owned(),
+            activity: activity.clone(),
             within,
         });
     };
@@ -423,6 +428,25 @@ async fn converse(stream: UnixStream, uid: u32, ask: mpsc::Sender<Asked>) -> std
         }
     }
     Ok(())
+}
+
+/// Shows in the status of the last cycle that the machine is being changed now; the next cycle's status replaces it.
+fn show_applying(status: &mut Status, what: &str) {
+    let now = clock::now();
+    if status.state > State::Applying {
+        status.state = State::Applying;
+        status.since = now;
+    }
+    let word = State::Applying.as_str();
+    status
+        .conditions
+        .retain(|condition| condition.kind != word && condition.kind != State::Converged.as_str());
+    status.conditions.push(Condition {
+        kind: word.to_owned(),
+        since: now,
+        reason: what.to_owned(),
+        who: who_must_act(Class::Transient).to_owned(),
+    });
 }
 
 /// Tells systemd; without systemd nobody listens, and that is fine.

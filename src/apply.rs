@@ -17,11 +17,29 @@ use crate::record::{HistoryEntry, InventoryEntry, Owed, Record};
 use crate::report::journal;
 use crate::sys::{Host, clock};
 
-/// How long a batch of packages may be silent: the time limit of their transaction and some.
-const PACKAGES_SILENCE: Duration = Duration::from_secs(35 * 60);
+/// How long a package transaction may be silent: its time limit and some.
+pub const TRANSACTION_SILENCE: Duration = Duration::from_secs(35 * 60);
 
 /// How long any other batch may be silent; starting units takes what their time-outs allow.
 const BATCH_SILENCE: Duration = Duration::from_secs(10 * 60);
+
+/// What is being done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Activity {
+    /// The source is asked for its tip.
+    Polling,
+    /// The machine is being changed.
+    Applying(String),
+}
+
+impl std::fmt::Display for Activity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Activity::Polling => f.write_str("polling the source"),
+            Activity::Applying(what) => f.write_str(what),
+        }
+    }
+}
 
 /// What a walk needs beside the plan.
 pub struct Walk<'a> {
@@ -36,7 +54,7 @@ pub struct Walk<'a> {
     /// The revision being applied, in hex.
     pub revision: &'a str,
     /// Told what is being done, and how long it may take.
-    pub progress: &'a dyn Fn(&str, Duration),
+    pub progress: &'a dyn Fn(&Activity, Duration),
 }
 
 impl std::fmt::Debug for Walk<'_> {
@@ -81,7 +99,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
         .iter()
         .map(|(kind, key)| (kind.as_str().to_owned(), key.clone()))
         .collect();
-    record.conclude(walk.revision, &[], &released, &[], &[])?;
+    record.conclude(walk.revision, &[], &released, &plan.void_debts, &[])?;
     for batch in plan.batches {
         let mut steps = Vec::new();
         for step in batch {
@@ -135,7 +153,7 @@ fn debts(revision: &str, plan: &Plan) -> Vec<Owed> {
 
 fn announce(walk: &Walk<'_>, steps: &[Step]) {
     let silence = match steps.first().map(|step| step.kind) {
-        Some(InventoryKind::Package) => PACKAGES_SILENCE,
+        Some(InventoryKind::Package) => TRANSACTION_SILENCE,
         _ => BATCH_SILENCE,
     };
     let message = match steps {
@@ -143,7 +161,7 @@ fn announce(walk: &Walk<'_>, steps: &[Step]) {
         [first, .., last] => format!("{} steps, {} to {}", steps.len(), first.id, last.id),
         [] => return,
     };
-    (walk.progress)(&message, silence);
+    (walk.progress)(&Activity::Applying(message), silence);
 }
 
 /// Keeps what is there, then writes down that it is about to be ours. A step whose original cannot be kept fails and is not made.

@@ -100,6 +100,15 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     if !arguments.yes && !ask(terminal).map_err(one)? {
         return Err(vec![Failure::new(Class::Host, "nothing was changed")]);
     }
+    // A running agent would write down again what is about to be forgotten.
+    run_jobs(
+        &host,
+        &[
+            ("limpet.service", Verb::Stop),
+            ("limpet-fetch.service", Verb::Stop),
+        ],
+    )
+    .map_err(one)?;
     write(&host, &enrolment).map_err(one)?;
     state::forget_trust(&host).map_err(one)?;
     start(&host, terminal).map_err(one)?;
@@ -349,26 +358,46 @@ fn start(host: &Host, terminal: &Terminal) -> Result<(), Failure> {
             .enable(unit)
             .map_err(|error| error.into_failure(&format!("enable {unit}")))?;
     }
-    let job = |unit: &str, verb| Job {
-        unit: unit.to_owned(),
-        verb,
-    };
-    let jobs = [
-        job("limpet-fetch.service", Verb::Stop),
-        job("limpet-fetch.socket", Verb::Restart),
-        job("limpet.service", Verb::Restart),
-    ];
-    for (job, result) in jobs
+    run_jobs(
+        host,
+        &[
+            ("limpet-fetch.socket", Verb::Restart),
+            ("limpet.service", Verb::Restart),
+        ],
+    )
+}
+
+fn run_jobs(host: &Host, jobs: &[(&str, Verb)]) -> Result<(), Failure> {
+    if !host.systemd().is_available() {
+        return Ok(());
+    }
+    let jobs: Vec<Job> = jobs
         .iter()
-        .zip(systemd.run_jobs(&jobs, std::time::Duration::from_secs(60)))
-    {
-        let result = result.map_err(|error| error.into_failure(&format!("start {}", job.unit)))?;
-        if !result.is_done() && job.verb != Verb::Stop {
-            return Err(Failure::new(
-                Class::Host,
-                format!("failed to start {}: {result:?}", job.unit),
-            )
-            .with_hint(format!("see 'systemctl status {}'", job.unit)));
+        .map(|(unit, verb)| Job {
+            unit: (*unit).to_owned(),
+            verb: *verb,
+        })
+        .collect();
+    let results = host
+        .systemd()
+        .run_jobs(&jobs, std::time::Duration::from_secs(60));
+    for (job, result) in jobs.iter().zip(results) {
+        let is_done = match result {
+            Ok(result) => result.is_done(),
+            // There is nothing to stop before the units were ever loaded.
+            Err(error) if job.verb == Verb::Stop && error.is_missing_unit() => true,
+            Err(error) => return Err(error.into_failure(&format!("start {}", job.unit))),
+        };
+        if !is_done {
+            let verb = if job.verb == Verb::Stop {
+                "stop"
+            } else {
+                "start"
+            };
+            return Err(
+                Failure::new(Class::Host, format!("failed to {verb} {}", job.unit))
+                    .with_hint(format!("see 'systemctl status {}'", job.unit)),
+            );
         }
     }
     Ok(())

@@ -53,7 +53,9 @@ impl Cycle {
                 |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
             let is_new_step =
                 |step: &Step| step.action != Action::DaemonReload && !is_repeated(step);
-            let has_news = plan.steps().any(is_new_step) || !plan.released.is_empty();
+            let has_news = plan.steps().any(is_new_step)
+                || !plan.released.is_empty()
+                || !plan.void_debts.is_empty();
             if !has_news || passes == MAX_PASSES {
                 break plan;
             }
@@ -63,10 +65,7 @@ impl Cycle {
                 plan.steps()
                     .map(|step| (step.kind, step.key.clone(), step.action)),
             );
-            self.situation.is_applying = true;
-            let applied = self.apply(in_force, plan, progress);
-            self.situation.is_applying = false;
-            done.extend(applied?);
+            done.extend(self.apply(in_force, plan, progress)?);
         };
         let mut failures = failures_of(&done);
         for failure in last

@@ -17,7 +17,7 @@ use crate::record::objects::ReadThrough;
 use crate::report::journal;
 use crate::report::status::Poll;
 use crate::sys::{Host, clock};
-use crate::trust::{self, AllowedSigners, Policy, Revoked, Verdict, VerifiedRevision};
+use crate::trust::{self, AllowedSigners, Policy, Revoked, TrustedHead, Verdict, VerifiedRevision};
 
 /// The largest trust file we read, in bytes.
 const TRUST_FILE_LIMIT: u64 = 4 << 20;
@@ -47,7 +47,7 @@ impl Cycle {
 
     /// Decides what becomes of `tip`, and says so in a word or two.
     fn judge(&mut self, client: &dyn Upstream, tip: ObjectId) -> String {
-        if self.judged == Some(tip) {
+        if self.judged == Some(tip) && self.in_force.is_some() {
             return "unchanged".to_owned();
         }
         if self.situation.state_missing.is_some() {
@@ -71,7 +71,11 @@ impl Cycle {
             Verdict::Unchanged => {
                 self.situation.refusal = None;
                 self.situation.mistakes.clear();
-                "unchanged".to_owned()
+                match self.head.clone() {
+                    // What was kept of it is lost or damaged: it is read again from the source.
+                    Some(head) if self.in_force.is_none() => self.read_again(client, &head),
+                    _ => "unchanged".to_owned(),
+                }
             }
             Verdict::Accepted(revision) => self.accept(client, revision),
             Verdict::Behind { .. } => {
@@ -97,6 +101,19 @@ impl Cycle {
         }
     }
 
+    /// Puts the trusted head in force again from what the source has of it.
+    fn read_again(&mut self, client: &dyn Upstream, head: &TrustedHead) -> String {
+        match trust::resume(&Hashed(client), &self.config.source.path, head) {
+            Ok(revision) => self.accept(client, &revision),
+            Err(stop) => {
+                let failure = Failure::from(stop);
+                let result = failure.message.clone();
+                self.situation.failures = vec![failure];
+                result
+            }
+        }
+    }
+
     fn refuse(&mut self, tip: ObjectId, signer: Option<&str>, failure: Failure) -> String {
         if self.situation.refusal.as_ref() != Some(&failure) {
             journal::revision_refused(&tip.to_string(), signer, &failure);
@@ -111,26 +128,44 @@ impl Cycle {
         match self.take_over(client, revision) {
             Ok(()) => {
                 self.situation.mistakes.clear();
+                self.situation.misplaced.clear();
                 self.situation.held.clear();
                 self.resting.clear();
                 "new".to_owned()
             }
-            Err(failures) => {
-                let class = failures.first().map_or(Class::Bug, |failure| failure.class);
-                if class == Class::Transient {
-                    self.judged = None;
-                }
-                for failure in failures
-                    .iter()
-                    .filter(|failure| !self.situation.mistakes.contains(failure))
-                {
-                    warn!(limpet_revision = %revision.commit(), "{failure}");
-                }
+            Err(obstacle) => self.stay(revision, obstacle),
+        }
+    }
+
+    /// Keeps what is in force, and says why `revision` did not take its place.
+    fn stay(&mut self, revision: &VerifiedRevision, obstacle: Obstacle) -> String {
+        let known = match &obstacle {
+            Obstacle::Misplaced(_) => &self.situation.misplaced,
+            Obstacle::Mistakes(_) | Obstacle::Trouble(_) => &self.situation.mistakes,
+        };
+        for failure in obstacle
+            .failures()
+            .iter()
+            .filter(|failure| !known.contains(failure))
+        {
+            warn!(limpet_revision = %revision.commit(), "{failure}");
+        }
+        self.situation.misplaced.clear();
+        self.situation.mistakes.clear();
+        match obstacle {
+            Obstacle::Misplaced(failures) => {
+                self.situation.misplaced = failures;
+                "held".to_owned()
+            }
+            Obstacle::Mistakes(failures) => {
                 self.situation.mistakes = failures;
-                match class {
-                    Class::Author => "the fleet data is wrong".to_owned(),
-                    _ => "not taken over".to_owned(),
-                }
+                "the fleet data is wrong".to_owned()
+            }
+            Obstacle::Trouble(failure) => {
+                self.judged = None;
+                let result = failure.message.clone();
+                self.situation.mistakes = vec![failure];
+                result
             }
         }
     }
@@ -139,20 +174,19 @@ impl Cycle {
         &mut self,
         client: &dyn Upstream,
         revision: &VerifiedRevision,
-    ) -> Result<(), Vec<Failure>> {
-        let through = ReadThrough::new(&self.objects, client).map_err(|failure| vec![failure])?;
+    ) -> Result<(), Obstacle> {
+        let through = ReadThrough::new(&self.objects, client)?;
         // The commit itself is read again at the next start.
         through
             .get(&revision.commit())
-            .map_err(|error| vec![unreadable(&error)])?;
+            .map_err(|error| unreadable(&error))?;
         let desired = self.render(revision, &through)?;
         let others: Vec<ObjectId> = self.head.iter().map(|head| head.commit).collect();
-        through
-            .keep(&revision.commit(), &others)
-            .map_err(|failure| vec![failure])?;
+        through.keep(&revision.commit(), &others)?;
+        remember_time(&self.host, &self.record)?;
         let head = revision.trusted_head();
-        remember_time(&self.host, &self.record).map_err(|failure| vec![failure])?;
-        state::trust(&self.host, &self.record, head).map_err(|failure| vec![failure])?;
+        state::trust(&self.host, &self.record, head)?;
+        self.record.remember(HOST_NAME, &self.config.host.name)?;
         self.head = Some(head.clone());
         self.put_in_force(revision, desired);
         Ok(())
@@ -163,17 +197,77 @@ impl Cycle {
         &self,
         revision: &VerifiedRevision,
         objects: &dyn Objects,
-    ) -> Result<DesiredState, Vec<Failure>> {
-        let files = revision.files(objects);
-        self.render_tree(&files)
+    ) -> Result<DesiredState, Obstacle> {
+        let name = &self.config.host.name;
+        if let Some(known) = self
+            .record
+            .recall::<String>(HOST_NAME)?
+            .filter(|known| known != name)
+        {
+            let message = format!(
+                "this host was enrolled as '{known}', and its configuration now says '{name}'"
+            );
+            let hint = "put the name back in /etc/limpet/limpet.toml, or enrol it again under the new name";
+            return Err(Obstacle::Misplaced(vec![
+                Failure::new(Class::Host, message).with_hint(hint),
+            ]));
+        }
+        self.render_tree(&revision.files(objects))
+            .map_err(Obstacle::of_rendering)
     }
 
     pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
         let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
         let limits = fleet::Limits::from(&self.config.apply);
-        fleet::render(files, &identity, &limits).map(|rendered| rendered.state)
+        let rendered = fleet::render(files, &identity, &limits)?;
+        for warning in &rendered.warnings {
+            warn!("{warning}");
+        }
+        Ok(rendered.state)
     }
 }
+
+/// Why a verified revision is not put in force.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// It means another machine than this.
+    Misplaced(Vec<Failure>),
+    /// Its author made mistakes.
+    Mistakes(Vec<Failure>),
+    /// It could not be read or kept here; to be tried again.
+    Trouble(Failure),
+}
+
+impl Obstacle {
+    fn of_rendering(failures: Vec<Failure>) -> Self {
+        if let Some(failure) = failures
+            .iter()
+            .find(|failure| failure.class == Class::Transient)
+        {
+            return Obstacle::Trouble(failure.clone());
+        }
+        match failures.iter().all(|failure| failure.class == Class::Host) {
+            true => Obstacle::Misplaced(failures),
+            false => Obstacle::Mistakes(failures),
+        }
+    }
+
+    pub(super) fn failures(&self) -> &[Failure] {
+        match self {
+            Obstacle::Misplaced(failures) | Obstacle::Mistakes(failures) => failures,
+            Obstacle::Trouble(failure) => std::slice::from_ref(failure),
+        }
+    }
+}
+
+impl From<Failure> for Obstacle {
+    fn from(failure: Failure) -> Self {
+        Obstacle::Trouble(failure)
+    }
+}
+
+/// Under which name the record keeps the name this host was enrolled by.
+pub(super) const HOST_NAME: &str = "host-name";
 
 /// Under which name the record keeps the highest time this host was sure of.
 const HIGHEST_TIME: &str = "highest-time";

@@ -13,11 +13,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
+use crate::apply::{Activity, TRANSACTION_SILENCE};
 use crate::config::Config;
 use crate::fetch::client::Upstream;
 use crate::fleet::DesiredState;
 use crate::git::{ObjectId, Tree};
-use crate::model::{Class, Failure, ResourceId};
+use crate::model::{Failure, ResourceId};
 use crate::plan::{self, Step};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
@@ -34,6 +35,7 @@ pub mod situation;
 pub mod state;
 
 use contents::StoredContents;
+use judge::Obstacle;
 use situation::{Beginnings, Situation};
 
 /// How long the poll may be silent: the fetcher's own limit and some.
@@ -64,7 +66,7 @@ impl Trigger {
 pub type Connect = Box<dyn Fn() -> Result<Box<dyn Upstream>, Failure> + Send>;
 
 /// Told what is being done, and how long it may take.
-pub type Progress<'a> = &'a dyn Fn(&str, Duration);
+pub type Progress<'a> = &'a dyn Fn(&Activity, Duration);
 
 /// Everything one cycle hands to the next.
 pub struct Cycle {
@@ -176,7 +178,7 @@ impl Cycle {
                 self.judged = None;
                 self.resting.clear();
             }
-            progress("polling the source", POLL_SILENCE);
+            progress(&Activity::Polling, POLL_SILENCE);
             self.poll();
         }
         if trigger == Trigger::Start {
@@ -212,16 +214,17 @@ impl Cycle {
         // Neither the trust files nor the network are asked: it was verified once, and is enforced whatever became of them.
         let source_path = &self.config.source.path;
         let restored = trust::resume(&self.objects, source_path, &head)
-            .map_err(Failure::from)
-            .and_then(|revision| {
-                let desired = self.render(&revision, &self.objects).map_err(first)?;
-                Ok((revision, desired))
-            });
+            .map_err(|stop| Obstacle::from(Failure::from(stop)))
+            .and_then(|revision| Ok((self.render(&revision, &self.objects)?, revision)));
         match restored {
-            Ok((revision, desired)) => self.put_in_force(&revision, desired),
-            Err(failure) => {
-                debug!("failed to load the revision in force: {failure}");
-                self.situation.failures = vec![failure];
+            Ok((desired, revision)) => self.put_in_force(&revision, desired),
+            Err(obstacle) => {
+                self.in_force = None;
+                match obstacle {
+                    Obstacle::Misplaced(failures) => self.situation.misplaced = failures,
+                    Obstacle::Mistakes(failures) => self.situation.failures = failures,
+                    Obstacle::Trouble(failure) => self.situation.failures = vec![failure],
+                }
             }
         }
     }
@@ -246,7 +249,10 @@ impl Cycle {
             }
         };
         for unit in found {
-            progress(&format!("waiting for {unit}"), Duration::from_secs(35 * 60));
+            progress(
+                &Activity::Applying(format!("waiting for {unit}")),
+                TRANSACTION_SILENCE,
+            );
             match self.host.adopt(&unit) {
                 Ok(result) if result.is_success() => tracing::info!("adopted {unit}: it succeeded"),
                 Ok(result) => warn!("adopted {unit}: {}", result.complaint()),
@@ -375,13 +381,6 @@ impl Cycle {
         });
         Ok(())
     }
-}
-
-fn first(failures: Vec<Failure>) -> Failure {
-    failures
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| Failure::new(Class::Bug, "a failure without a cause"))
 }
 
 /// What the message of `revision` allows to be removed, beyond what the host does.

@@ -37,6 +37,8 @@ pub struct Situation {
     pub source: Option<Failure>,
     /// Trust state is missing; nothing new is accepted.
     pub state_missing: Option<Failure>,
+    /// The repository means another machine than this: its name, its id or its facts.
+    pub misplaced: Vec<Failure>,
     /// What waits for a person.
     pub held: Vec<Failure>,
     /// Resources that failed.
@@ -49,8 +51,6 @@ pub struct Situation {
     pub resources: Counts,
     /// The machine asks for a reboot.
     pub reboot_required: bool,
-    /// A plan is being applied right now.
-    pub is_applying: bool,
 }
 
 /// When each condition began, by its name; kept over restarts.
@@ -113,14 +113,12 @@ impl Situation {
     pub fn state(&self) -> State {
         if self.refusal.is_some() || self.state_missing.is_some() {
             State::Refused
-        } else if !self.held.is_empty() {
+        } else if !self.held.is_empty() || !self.misplaced.is_empty() {
             State::Held
         } else if !self.failures.is_empty() || !self.mistakes.is_empty() {
             State::Degraded
         } else if !self.drift.is_empty() {
             State::Drifted
-        } else if self.is_applying {
-            State::Applying
         } else if self.revision.is_none() {
             State::Starting
         } else {
@@ -133,6 +131,7 @@ impl Situation {
             .iter()
             .chain(&self.state_missing)
             .chain(&self.behind)
+            .chain(&self.misplaced)
             .chain(&self.held)
             .chain(&self.mistakes)
             .chain(&self.failures)
@@ -152,7 +151,7 @@ impl Situation {
         if let Some(failure) = &self.refusal {
             add(State::Refused, failure);
         }
-        if let Some(failure) = self.held.first() {
+        if let Some(failure) = self.misplaced.first().or(self.held.first()) {
             add(State::Held, failure);
         }
         if let Some(failure) = self.failures.first().or(self.mistakes.first()) {
@@ -177,13 +176,6 @@ impl Situation {
                 count => format!("{count} resources differ, {} first", first.resource),
             };
             found.push((State::Drifted.as_str(), reason, who_must_act(Class::Host)));
-        }
-        if self.is_applying {
-            found.push((
-                State::Applying.as_str(),
-                "changes are being made".to_owned(),
-                who_must_act(Class::Transient),
-            ));
         }
         if found.is_empty() {
             let (kind, reason) = match self.revision {

@@ -5,6 +5,7 @@
 //! new, because falling back to the anchor would let a hostile server take it back in time.
 
 use crate::config;
+use crate::cycle::judge::HOST_NAME;
 use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
@@ -134,7 +135,10 @@ pub fn forget_trust(host: &Host) -> Result<(), Failure> {
     if host.exists(config::STATE_DATABASE)? {
         let database = host.outer_path(config::STATE_DATABASE);
         match Record::open(&database) {
-            Ok(record) => record.forget(HEAD)?,
+            Ok(record) => {
+                record.forget(HEAD)?;
+                record.forget(HOST_NAME)?;
+            }
             Err(_) => set_aside(host)?,
         }
     }

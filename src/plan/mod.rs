@@ -43,6 +43,13 @@ pub struct Inventory {
     pub owed: Vec<(String, Action, ResourceId)>,
 }
 
+impl Inventory {
+    /// Does `unit` owe a restart or reload.
+    pub fn owes(&self, unit: &str) -> bool {
+        self.owed.iter().any(|(name, _, _)| name == unit)
+    }
+}
+
 /// What the plan has to respect.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -75,6 +82,8 @@ pub struct Plan {
     pub blocked: Vec<Failure>,
     /// What is owned, no longer declared, and already as it would be left: the inventory forgets it.
     pub released: Vec<(InventoryKind, String)>,
+    /// Debts of earlier runs that need not be paid any more: the unit, and what it owed.
+    pub void_debts: Vec<(String, Action)>,
 }
 
 /// One change to one resource.
@@ -188,17 +197,7 @@ pub fn plan(
         steps.retain(|step| step.reason != Reason::Undeclared);
         plan.released.clear();
     }
-    steps.retain(|step| {
-        let obstacle = rules
-            .resting
-            .get(&step.id)
-            .cloned()
-            .or_else(|| leads_astray(step, observed, rules));
-        let is_open = obstacle.is_none();
-        plan.blocked
-            .extend(obstacle.filter(|failure| !plan.blocked.contains(failure)));
-        is_open
-    });
+    steps.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
     let reported: BTreeSet<&ResourceId> = reported_resources(desired);
     let (touched, reported) = steps
         .into_iter()
@@ -206,10 +205,25 @@ pub fn plan(
     plan.reported = reported;
     steps = hold(touched, rules, &mut plan);
 
-    steps.extend(trigger::triggers(desired, observed, inventory, &steps));
+    let mut triggers = trigger::triggers(desired, observed, inventory, &steps);
+    triggers.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
+    steps.extend(triggers);
+    plan.void_debts = trigger::void_debts(desired, observed, inventory);
     add_blockers(desired, &mut steps);
     plan.batches = into_batches(desired, steps);
     plan
+}
+
+/// May the step be made; if not, why goes to `blocked`.
+fn is_open(step: &Step, observed: &Observed, rules: &Rules, blocked: &mut Vec<Failure>) -> bool {
+    let obstacle = rules
+        .resting
+        .get(&step.id)
+        .cloned()
+        .or_else(|| leads_astray(step, observed, rules));
+    let is_open = obstacle.is_none();
+    blocked.extend(obstacle.filter(|failure| !blocked.contains(failure)));
+    is_open
 }
 
 /// The refusal of a path that a link on the way makes another, which no fleet may manage. What is spelled out is refused when the

@@ -10,7 +10,7 @@ use crate::plan::{Change, Inventory, InventoryKind, Observed, Step};
 /// The triggers that `steps` and the debts of earlier runs cause.
 ///
 /// A restart makes a reload needless; a unit that is started, stopped or masked by a step needs neither, and one that is not active
-/// is left alone: implied restarts are try-restarts.
+/// is left alone: implied restarts are try-restarts. One that failed when it was restarted still owes the restart.
 pub fn triggers(
     desired: &DesiredState,
     observed: &Observed,
@@ -36,7 +36,9 @@ pub fn triggers(
 
     let mut triggers = Vec::new();
     for unit in desired.units.iter().filter(|unit| !unit.report) {
-        if settled_by_a_step.contains(unit.name.as_str()) || !is_up(observed, &unit.name) {
+        let has_failed = has_failed(observed, &unit.name) && inventory.owes(&unit.name);
+        let is_concerned = is_up(observed, &unit.name) || has_failed;
+        if settled_by_a_step.contains(unit.name.as_str()) || !is_concerned {
             continue;
         }
         let own_files = changed_paths
@@ -88,15 +90,35 @@ pub fn triggers(
             original: serde_json::Value::Null,
             change: Change::Unit(UnitChange {
                 name: unit.name.clone(),
-                operation: if action == Action::Reload {
-                    Operation::Reload
-                } else {
-                    Operation::Restart
+                operation: match action {
+                    // A try-restart would leave it as it is.
+                    _ if has_failed => Operation::Start,
+                    Action::Reload => Operation::Reload,
+                    _ => Operation::Restart,
                 },
             }),
         });
     }
     triggers
+}
+
+/// Debts that nobody can or need pay any more: the unit is not declared, or does not run and reads its files anew when it starts.
+pub fn void_debts(
+    desired: &DesiredState,
+    observed: &Observed,
+    inventory: &Inventory,
+) -> Vec<(String, Action)> {
+    let is_void = |name: &str| {
+        let is_declared = desired.units.iter().any(|unit| unit.name == name);
+        !is_declared
+            || (observed.units.units.contains_key(name)
+                && !is_up(observed, name)
+                && !has_failed(observed, name))
+    };
+    let debts = inventory.owed.iter().filter(|(name, _, _)| is_void(name));
+    debts
+        .map(|(name, action, _)| (name.clone(), *action))
+        .collect()
 }
 
 /// Is `path` the unit's own file or a drop-in, whichever resource declares it.
@@ -106,4 +128,8 @@ fn owns(unit: &DesiredUnit, path: &str) -> bool {
 
 fn is_up(observed: &Observed, unit: &str) -> bool {
     matches!(observed.units.units.get(unit), Some(Ok(seen)) if seen.is_up())
+}
+
+fn has_failed(observed: &Observed, unit: &str) -> bool {
+    matches!(observed.units.units.get(unit), Some(Ok(seen)) if seen.active == "failed")
 }

@@ -53,9 +53,10 @@ pub fn start(level: Level, stderr_is_journal: bool) {
     }
 }
 
-/// The first seven characters of a commit id, as people write it.
+/// The first seven characters of a commit id, as people write it; anything else as it is.
 pub fn short(revision: &str) -> &str {
-    revision.get(..7).unwrap_or(revision)
+    let is_id = revision.len() >= 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { &revision[..7] } else { revision }
 }
 
 /// A revision was applied completely for the first time.
