@@ -59,7 +59,10 @@ enum News {
         asked_by: mpsc::Sender<Reply>,
     },
     Finished(Box<Status>),
-    Reloaded(Option<Duration>),
+    Reloaded {
+        interval: Option<Duration>,
+        status: Box<Status>,
+    },
 }
 
 /// A request and where its replies go.
@@ -115,7 +118,7 @@ impl Agent {
         reload: impl Fn() -> Result<Config, Vec<Failure>> + Send + 'static,
     ) -> Result<Self, Failure> {
         let interval = cycle.interval();
-        let status = cycle.status();
+        let status = cycle.first_status();
         let (jobs, job_queue) = worker_queue::channel();
         let (tell, news) = mpsc::unbounded_channel();
         std::thread::Builder::new()
@@ -213,7 +216,14 @@ impl Agent {
         if self.busy_until.is_some() {
             // A tick that finds a cycle still running is not made up for; a nudge is.
             if trigger.is_nudge() {
-                self.next_trigger = Some(trigger);
+                // What one of several nudges allows is allowed.
+                let waiting = self.next_trigger.filter(|waiting| {
+                    *waiting
+                        == Trigger::Nudge {
+                            allow_removals: true,
+                        }
+                });
+                self.next_trigger = Some(waiting.unwrap_or(trigger));
             }
             return;
         }
@@ -234,22 +244,15 @@ impl Agent {
         match news {
             News::Progress { activity, within } => {
                 self.busy_until = Some(Instant::now() + within.max(LONGEST_SILENCE));
-                let message = activity.to_string();
-                notify(&[NotifyState::Status(&message)]);
-                if let Activity::Applying(what) = activity {
-                    show_applying(&mut self.status, &what);
+                if activity != Activity::Looking {
+                    self.tell(&activity);
                 }
-                let reply = Reply::Progress { message };
-                self.waiting
-                    .retain(|client| client.try_send(reply.clone()).is_ok());
             }
             News::Planned { preview, asked_by } => {
                 let _ = asked_by.try_send(Reply::Plan { plan: preview });
             }
             News::Finished(status) => {
-                let next_poll_at = self.status.next_poll_at;
-                self.status = *status;
-                self.status.next_poll_at = next_poll_at;
+                self.take_status(*status);
                 self.busy_until = None;
                 notify(&[NotifyState::Status(&one_line(&self.status))]);
                 for client in self.waiting.drain(..) {
@@ -262,15 +265,37 @@ impl Agent {
                     self.begin(trigger);
                 }
             }
-            News::Reloaded(interval) => {
+            News::Reloaded { interval, status } => {
+                self.take_status(*status);
                 notify(&[NotifyState::Ready]);
                 if let Some(interval) = interval {
                     self.interval = interval;
+                    self.begin(Trigger::Tick);
                     return Ok(true);
                 }
             }
         }
         Ok(false)
+    }
+
+    /// Tells everybody who waits what is being done.
+    fn tell(&mut self, activity: &Activity) {
+        let message = activity.to_string();
+        notify(&[NotifyState::Status(&message)]);
+        if let Activity::Applying(what) = activity {
+            show_applying(&mut self.status, what);
+        }
+        let reply = Reply::Progress { message };
+        self.waiting
+            .retain(|client| client.try_send(reply.clone()).is_ok());
+    }
+
+    fn take_status(&mut self, status: Status) {
+        let next_poll_at = self.status.next_poll_at;
+        self.status = Status {
+            next_poll_at,
+            ..status
+        };
     }
 
     fn answer(&mut self, asked: Asked) -> Result<(), Failure> {
@@ -333,19 +358,25 @@ fn work(
                 preview: Box::new(cycle.preview()),
                 asked_by,
             },
-            Job::Reload => News::Reloaded(match reload() {
-                Ok(config) => {
-                    info!("reloaded the host configuration");
-                    cycle.set_config(config);
-                    Some(cycle.interval())
-                }
-                Err(failures) => {
-                    for failure in &failures {
-                        warn!("kept the running host configuration: {failure}");
+            Job::Reload => {
+                let interval = match reload() {
+                    Ok(config) => {
+                        info!("reloaded the host configuration");
+                        cycle.set_config(config);
+                        Some(cycle.interval())
                     }
-                    None
-                }
-            }),
+                    Err(failures) => {
+                        for failure in &failures {
+                            let hint = failure.hint.as_deref().unwrap_or("put it right and reload");
+                            warn!("kept the running host configuration: {failure} (hint: {hint})");
+                        }
+                        cycle.keep_config(failures);
+                        None
+                    }
+                };
+                let status = Box::new(cycle.status());
+                News::Reloaded { interval, status }
+            }
         };
         if tell.send(news).is_err() {
             return;

@@ -28,6 +28,8 @@ const BATCH_SILENCE: Duration = Duration::from_secs(10 * 60);
 pub enum Activity {
     /// The source is asked for its tip.
     Polling,
+    /// The machine is compared with the declaration.
+    Looking,
     /// The machine is being changed.
     Applying(String),
 }
@@ -36,6 +38,7 @@ impl std::fmt::Display for Activity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Activity::Polling => f.write_str("polling the source"),
+            Activity::Looking => f.write_str("looking at the machine"),
             Activity::Applying(what) => f.write_str(what),
         }
     }
@@ -102,21 +105,31 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
     record.conclude(walk.revision, &[], &released, &plan.void_debts, &[])?;
     for batch in plan.batches {
         let mut steps = Vec::new();
+        let mut skipped = Vec::new();
+        let mut forgiven = Vec::new();
         for step in batch {
+            let is_caused = step.is_owed || step.because.iter().any(|id| changed.contains(id));
             let blocker = step
                 .blockers
                 .iter()
                 .find(|id| failed.contains(*id))
                 .cloned();
-            let is_idle = !step.because.is_empty()
-                && !step.is_owed
-                && !step.because.iter().any(|id| changed.contains(id));
             match blocker {
-                Some(blocker) => results.push(skip(record, walk, step, blocker, &mut failed)?),
-                // Nothing that would have caused it was changed after all.
-                None if is_idle => forgive(record, walk, &step)?,
+                // Nothing that would have caused it was changed after all: the debt that was written ahead is taken back.
+                _ if step.reason == Reason::Triggered && !is_caused => {
+                    forgiven.push((step.key, step.action))
+                }
+                Some(blocker) => skipped.push((step, Outcome::Skipped(blocker))),
                 None => steps.push(step),
             }
+        }
+        if !forgiven.is_empty() {
+            record.conclude(walk.revision, &[], &[], &forgiven, &[])?;
+        }
+        if !skipped.is_empty() {
+            failed.extend(skipped.iter().map(|(step, _)| step.id.clone()));
+            let (steps, outcomes) = skipped.into_iter().unzip();
+            results.extend(conclude(record, walk, steps, outcomes)?);
         }
         if steps.is_empty() {
             continue;
@@ -135,20 +148,23 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
     Ok(results)
 }
 
-/// Every restart and reload of the plan.
+/// Every restart and reload of the plan; a unit that is started afresh owes one, too, should it run already by then.
 fn debts(revision: &str, plan: &Plan) -> Vec<Owed> {
-    plan.steps()
-        .filter(|step| matches!(step.action, Action::Restart | Action::Reload))
-        .filter_map(|step| {
-            let because = step.because.first()?.clone();
-            Some(Owed {
-                unit: step.key.clone(),
-                action: step.action,
-                because,
-                revision: revision.to_owned(),
-            })
+    let debt = |step: &Step| {
+        let action = match step.action {
+            Action::Reload => Action::Reload,
+            Action::Restart | Action::Start => Action::Restart,
+            _ => return None,
+        };
+        let because = step.because.first()?.clone();
+        Some(Owed {
+            unit: step.key.clone(),
+            action,
+            because,
+            revision: revision.to_owned(),
         })
-        .collect()
+    };
+    plan.steps().filter_map(debt).collect()
 }
 
 fn announce(walk: &Walk<'_>, steps: &[Step]) {
@@ -197,7 +213,7 @@ fn prepare(
             }
         }
         if !is_known {
-            entries.extend(entry(walk, &step, applied(walk, &step)));
+            entries.extend(entry(walk, &step, false));
         }
         prepared.push(step);
     }
@@ -205,9 +221,12 @@ fn prepare(
     Ok(prepared)
 }
 
-/// What the inventory says of a step once `applied` is applied; nothing for what is not owned, such as a restart.
-fn entry(walk: &Walk<'_>, step: &Step, applied: serde_json::Value) -> Option<InventoryEntry> {
-    let is_owned = !matches!(step.reason, Reason::Undeclared | Reason::Triggered);
+/// What the inventory says of a step, made or about to be; nothing for what is not owned afterwards, such as a restart.
+fn entry(walk: &Walk<'_>, step: &Step, made: bool) -> Option<InventoryEntry> {
+    let is_owned = match &step.change {
+        Change::Path(change) => change.applied.is_some(),
+        _ => !matches!(step.reason, Reason::Undeclared | Reason::Triggered),
+    };
     let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
     is_owned.then(|| InventoryEntry {
         kind: step.kind.as_str().to_owned(),
@@ -216,8 +235,9 @@ fn entry(walk: &Walk<'_>, step: &Step, applied: serde_json::Value) -> Option<Inv
             .map_or(&step.id, |declaration| &declaration.id)
             .clone(),
         on_removal: declaration.map_or(OnRemoval::Restore, |declaration| declaration.on_removal),
-        applied,
+        applied: applied(walk, step),
         original: step.original.clone(),
+        made,
     })
 }
 
@@ -293,11 +313,11 @@ fn conclude(
                 );
                 line.outcome = "done".to_owned();
                 line.detail = step.fields.join(", ");
-                if step.reason == Reason::Undeclared {
+                // Packages and units are released when nothing of them is left to take back: the next plan says so.
+                if matches!(&step.change, Change::Path(change) if change.applied.is_none()) {
                     released.push((step.kind.as_str().to_owned(), step.key.clone()));
-                } else {
-                    owned.extend(entry(walk, &step, applied(walk, &step)));
                 }
+                owned.extend(entry(walk, &step, true));
                 if matches!(
                     step.action,
                     Action::Restart | Action::Reload | Action::Start | Action::Stop
@@ -327,27 +347,4 @@ fn conclude(
     }
     record.conclude(walk.revision, &owned, &released, &paid, &history)?;
     Ok(done)
-}
-
-fn skip(
-    record: &mut Record,
-    walk: &Walk<'_>,
-    step: Step,
-    blocker: ResourceId,
-    failed: &mut BTreeSet<ResourceId>,
-) -> Result<Done, Failure> {
-    failed.insert(step.id.clone());
-    let mut done = conclude(record, walk, vec![step], vec![Outcome::Skipped(blocker)])?;
-    Ok(done.pop().expect("one step has one outcome"))
-}
-
-/// Takes back a debt that was written ahead for a change that was then not made.
-fn forgive(record: &mut Record, walk: &Walk<'_>, step: &Step) -> Result<(), Failure> {
-    record.conclude(
-        walk.revision,
-        &[],
-        &[],
-        &[(step.key.clone(), step.action)],
-        &[],
-    )
 }

@@ -74,7 +74,11 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
     let connect = move || Ok(Box::new(Child::spawn(&launch, &source)?) as Box<dyn Upstream>);
     let mut cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
-    let progress = |activity: &Activity, _: Duration| terminal.message(&activity.to_string());
+    let progress = |activity: &Activity, _: Duration| {
+        if *activity != Activity::Looking {
+            terminal.message(&activity.to_string());
+        }
+    };
     let trigger = match unverified_path {
         Some(path) => {
             cycle.force_unverified(&WorkDir::open(Path::new(&path)).map_err(one)?)?;

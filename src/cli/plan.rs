@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_plan_shows_each_change_with_its_diff() {
         let preview = Preview {
-            revision: Some("77ab0129c3".into()),
+            revision: Some("77ab0129c3".repeat(4)),
             host: "edge-0042".into(),
             digest: None,
             changes: vec![

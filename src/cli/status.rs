@@ -196,7 +196,7 @@ mod tests {
 
     fn situation() -> Situation {
         Situation {
-            revision: Some("9f3c2ab5d2c1".into()),
+            revision: Some("9f3c2ab5d2".repeat(4)),
             subject: Some("raise ntp pool size".into()),
             signer: Some("alice (SHA256:pQ2x)".into()),
             applied_at: Some(at(100)),
@@ -263,8 +263,8 @@ mod tests {
             last poll   12 s ago: unchanged
             resources   41 declared, 40 as declared, 1 failed
 
-          degraded since 12 s ago: failed to install package:ngnix: E: Unable to locate package ngnix
-            to act: the operator of this host
+          degraded since 12 s ago: layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner` (and 1 more)
+            to act: the author of the commit
 
           what is wrong:
             ! layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner`

@@ -30,7 +30,7 @@ pub struct Config {
 }
 
 /// `[source]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Where the repository is.
     pub url: SourceUrl,

@@ -4,10 +4,11 @@
 //! converged.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::apply::{self, Done, Walk};
+use crate::apply::{self, Activity, Done, Walk};
 use crate::config::{self, ApplyMode};
 use crate::cycle::contents::StoredContents;
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
@@ -16,7 +17,7 @@ use crate::kinds::file::{Paths, save_original};
 use crate::kinds::kind::{Kind, Owned};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
-use crate::model::{self, Action, Class, Failure, Outcome, ResourceId};
+use crate::model::{self, Action, Class, Failure, Outcome, Reason, ResourceId};
 use crate::plan::{self, InventoryKind, Observed, Plan, Rules, Step};
 use crate::record::{InventoryEntry, Record};
 use crate::report::journal;
@@ -32,6 +33,12 @@ const MAX_PASSES: usize = 5;
 /// The longest rest.
 const LONGEST_REST: SignedDuration = SignedDuration::from_hours(1);
 
+/// How long looking at everything may be silent: a slow card with many gigabytes to hash.
+const LOOKING_SILENCE: Duration = Duration::from_secs(60 * 60);
+
+/// The steps that a cycle tried.
+type Tried = BTreeSet<(InventoryKind, String, Action)>;
+
 impl Cycle {
     /// Makes the host as the revision in force declares, and looks again.
     ///
@@ -43,58 +50,66 @@ impl Cycle {
         allow_removals: bool,
         progress: Progress<'_>,
     ) -> Result<(), Failure> {
-        let is_new = self.situation.revision.as_deref() != Some(in_force.revision.as_str());
-        let mut tried: BTreeSet<(InventoryKind, String, Action)> = BTreeSet::new();
+        let is_new = self
+            .applied
+            .as_ref()
+            .is_none_or(|applied| !applied.is(in_force));
+        let mut tried: Tried = BTreeSet::new();
         let mut done = Vec::new();
         let mut passes = 0;
         let last = loop {
+            progress(&Activity::Looking, LOOKING_SILENCE);
             let mut plan = self.plan(in_force, allow_removals)?;
-            let is_repeated =
+            let was_tried =
                 |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
-            let is_new_step =
-                |step: &Step| step.action != Action::DaemonReload && !is_repeated(step);
-            let has_news = plan.steps().any(is_new_step)
+            // A trigger that is caused anew is no repetition; where its causes are, it is idle and forgiven.
+            let is_trigger = |step: &Step| step.reason == Reason::Triggered && !step.is_owed;
+            let is_news = |step: &Step| !is_trigger(step) && !was_tried(step);
+            let has_news = plan.steps().any(is_news)
                 || !plan.released.is_empty()
                 || !plan.void_debts.is_empty();
             if !has_news || passes == MAX_PASSES {
                 break plan;
             }
             passes += 1;
-            plan.retain(|step| step.action == Action::DaemonReload || !is_repeated(step));
+            plan.retain(|step| is_trigger(step) || !was_tried(step));
             tried.extend(
                 plan.steps()
                     .map(|step| (step.kind, step.key.clone(), step.action)),
             );
-            done.extend(self.apply(in_force, plan, progress)?);
+            let applied = self.apply(in_force, plan, progress)?;
+            self.rest(&applied, clock::now());
+            done.extend(applied);
         };
         let mut failures = failures_of(&done);
-        for failure in last
+        let known: BTreeSet<ResourceId> = failures
+            .iter()
+            .filter_map(|failure| failure.resource.clone())
+            .collect();
+        let others = last
             .blocked
             .iter()
             .cloned()
-            .chain(not_converging(&last, &failures))
-        {
-            if !failures
-                .iter()
-                .any(|known| known.resource == failure.resource)
-            {
-                failures.push(failure);
-            }
-        }
+            .chain(not_converging(&last, &tried));
+        failures.extend(others.filter(|failure| {
+            failure
+                .resource
+                .as_ref()
+                .is_none_or(|id| !known.contains(id))
+        }));
         let made = done
             .iter()
             .filter(|done| done.outcome == Outcome::Done)
             .count();
         let is_settled = !is_new && self.situation.failures == failures;
         if !is_settled && last.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce {
-            let reported = last.reported.iter().map(|step| &step.id);
             let failed = failures
                 .iter()
                 .filter_map(|failure| failure.resource.as_ref());
-            let open: BTreeSet<&ResourceId> = reported.chain(failed).collect();
+            let mut open = plan::reported_resources(&in_force.desired);
+            open.extend(failed);
             self.settle(in_force, &open)?;
         }
-        self.rest(&done, clock::now());
         self.conclude(in_force, Looked::at(&last), failures, is_new, made)
     }
 
@@ -141,8 +156,9 @@ impl Cycle {
             host: &self.host,
             objects: &self.objects,
         };
-        let declarations = plan::declarations(&in_force.desired, &inventory(&self.record)?);
-        let owned = owned_keys(&self.record)?;
+        let inventory = inventory(&self.record)?;
+        let declarations = plan::declarations(&in_force.desired, &inventory);
+        let owned = owned_keys(&inventory);
         let walk = Walk {
             host: &self.host,
             contents: &contents,
@@ -185,9 +201,11 @@ impl Cycle {
                 on_removal: declaration.on_removal,
                 applied: declaration.applied,
                 original,
+                made: true,
             };
             let is_known = known.get(&(kind.as_str(), key)).is_some_and(|known| {
-                known.applied == entry.applied
+                known.made
+                    && known.applied == entry.applied
                     && known.resource == entry.resource
                     && known.on_removal == entry.on_removal
             });
@@ -248,15 +266,22 @@ impl Cycle {
                 journal::resource_failed(&in_force.revision, resource, None, failure);
             }
         }
-        let total = in_force.desired.resource_count();
+        let declared = in_force.desired.resource_ids();
         let failed: BTreeSet<&ResourceId> = failures
             .iter()
             .filter_map(|failure| failure.resource.as_ref())
             .collect();
+        let drifted = looked.drift.iter().map(|drift| &drift.resource);
+        let open: BTreeSet<&ResourceId> = failed
+            .iter()
+            .copied()
+            .chain(drifted)
+            .chain(&looked.open)
+            .collect();
         self.situation.resources = Counts {
-            total,
-            failed: failed.len(),
-            converged: total.saturating_sub(failed.len() + looked.drift.len() + looked.open),
+            total: declared.len(),
+            failed: failed.iter().filter(|id| declared.contains(*id)).count(),
+            converged: declared.iter().filter(|id| !open.contains(*id)).count(),
         };
         let owed = self.record.owed()?;
         self.situation.owed = owed
@@ -271,16 +296,30 @@ impl Cycle {
         self.situation.reboot_required = self.host.exists("/run/reboot-required")?;
         let is_clean = failures.is_empty() && self.situation.held.is_empty();
         self.situation.failures = failures;
-        if is_new && self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce
-        {
+        let is_enforcing =
+            self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce;
+        let was_clean = !is_new
+            && self
+                .applied
+                .as_ref()
+                .is_some_and(|applied| applied.is_clean);
+        if is_enforcing && (is_new || (is_clean && !was_clean)) {
+            let at = self
+                .applied
+                .as_ref()
+                .filter(|_| !is_new)
+                .map_or_else(clock::now, |applied| applied.at);
             let applied = AppliedRevision {
                 revision: in_force.revision.clone(),
                 subject: in_force.subject.clone(),
                 signer: in_force.signer.clone(),
-                at: clock::now(),
+                at,
+                digest: in_force.desired.digest.clone(),
+                is_clean,
             };
             self.record.remember(APPLIED, &applied)?;
-            self.situation.take_applied(applied);
+            self.situation.take_applied(&applied);
+            self.applied = Some(applied);
             if is_clean {
                 let signer = in_force.signer.as_deref().unwrap_or("nobody");
                 journal::revision_applied(&in_force.revision, signer, &in_force.subject, made);
@@ -295,8 +334,8 @@ impl Cycle {
 struct Looked {
     drift: Vec<Drift>,
     held: Option<Failure>,
-    /// Resources of held steps.
-    open: usize,
+    /// What is held.
+    open: Vec<ResourceId>,
 }
 
 impl Looked {
@@ -313,20 +352,16 @@ impl Looked {
         Looked {
             drift,
             held: plan.held_because.clone(),
-            open: plan.held.len(),
+            open: plan.held.iter().map(|step| step.id.clone()).collect(),
         }
     }
 }
 
 /// What is still planned although it was made.
-fn not_converging(plan: &Plan, failures: &[Failure]) -> Vec<Failure> {
-    let has_failed = |id: &ResourceId| {
-        failures
-            .iter()
-            .any(|failure| failure.resource.as_ref() == Some(id))
-    };
+fn not_converging(plan: &Plan, tried: &Tried) -> Vec<Failure> {
     plan.steps()
-        .filter(|step| step.action != Action::DaemonReload && !has_failed(&step.id))
+        .filter(|step| step.reason != Reason::Triggered)
+        .filter(|step| tried.contains(&(step.kind, step.key.clone(), step.action)))
         .map(|step| {
             let message = format!(
                 "{} is non-converging: it was applied, and its {} still differs",
@@ -356,16 +391,7 @@ fn failures_of(done: &[Done]) -> Vec<Failure> {
             Outcome::Done => None,
             Outcome::Failed(failure) => Some(failure.clone().about(done.id.clone())),
             Outcome::Skipped(blocker) if *blocker == done.id => None,
-            Outcome::Skipped(blocker) => Some(
-                Failure::new(
-                    Class::Host,
-                    format!(
-                        "skipped {} {}, because {blocker} failed",
-                        done.action, done.id
-                    ),
-                )
-                .about(done.id.clone()),
-            ),
+            Outcome::Skipped(blocker) => Some(plan::skipped(done.action, &done.id, blocker)),
         })
         .collect()
 }
@@ -384,31 +410,36 @@ fn plain<T: serde::Serialize>(value: T) -> serde_json::Value {
 }
 
 /// What the inventory knows.
-fn owned_keys(record: &Record) -> Result<BTreeSet<(InventoryKind, String)>, Failure> {
-    let kind = |word: &str| {
-        [
-            InventoryKind::Path,
-            InventoryKind::Package,
-            InventoryKind::Unit,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == word)
-    };
-    Ok(record
-        .inventory()?
-        .into_iter()
-        .filter_map(|entry| Some((kind(&entry.kind)?, entry.key)))
-        .collect())
+fn owned_keys(inventory: &plan::Inventory) -> BTreeSet<(InventoryKind, String)> {
+    let paths = inventory
+        .paths
+        .iter()
+        .map(|owned| (InventoryKind::Path, owned.key.clone()));
+    let packages = inventory
+        .packages
+        .iter()
+        .map(|owned| (InventoryKind::Package, owned.key.clone()));
+    let units = inventory
+        .units
+        .iter()
+        .map(|owned| (InventoryKind::Unit, owned.key.clone()));
+    paths.chain(packages).chain(units).collect()
 }
 
 /// The inventory, sorted by kind.
 fn inventory(record: &Record) -> Result<plan::Inventory, Failure> {
     let mut inventory = plan::Inventory::default();
     for entry in record.inventory()? {
-        match entry.kind.as_str() {
-            "path" => inventory.paths.push(owned(entry)?),
-            "package" => inventory.packages.push(owned(entry)?),
-            _ => inventory.units.push(owned(entry)?),
+        let Some(kind) = InventoryKind::of_word(&entry.kind) else {
+            continue;
+        };
+        if !entry.made {
+            inventory.unmade.insert((kind, entry.key.clone()));
+        }
+        match kind {
+            InventoryKind::Path => inventory.paths.push(owned(entry)?),
+            InventoryKind::Package => inventory.packages.push(owned(entry)?),
+            InventoryKind::Unit => inventory.units.push(owned(entry)?),
         }
     }
     inventory.owed = record

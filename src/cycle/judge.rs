@@ -47,7 +47,7 @@ impl Cycle {
 
     /// Decides what becomes of `tip`, and says so in a word or two.
     fn judge(&mut self, client: &dyn Upstream, tip: ObjectId) -> String {
-        if self.judged == Some(tip) && self.in_force.is_some() {
+        if self.judged == Some(tip) && !self.must_load {
             return "unchanged".to_owned();
         }
         if self.situation.state_missing.is_some() {
@@ -73,13 +73,14 @@ impl Cycle {
                 self.situation.mistakes.clear();
                 match self.head.clone() {
                     // What was kept of it is lost or damaged: it is read again from the source.
-                    Some(head) if self.in_force.is_none() => self.read_again(client, &head),
+                    Some(head) if self.must_load => self.read_again(client, &head),
                     _ => "unchanged".to_owned(),
                 }
             }
             Verdict::Accepted(revision) => self.accept(client, revision),
             Verdict::Behind { .. } => {
                 self.situation.refusal = None;
+                self.situation.mistakes.clear();
                 self.situation.behind = verdict.failure();
                 "behind".to_owned()
             }
@@ -119,6 +120,7 @@ impl Cycle {
             journal::revision_refused(&tip.to_string(), signer, &failure);
         }
         self.situation.refusal = Some(failure);
+        self.situation.mistakes.clear();
         "refused".to_owned()
     }
 

@@ -25,6 +25,7 @@ use crate::record::objects::ObjectStore;
 use crate::report::journal;
 use crate::report::preview::{Preview, PreviewChange, PreviewHeld};
 use crate::report::status::{State as HostState, Status, StatusError};
+use crate::sys::systemd::{Job, Verb};
 use crate::sys::{Host, clock};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 
@@ -39,7 +40,10 @@ use judge::Obstacle;
 use situation::{Beginnings, Situation};
 
 /// How long the poll may be silent: the fetcher's own limit and some.
-const POLL_SILENCE: Duration = Duration::from_secs(12 * 60);
+const POLL_SILENCE: Duration = Duration::from_secs(20 * 60);
+
+/// How long the fetcher may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a cycle runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,9 @@ pub struct Cycle {
     objects: ObjectStore,
     head: Option<TrustedHead>,
     in_force: Option<InForce>,
+    /// The stored objects do not suffice for the trusted head: it is read again from the source.
+    must_load: bool,
+    applied: Option<AppliedRevision>,
     situation: Situation,
     beginnings: Beginnings,
     /// The last tip that was judged; it is judged once.
@@ -105,6 +112,9 @@ struct InForce {
     desired: DesiredState,
 }
 
+/// Under which name the record keeps the kernel's id of the boot that debts belong to.
+const BOOT_ID: &str = "boot-id";
+
 /// Under which name the record keeps the [`AppliedRevision`].
 const APPLIED: &str = "applied";
 
@@ -119,6 +129,16 @@ pub struct AppliedRevision {
     pub signer: Option<String>,
     /// When that was.
     pub at: Timestamp,
+    /// The digest of the desired state: the same revision declares another one where labels or facts changed.
+    pub digest: String,
+    /// Was everything once as declared, and that said in the journal.
+    pub is_clean: bool,
+}
+
+impl AppliedRevision {
+    fn is(&self, in_force: &InForce) -> bool {
+        self.revision == in_force.revision && self.digest == in_force.desired.digest
+    }
 }
 
 /// A resource that failed and is not tried again yet.
@@ -134,16 +154,14 @@ impl Cycle {
     pub fn open(host: Host, config: Config, connect: Connect) -> Result<Self, Failure> {
         let state = state::open(&host)?;
         let applied: Option<AppliedRevision> = state.record.recall(APPLIED)?;
-        let mut situation = Situation {
-            state_missing: state.missing,
-            ..Situation::default()
-        };
-        if let Some(applied) = applied {
-            situation.take_applied(applied);
-        }
+        forget_debts_of_the_last_boot(&host, &state.record)?;
         let mut cycle = Cycle {
             beginnings: state.record.recall("beginnings")?.unwrap_or_default(),
-            situation,
+            situation: Situation {
+                state_missing: state.missing,
+                ..Situation::default()
+            },
+            last_status: state.record.recall("status")?,
             host,
             config,
             connect,
@@ -151,10 +169,14 @@ impl Cycle {
             objects: state.objects,
             head: state.head,
             in_force: None,
+            must_load: false,
             judged: None,
             resting: BTreeMap::new(),
-            last_status: None,
+            applied,
         };
+        if let Some(applied) = &cycle.applied {
+            cycle.situation.take_applied(applied);
+        }
         cycle.restore();
         Ok(cycle)
     }
@@ -166,37 +188,90 @@ impl Cycle {
 
     /// Uses another host configuration from now on.
     pub fn set_config(&mut self, config: Config) {
+        if self.config.source != config.source && self.host.systemd().is_available() {
+            // The fetcher reads its configuration when it starts, which the next poll makes it do.
+            let stop = Job {
+                unit: "limpet-fetch.service".to_owned(),
+                verb: Verb::Stop,
+            };
+            for error in self
+                .host
+                .systemd()
+                .run_jobs(&[stop], STOP_LIMIT)
+                .into_iter()
+                .filter_map(Result::err)
+            {
+                debug!("failed to stop the fetcher, ignoring: {error:?}");
+            }
+        }
+        self.situation.config.clear();
         self.config = config;
         self.judged = None;
         self.restore();
     }
 
-    /// Runs one cycle.
+    /// Says that the host configuration on disk is wrong; the one in use stays.
+    pub fn keep_config(&mut self, failures: Vec<Failure>) {
+        self.situation.config = failures;
+    }
+
+    /// Runs one cycle. What is in force is enforced before anything is polled, so that a slow source delays no correction; a person
+    /// who asks wants the new revision first.
     pub fn run(&mut self, trigger: Trigger, progress: Progress<'_>) -> Status {
-        if trigger != Trigger::Start || self.in_force.is_none() {
-            if trigger.is_nudge() {
-                self.judged = None;
-                self.resting.clear();
+        let allow_removals = matches!(
+            trigger,
+            Trigger::Nudge {
+                allow_removals: true
             }
-            progress(&Activity::Polling, POLL_SILENCE);
-            self.poll();
-        }
+        );
+        let mut enforced = None;
         if trigger == Trigger::Start {
             self.adopt_transactions(progress);
         }
-        if let Some(in_force) = self.in_force.take() {
-            let allow_removals = matches!(
-                trigger,
-                Trigger::Nudge {
-                    allow_removals: true
-                }
-            );
-            if let Err(failure) = self.enforce(&in_force, allow_removals, progress) {
-                self.situation.failures = vec![failure];
-            }
-            self.in_force = Some(in_force);
+        if trigger.is_nudge() {
+            self.judged = None;
+            self.resting.clear();
+        } else {
+            enforced = self.enforce_what_is_in_force(allow_removals, progress);
+        }
+        if trigger != Trigger::Start || enforced.is_none() {
+            progress(&Activity::Polling, POLL_SILENCE);
+            self.poll();
+        }
+        let digest = self
+            .in_force
+            .as_ref()
+            .map(|in_force| in_force.desired.digest.clone());
+        if enforced.is_none() || enforced != digest {
+            self.enforce_what_is_in_force(allow_removals, progress);
         }
         self.report()
+    }
+
+    /// Enforces, and returns the digest of what was.
+    fn enforce_what_is_in_force(
+        &mut self,
+        allow_removals: bool,
+        progress: Progress<'_>,
+    ) -> Option<String> {
+        let in_force = self.in_force.take()?;
+        if let Err(failure) = self.enforce(&in_force, allow_removals, progress) {
+            self.situation.failures = vec![failure];
+        }
+        let digest = in_force.desired.digest.clone();
+        self.in_force = Some(in_force);
+        Some(digest)
+    }
+
+    /// The status before the first cycle: the last one that was recorded, because nothing was looked at since.
+    pub fn first_status(&mut self) -> Status {
+        match self.last_status.clone() {
+            Some(status) => Status {
+                next_poll_at: None,
+                ..status
+            },
+            None => self.status(),
+        }
     }
 
     /// The status as it is now.
@@ -219,9 +294,12 @@ impl Cycle {
         match restored {
             Ok((desired, revision)) => self.put_in_force(&revision, desired),
             Err(obstacle) => {
-                self.in_force = None;
+                self.must_load = true;
                 match obstacle {
-                    Obstacle::Misplaced(failures) => self.situation.misplaced = failures,
+                    Obstacle::Misplaced(failures) => {
+                        self.in_force = None;
+                        self.situation.misplaced = failures;
+                    }
                     Obstacle::Mistakes(failures) => self.situation.failures = failures,
                     Obstacle::Trouble(failure) => self.situation.failures = vec![failure],
                 }
@@ -230,7 +308,7 @@ impl Cycle {
     }
 
     fn put_in_force(&mut self, revision: &VerifiedRevision, desired: DesiredState) {
-        self.situation.digest = Some(desired.digest.clone());
+        self.must_load = false;
         self.in_force = Some(InForce {
             revision: revision.commit().to_string(),
             subject: revision.subject().to_owned(),
@@ -320,7 +398,11 @@ impl Cycle {
         };
         preview.revision = Some(in_force.revision.clone());
         preview.digest = Some(in_force.desired.digest.clone());
-        match self.plan(&in_force, false) {
+        // What rests is planned, too: a person asks what would change, not what is tried next.
+        let resting = std::mem::take(&mut self.resting);
+        let plan = self.plan(&in_force, false);
+        self.resting = resting;
+        match plan {
             Ok(plan) => {
                 let contents = StoredContents {
                     host: &self.host,
@@ -371,7 +453,6 @@ impl Cycle {
     /// Puts what `tree` declares in force without asking who signed it. Only for a local path, and only on local root's word.
     pub fn force_unverified(&mut self, tree: &dyn Tree) -> Result<(), Vec<Failure>> {
         let desired = self.render_tree(tree)?;
-        self.situation.digest = Some(desired.digest.clone());
         self.in_force = Some(InForce {
             revision: "unverified".to_owned(),
             subject: String::new(),
@@ -381,6 +462,22 @@ impl Cycle {
         });
         Ok(())
     }
+}
+
+/// Drops the debts of before the last boot: everything that runs has read its files since.
+fn forget_debts_of_the_last_boot(host: &Host, record: &Record) -> Result<(), Failure> {
+    if !host.systemd().is_available() {
+        return Ok(());
+    }
+    let id = host
+        .read_file("/proc/sys/kernel/random/boot_id", 64)?
+        .unwrap_or_default();
+    let id = String::from_utf8_lossy(&id).trim().to_owned();
+    if record.recall::<String>(BOOT_ID)?.as_ref() != Some(&id) {
+        record.forget_debts()?;
+        record.remember(BOOT_ID, &id)?;
+    }
+    Ok(())
 }
 
 /// What the message of `revision` allows to be removed, beyond what the host does.

@@ -33,6 +33,8 @@ pub struct Situation {
     pub behind: Option<Failure>,
     /// The tip is trusted, but has mistakes.
     pub mistakes: Vec<Failure>,
+    /// The host configuration on disk is wrong; the one read before is in use.
+    pub config: Vec<Failure>,
     /// The source could not be asked.
     pub source: Option<Failure>,
     /// Trust state is missing; nothing new is accepted.
@@ -58,11 +60,12 @@ pub type Beginnings = BTreeMap<String, Timestamp>;
 
 impl Situation {
     /// Says that `applied` is the revision in force.
-    pub fn take_applied(&mut self, applied: AppliedRevision) {
-        self.revision = Some(applied.revision);
-        self.subject = Some(applied.subject);
-        self.signer = applied.signer;
+    pub fn take_applied(&mut self, applied: &AppliedRevision) {
+        self.revision = Some(applied.revision.clone());
+        self.subject = Some(applied.subject.clone());
+        self.signer = applied.signer.clone();
         self.applied_at = Some(applied.at);
+        self.digest = Some(applied.digest.clone());
     }
 
     /// The status of `host` at `now`; `beginnings` is brought up to date.
@@ -126,7 +129,8 @@ impl Situation {
         }
     }
 
-    fn errors(&self) -> impl Iterator<Item = &Failure> {
+    /// Everything that is wrong.
+    pub fn errors(&self) -> impl Iterator<Item = &Failure> {
         self.refusal
             .iter()
             .chain(&self.state_missing)
@@ -135,54 +139,52 @@ impl Situation {
             .chain(&self.held)
             .chain(&self.mistakes)
             .chain(&self.failures)
+            .chain(&self.config)
             .chain(&self.source)
     }
 
-    /// Everything that holds: its name, why, and who must act.
+    /// Everything that holds: its name, why, and who must act. The state itself is always among it.
     fn conditions(&self) -> Vec<(&'static str, String, &'static str)> {
-        let mut found = Vec::new();
-        let mut add = |kind: State, failure: &Failure| {
-            found.push((
-                kind.as_str(),
-                failure.to_string(),
-                who_must_act(failure.class),
-            ));
+        let all = |kind: &'static str,
+                   failures: &[&Failure]|
+         -> Option<(&'static str, String, &'static str)> {
+            let first = failures.first()?;
+            let reason = match failures.len() {
+                1 => first.to_string(),
+                count => format!("{first} (and {} more)", count - 1),
+            };
+            Some((kind, reason, who_must_act(first.class)))
         };
-        if let Some(failure) = &self.refusal {
-            add(State::Refused, failure);
-        }
-        if let Some(failure) = self.misplaced.first().or(self.held.first()) {
-            add(State::Held, failure);
-        }
-        if let Some(failure) = self.failures.first().or(self.mistakes.first()) {
-            add(State::Degraded, failure);
-        }
-        if let Some(failure) = &self.state_missing {
-            found.push((
-                "state-missing",
-                failure.to_string(),
-                who_must_act(Class::Host),
-            ));
-        }
-        if let Some(failure) = &self.behind {
-            found.push(("behind", failure.to_string(), who_must_act(failure.class)));
-        }
-        if let Some(failure) = &self.source {
-            found.push(("offline", failure.to_string(), who_must_act(failure.class)));
-        }
+        let held: Vec<&Failure> = self.misplaced.iter().chain(&self.held).collect();
+        let degraded: Vec<&Failure> = self.mistakes.iter().chain(&self.failures).collect();
+        let one = |kind, failure: &Option<Failure>| all(kind, &failure.iter().collect::<Vec<_>>());
+        let mut found: Vec<_> = [
+            one(State::Refused.as_str(), &self.refusal),
+            one("state-missing", &self.state_missing),
+            all(State::Held.as_str(), &held),
+            all(State::Degraded.as_str(), &degraded),
+            one("behind", &self.behind),
+            one("offline", &self.source),
+            all("config", &self.config.iter().collect::<Vec<_>>()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         if let Some(first) = self.drift.first() {
             let reason = match self.drift.len() {
                 1 => format!("{} differs", first.resource),
-                count => format!("{count} resources differ, {} first", first.resource),
+                count => format!("{count} differences, {} first", first.resource),
             };
             found.push((State::Drifted.as_str(), reason, who_must_act(Class::Host)));
         }
-        if found.is_empty() {
-            let (kind, reason) = match self.revision {
-                Some(_) => (State::Converged, "everything is as declared"),
-                None => (State::Starting, "no revision was applied yet"),
+        let state = self.state();
+        if !found.iter().any(|(kind, _, _)| *kind == state.as_str()) {
+            let reason = match state {
+                State::Converged => "everything is as declared",
+                State::Starting => "no revision was applied yet",
+                _ => "nothing new is accepted",
             };
-            found.push((kind.as_str(), reason.to_owned(), "nobody"));
+            found.insert(0, (state.as_str(), reason.to_owned(), "nobody"));
         }
         found
     }

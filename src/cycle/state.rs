@@ -15,6 +15,16 @@ use crate::trust::TrustedHead;
 /// Under which name the record keeps the trusted head.
 const HEAD: &str = "trusted-head";
 
+/// Under which name the record keeps the trusted head before the last one.
+const HEAD_BEFORE: &str = "trusted-head-before";
+
+/// What the second mark says.
+enum Mark {
+    Absent,
+    Of(TrustedHead),
+    Unreadable(Failure),
+}
+
 /// The largest second mark we read, in bytes.
 const MARK_LIMIT: u64 = 64 << 10;
 
@@ -37,10 +47,14 @@ pub fn open(host: &Host) -> Result<State, Failure> {
     host.ensure_own_directory(config::OBJECTS_DIRECTORY, 0o700)?;
     host.ensure_own_directory(config::ORIGINALS_DIRECTORY, 0o700)?;
     let objects = open_objects(host)?;
-    let mark = read_mark(host)?;
+    let mark = match read_mark(host) {
+        Ok(Some(mark)) => Mark::Of(mark),
+        Ok(None) => Mark::Absent,
+        Err(failure) => Mark::Unreadable(failure),
+    };
     let database = host.outer_path(config::STATE_DATABASE);
     let existed = host.exists(config::STATE_DATABASE)?;
-    let opened = if mark.is_some() && !existed {
+    let opened = if !matches!(mark, Mark::Absent) && !existed {
         Err(Failure::new(
             Class::Host,
             format!("the state database '{}' is missing", config::STATE_DATABASE),
@@ -51,26 +65,40 @@ pub fn open(host: &Host) -> Result<State, Failure> {
             Ok((record, head))
         })
     };
+    let state = |record, objects, head| State {
+        record,
+        objects,
+        head,
+        missing: None,
+    };
     match (opened, mark) {
-        (Ok((record, head)), None) => Ok(State {
-            record,
-            objects,
-            head,
-            missing: None,
-        }),
-        (Ok((record, Some(head))), Some(_)) => Ok(State {
-            record,
-            objects,
-            head: Some(head),
-            missing: None,
-        }),
-        (Ok((_, None)), Some(mark)) => missing(
+        (Ok((record, head)), Mark::Absent) => {
+            if let Some(head) = &head {
+                write_mark(host, head)?;
+            }
+            Ok(state(record, objects, head))
+        }
+        (Ok((record, Some(head))), mark) => {
+            let before: Option<TrustedHead> = record.recall(HEAD_BEFORE)?;
+            match mark {
+                Mark::Of(mark) if mark == head => {}
+                // A crash came between the two writes, or the mark itself was damaged.
+                Mark::Of(mark) if Some(&mark) == before.as_ref() => write_mark(host, &head)?,
+                Mark::Unreadable(_) | Mark::Absent => write_mark(host, &head)?,
+                Mark::Of(mark) => {
+                    return missing(objects, mark, "it is older than '/etc/limpet/enrolled'");
+                }
+            }
+            Ok(state(record, objects, Some(head)))
+        }
+        (Ok((_, None)), Mark::Of(mark)) => missing(
             objects,
             mark,
             "it does not know the trusted head that '/etc/limpet/enrolled' remembers",
         ),
-        (Err(failure), Some(mark)) => missing(objects, mark, &failure.message),
-        (Err(failure), None) => Err(failure),
+        (Err(failure), Mark::Of(mark)) => missing(objects, mark, &failure.message),
+        (_, Mark::Unreadable(failure)) => Err(failure),
+        (Err(failure), Mark::Absent) => Err(failure),
     }
 }
 
@@ -90,12 +118,20 @@ fn missing(objects: ObjectStore, mark: TrustedHead, cause: &str) -> Result<State
 
 fn open_objects(host: &Host) -> Result<ObjectStore, Failure> {
     let path = host.outer_path(config::OBJECTS_DATABASE);
-    ObjectStore::open(&path).or_else(|_| {
-        // It holds nothing that could not be fetched again.
-        for suffix in ["", "-wal", "-shm"] {
-            host.remove_own_file(&format!("{}{suffix}", config::OBJECTS_DATABASE))?;
-        }
-        ObjectStore::open(&path)
+    if let Some(store) = ObjectStore::open(&path)? {
+        return Ok(store);
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        host.remove_own_file(&format!("{}{suffix}", config::OBJECTS_DATABASE))?;
+    }
+    ObjectStore::open(&path)?.ok_or_else(|| {
+        Failure::new(
+            Class::Host,
+            format!(
+                "failed to make the object store '{}' anew",
+                config::OBJECTS_DATABASE
+            ),
+        )
     })
 }
 
@@ -118,7 +154,15 @@ pub fn read_mark(host: &Host) -> Result<Option<TrustedHead>, Failure> {
 
 /// Moves the trusted head: first in the database, then in the second mark.
 pub fn trust(host: &Host, record: &Record, head: &TrustedHead) -> Result<(), Failure> {
+    let before: Option<TrustedHead> = record.recall(HEAD)?;
+    if let Some(before) = before.filter(|before| before != head) {
+        record.remember(HEAD_BEFORE, &before)?;
+    }
     record.remember(HEAD, head)?;
+    write_mark(host, head)
+}
+
+fn write_mark(host: &Host, head: &TrustedHead) -> Result<(), Failure> {
     let mut mark = serde_json::to_vec_pretty(head).map_err(|error| {
         Failure::new(
             Class::Bug,
@@ -134,12 +178,13 @@ pub fn trust(host: &Host, record: &Record, head: &TrustedHead) -> Result<(), Fai
 pub fn forget_trust(host: &Host) -> Result<(), Failure> {
     if host.exists(config::STATE_DATABASE)? {
         let database = host.outer_path(config::STATE_DATABASE);
-        match Record::open(&database) {
-            Ok(record) => {
-                record.forget(HEAD)?;
-                record.forget(HOST_NAME)?;
+        if Record::is_damaged(&database) {
+            set_aside(host)?;
+        } else {
+            let record = Record::open(&database)?;
+            for name in [HEAD, HEAD_BEFORE, HOST_NAME] {
+                record.forget(name)?;
             }
-            Err(_) => set_aside(host)?,
         }
     }
     host.remove_own_file(config::ENROLLED_MARK)

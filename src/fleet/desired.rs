@@ -27,16 +27,12 @@ pub struct DesiredState {
 }
 
 impl DesiredState {
-    /// How many resources are declared; a unit and its files are one.
-    pub fn resource_count(&self) -> usize {
+    /// The resources that are declared; a unit and its files are one.
+    pub fn resource_ids(&self) -> BTreeSet<&ResourceId> {
         let paths = self.paths.iter().map(|path| &path.id);
         let packages = self.packages.iter().map(|package| &package.id);
         let units = self.units.iter().map(|unit| &unit.id);
-        paths
-            .chain(packages)
-            .chain(units)
-            .collect::<BTreeSet<_>>()
-            .len()
+        paths.chain(packages).chain(units).collect()
     }
 }
 

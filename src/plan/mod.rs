@@ -39,6 +39,8 @@ pub struct Inventory {
     pub packages: Vec<Owned<<Packages as Kind>::Original>>,
     /// Units.
     pub units: Vec<Owned<<Units as Kind>::Original>>,
+    /// What was about to be applied and is not known to have been: a run was interrupted, or the step failed.
+    pub unmade: BTreeSet<(InventoryKind, String)>,
     /// Restarts and reloads that are still owed: the unit, what is owed, and whose change caused it.
     pub owed: Vec<(String, Action, ResourceId)>,
 }
@@ -137,6 +139,17 @@ impl InventoryKind {
             InventoryKind::Unit => "unit",
         }
     }
+
+    /// The name space that the inventory calls `word`.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [
+            InventoryKind::Path,
+            InventoryKind::Package,
+            InventoryKind::Unit,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
+    }
 }
 
 /// A kind's own change.
@@ -191,8 +204,6 @@ pub fn plan(
         Change::Unit,
     ));
 
-    release_what_is_back(desired, inventory, &steps, &mut plan);
-
     if rules.keep_everything {
         steps.retain(|step| step.reason != Reason::Undeclared);
         plan.released.clear();
@@ -205,11 +216,14 @@ pub fn plan(
     plan.reported = reported;
     steps = hold(touched, rules, &mut plan);
 
-    let mut triggers = trigger::triggers(desired, observed, inventory, &steps);
-    triggers.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
-    steps.extend(triggers);
+    if !rules.report_only {
+        let mut triggers = trigger::triggers(desired, observed, inventory, &mut steps);
+        triggers.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
+        steps.extend(triggers);
+    }
     plan.void_debts = trigger::void_debts(desired, observed, inventory);
     add_blockers(desired, &mut steps);
+    set_aside_what_is_blocked(&mut steps, &mut plan.blocked);
     plan.batches = into_batches(desired, steps);
     plan
 }
@@ -242,43 +256,6 @@ fn leads_astray(step: &Step, observed: &Observed, rules: &Rules) -> Option<Failu
         step.id
     );
     Some(Failure::new(Class::Author, message).about(step.id.clone()))
-}
-
-/// Packages and units that are owned, no longer declared, and need no step: there is nothing left to take back.
-fn release_what_is_back(
-    desired: &DesiredState,
-    inventory: &Inventory,
-    steps: &[Step],
-    plan: &mut Plan,
-) {
-    let packages = inventory
-        .packages
-        .iter()
-        .map(|owned| (InventoryKind::Package, &owned.key, &owned.id));
-    let units = inventory
-        .units
-        .iter()
-        .map(|owned| (InventoryKind::Unit, &owned.key, &owned.id));
-    let declared: BTreeSet<(InventoryKind, &str)> =
-        declarations(desired, inventory).into_keys().collect();
-    let blocked: BTreeSet<&ResourceId> = plan
-        .blocked
-        .iter()
-        .filter_map(|failure| failure.resource.as_ref())
-        .collect();
-    let busy: BTreeSet<(InventoryKind, &str)> = steps
-        .iter()
-        .map(|step| (step.kind, step.key.as_str()))
-        .collect();
-    let released: Vec<(InventoryKind, String)> = packages
-        .chain(units)
-        .filter(|(kind, key, id)| {
-            let place = (*kind, key.as_str());
-            !declared.contains(&place) && !busy.contains(&place) && !blocked.contains(id)
-        })
-        .map(|(kind, key, _)| (kind, key.clone()))
-        .collect();
-    plan.released.extend(released);
 }
 
 /// One step of a kind, in the plan's own terms.
@@ -418,6 +395,7 @@ fn unchanged_since_applied(
     paths
         .chain(packages)
         .chain(units)
+        .filter(|(kind, key, _)| !inventory.unmade.contains(&(*kind, (*key).clone())))
         .filter(|(kind, key, applied)| {
             declared
                 .get(&(*kind, key.as_str()))
@@ -428,7 +406,7 @@ fn unchanged_since_applied(
 }
 
 /// The resources that are looked at and not touched.
-fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
+pub fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
     let paths = desired
         .paths
         .iter()
@@ -492,10 +470,46 @@ fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
     }
 }
 
+/// Moves the steps that depend on what is blocked to the blocked ones: trying them would end the same way in every cycle.
+fn set_aside_what_is_blocked(steps: &mut Vec<Step>, blocked: &mut Vec<Failure>) {
+    let mut ids: BTreeSet<ResourceId> = blocked
+        .iter()
+        .filter_map(|failure| failure.resource.clone())
+        .collect();
+    loop {
+        let mut found = Vec::new();
+        steps.retain(|step| {
+            let blocker = step.blockers.iter().find(|id| ids.contains(*id));
+            found.extend(
+                blocker.map(|blocker| (step.id.clone(), skipped(step.action, &step.id, blocker))),
+            );
+            blocker.is_none()
+        });
+        if found.is_empty() {
+            return;
+        }
+        for (id, failure) in found {
+            if ids.insert(id) {
+                blocked.push(failure);
+            }
+        }
+    }
+}
+
+/// What people are told of a step that is not made because `blocker` failed.
+pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure {
+    Failure::new(
+        Class::Host,
+        format!("skipped {action} {id}, because {blocker} failed"),
+    )
+    .about(id.clone())
+}
+
 /// The preference of kinds (interface.md, "Order and failure"), with removals in reverse.
 fn rank(step: &Step) -> u8 {
     match (step.kind, step.reason) {
-        (InventoryKind::Unit, Reason::Undeclared) => 0,
+        // A unit that goes back to running needs its own files back first.
+        (InventoryKind::Unit, Reason::Undeclared) if step.action != Action::Start => 0,
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
         (InventoryKind::Package, Reason::Undeclared) => 7,
         (InventoryKind::Package, _) => 2,

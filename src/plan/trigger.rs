@@ -7,64 +7,37 @@ use crate::kinds::unit::{DesiredUnit, Operation, UnitChange, is_own_file};
 use crate::model::{Action, Reason, ResourceId};
 use crate::plan::{Change, Inventory, InventoryKind, Observed, Step};
 
-/// The triggers that `steps` and the debts of earlier runs cause.
+/// The triggers that `steps` and the debts of earlier runs cause. A unit that `steps` start anyway is started afresh instead.
 ///
-/// A restart makes a reload needless; a unit that is started, stopped or masked by a step needs neither, and one that is not active
-/// is left alone: implied restarts are try-restarts. One that failed when it was restarted still owes the restart.
+/// A restart makes a reload needless; a unit that a step stops or masks needs neither. Implied restarts are try-restarts: one that is
+/// not active is left alone, unless it failed when it was restarted, or a package of the same run may start it in between.
 pub fn triggers(
     desired: &DesiredState,
     observed: &Observed,
     inventory: &Inventory,
-    steps: &[Step],
+    steps: &mut [Step],
 ) -> Vec<Step> {
-    let changed: BTreeSet<&ResourceId> = steps
-        .iter()
-        .filter(|step| step.kind != InventoryKind::Unit)
-        .map(|step| &step.id)
-        .collect();
-    let changed_paths: BTreeMap<&str, &ResourceId> = steps
-        .iter()
-        .filter(|step| step.kind == InventoryKind::Path)
-        .map(|step| (step.key.as_str(), &step.id))
-        .collect();
-    let settled_by_a_step: BTreeSet<&str> = steps
-        .iter()
-        .filter(|step| step.kind == InventoryKind::Unit)
-        .filter(|step| matches!(step.action, Action::Start | Action::Stop | Action::Mask))
-        .map(|step| step.key.as_str())
-        .collect();
-
+    let changes = Changes::of(steps);
     let mut triggers = Vec::new();
-    for unit in desired.units.iter().filter(|unit| !unit.report) {
-        let has_failed = has_failed(observed, &unit.name) && inventory.owes(&unit.name);
-        let is_concerned = is_up(observed, &unit.name) || has_failed;
-        if settled_by_a_step.contains(unit.name.as_str()) || !is_concerned {
-            continue;
-        }
-        let own_files = changed_paths
-            .iter()
-            .filter(|(path, _)| owns(unit, path))
-            .map(|(_, id)| (*id).clone());
-        let mut restart_because: Vec<ResourceId> = own_files.collect();
-        restart_because.extend(
-            unit.restart_on
-                .iter()
-                .filter(|id| changed.contains(id))
-                .cloned(),
-        );
-        let mut reload_because: Vec<ResourceId> = unit
-            .reload_on
-            .iter()
-            .filter(|id| changed.contains(id))
-            .cloned()
-            .collect();
-        let mut is_owed = false;
-        for (_, action, because) in inventory
+    let declared = desired
+        .units
+        .iter()
+        .filter(|unit| !unit.report)
+        .map(Concerned::declared);
+    let is_declared = |name: &str| desired.units.iter().any(|unit| unit.name == name);
+    let undeclared = inventory
+        .units
+        .iter()
+        .filter(|owned| !is_declared(&owned.key));
+    for unit in declared.chain(undeclared.map(|owned| Concerned::undeclared(&owned.key, &owned.id)))
+    {
+        let (mut restart_because, mut reload_because) = unit.causes(&changes);
+        let owed: Vec<_> = inventory
             .owed
             .iter()
-            .filter(|(name, _, _)| *name == unit.name)
-        {
-            is_owed = true;
+            .filter(|(name, _, _)| name == unit.name)
+            .collect();
+        for (_, action, because) in &owed {
             match action {
                 Action::Reload => reload_because.push(because.clone()),
                 _ => restart_because.push(because.clone()),
@@ -75,31 +48,133 @@ pub fn triggers(
             (true, false) => (Action::Reload, reload_because),
             (false, _) => (Action::Restart, [restart_because, reload_because].concat()),
         };
-        triggers.push(Step {
-            id: unit.id.clone(),
-            kind: InventoryKind::Unit,
-            key: unit.name.clone(),
-            action,
-            reason: Reason::Triggered,
-            fields: Vec::new(),
-            is_drift: false,
-            removes: false,
-            blockers: Vec::new(),
-            because,
-            is_owed,
-            original: serde_json::Value::Null,
-            change: Change::Unit(UnitChange {
-                name: unit.name.clone(),
-                operation: match action {
-                    // A try-restart would leave it as it is.
-                    _ if has_failed => Operation::Start,
-                    Action::Reload => Operation::Reload,
-                    _ => Operation::Restart,
-                },
-            }),
-        });
+        let its_steps = || {
+            steps
+                .iter()
+                .filter(|step| step.kind == InventoryKind::Unit && step.key == unit.name)
+        };
+        if its_steps().any(|step| matches!(step.action, Action::Stop | Action::Mask)) {
+            continue;
+        }
+        let has_failed = has_failed(observed, unit.name) && !owed.is_empty();
+        if its_steps().any(|step| step.action == Action::Start) {
+            start_afresh(steps, unit.name, &because);
+        } else if is_up(observed, unit.name) || has_failed || changes.packages {
+            triggers.push(Step {
+                id: unit.id.clone(),
+                kind: InventoryKind::Unit,
+                key: unit.name.to_owned(),
+                action,
+                reason: Reason::Triggered,
+                fields: Vec::new(),
+                is_drift: false,
+                removes: false,
+                blockers: Vec::new(),
+                because,
+                is_owed: !owed.is_empty(),
+                original: serde_json::Value::Null,
+                change: Change::Unit(UnitChange {
+                    name: unit.name.to_owned(),
+                    operation: match action {
+                        // A try-restart would leave it as it is.
+                        _ if has_failed => Operation::Start,
+                        Action::Reload => Operation::Reload,
+                        _ => Operation::Restart,
+                    },
+                }),
+            });
+        }
     }
     triggers
+}
+
+fn start_afresh(steps: &mut [Step], unit: &str, because: &[ResourceId]) {
+    let starts = steps
+        .iter_mut()
+        .filter(|step| step.kind == InventoryKind::Unit && step.key == unit);
+    for step in starts.filter(|step| step.action == Action::Start) {
+        step.because = because.to_vec();
+        step.change = Change::Unit(UnitChange {
+            name: unit.to_owned(),
+            operation: Operation::StartAfresh,
+        });
+    }
+}
+
+/// What the steps change, as far as units care.
+struct Changes {
+    resources: BTreeSet<ResourceId>,
+    paths: BTreeMap<String, ResourceId>,
+    /// Are packages installed or changed, whose scripts may start units.
+    packages: bool,
+}
+
+impl Changes {
+    fn of(steps: &[Step]) -> Self {
+        let other_than_units = steps.iter().filter(|step| step.kind != InventoryKind::Unit);
+        let paths = steps.iter().filter(|step| step.kind == InventoryKind::Path);
+        Changes {
+            resources: other_than_units.map(|step| step.id.clone()).collect(),
+            paths: paths
+                .map(|step| (step.key.clone(), step.id.clone()))
+                .collect(),
+            packages: steps.iter().any(|step| step.kind == InventoryKind::Package),
+        }
+    }
+}
+
+/// A unit that changes may concern.
+struct Concerned<'a> {
+    name: &'a str,
+    id: &'a ResourceId,
+    declared: Option<&'a DesiredUnit>,
+}
+
+impl<'a> Concerned<'a> {
+    fn declared(unit: &'a DesiredUnit) -> Self {
+        Concerned {
+            name: &unit.name,
+            id: &unit.id,
+            declared: Some(unit),
+        }
+    }
+
+    /// One that is still owned: what goes away with its declaration concerns it, too.
+    fn undeclared(name: &'a str, id: &'a ResourceId) -> Self {
+        Concerned {
+            name,
+            id,
+            declared: None,
+        }
+    }
+
+    /// Why it is to be restarted, and why reloaded.
+    fn causes(&self, changes: &Changes) -> (Vec<ResourceId>, Vec<ResourceId>) {
+        let owns = |path: &str| {
+            let brings = self
+                .declared
+                .is_some_and(|unit| unit.files.iter().any(|own| own == path));
+            brings || is_own_file(self.name, path)
+        };
+        let own_files = changes
+            .paths
+            .iter()
+            .filter(|(path, _)| owns(path))
+            .map(|(_, id)| id.clone());
+        let among = |ids: &[ResourceId]| -> Vec<ResourceId> {
+            ids.iter()
+                .filter(|id| changes.resources.contains(id))
+                .cloned()
+                .collect()
+        };
+        let restart_on = self
+            .declared
+            .map_or(Vec::new(), |unit| among(&unit.restart_on));
+        let reload_on = self
+            .declared
+            .map_or(Vec::new(), |unit| among(&unit.reload_on));
+        (own_files.chain(restart_on).collect(), reload_on)
+    }
 }
 
 /// Debts that nobody can or need pay any more: the unit is not declared, or does not run and reads its files anew when it starts.
@@ -119,11 +194,6 @@ pub fn void_debts(
     debts
         .map(|(name, action, _)| (name.clone(), *action))
         .collect()
-}
-
-/// Is `path` the unit's own file or a drop-in, whichever resource declares it.
-fn owns(unit: &DesiredUnit, path: &str) -> bool {
-    unit.files.iter().any(|own| own == path) || is_own_file(&unit.name, path)
 }
 
 fn is_up(observed: &Observed, unit: &str) -> bool {

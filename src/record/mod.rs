@@ -34,6 +34,7 @@ const SCHEMA: &str = "
         applied    TEXT NOT NULL,
         original   TEXT NOT NULL,
         revision   TEXT NOT NULL,
+        made       INTEGER NOT NULL,
         PRIMARY KEY (kind, key)
     );
     CREATE TABLE owed (
@@ -81,6 +82,8 @@ pub struct InventoryEntry {
     pub applied: serde_json::Value,
     /// What was there before, in the kind's words.
     pub original: serde_json::Value,
+    /// False from when it is about to be applied until it is known to be.
+    pub made: bool,
 }
 
 /// A restart or reload that a change made necessary and that systemd has not yet confirmed.
@@ -120,12 +123,28 @@ pub struct HistoryEntry {
 impl Record {
     /// Opens the database at `path`, creating it when there is none.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let connection = Connection::open(path).map_err(|error| open_failure(path, &error))?;
-        let record = Record { connection };
-        record
-            .prepare()
-            .map_err(|error| open_failure(path, &error))?;
+        Self::try_open(path).map_err(|error| open_failure(path, &error))
+    }
+
+    /// Is what lies at `path` no database any more, whatever else may keep it from being opened.
+    pub fn is_damaged(path: &Path) -> bool {
+        Self::try_open(path).is_err_and(|error| is_damage(&error))
+    }
+
+    fn try_open(path: &Path) -> rusqlite::Result<Self> {
+        let record = Record {
+            connection: Connection::open(path)?,
+        };
+        record.prepare()?;
         Ok(record)
+    }
+
+    /// Forgets every debt: the machine has booted since, and everything that runs read its files anew.
+    pub fn forget_debts(&self) -> Result<(), Failure> {
+        self.connection
+            .execute("DELETE FROM owed", [])
+            .map(drop)
+            .map_err(failure)
     }
 
     /// Opens an existing database to look only.
@@ -207,7 +226,7 @@ impl Record {
     pub fn inventory(&self) -> Result<Vec<InventoryEntry>, Failure> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT kind, key, resource, on_removal, applied, original FROM inventory ORDER BY kind, key")
+            .prepare_cached("SELECT kind, key, resource, on_removal, applied, original, made FROM inventory ORDER BY kind, key")
             .map_err(failure)?;
         let rows = statement
             .query_map([], |row| {
@@ -218,12 +237,14 @@ impl Record {
                     row.get::<_, String>(3)?,
                     row.get::<_, String>(4)?,
                     row.get::<_, String>(5)?,
+                    row.get::<_, bool>(6)?,
                 ))
             })
             .map_err(failure)?;
         let mut entries = Vec::new();
         for row in rows {
-            let (kind, key, resource, on_removal, applied, original) = row.map_err(failure)?;
+            let (kind, key, resource, on_removal, applied, original, made) =
+                row.map_err(failure)?;
             let damage =
                 |error: &dyn std::fmt::Display| damaged(&format!("inventory entry '{key}'"), error);
             entries.push(InventoryEntry {
@@ -233,6 +254,7 @@ impl Record {
                 original: serde_json::from_str(&original).map_err(|error| damage(&error))?,
                 kind,
                 key,
+                made,
             });
         }
         Ok(entries)
@@ -379,11 +401,11 @@ impl Record {
 fn upsert(connection: &Connection, revision: &str, entry: &InventoryEntry) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO inventory (kind, key, resource, on_removal, applied, original, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO inventory (kind, key, resource, on_removal, applied, original, revision, made)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (kind, key) DO UPDATE SET
                  resource = excluded.resource, on_removal = excluded.on_removal,
-                 applied = excluded.applied, revision = excluded.revision",
+                 applied = excluded.applied, revision = excluded.revision, made = excluded.made",
         )?
         .execute(params![
             entry.kind,
@@ -393,6 +415,7 @@ fn upsert(connection: &Connection, revision: &str, entry: &InventoryEntry) -> ru
             entry.applied.to_string(),
             entry.original.to_string(),
             revision,
+            entry.made,
         ])?;
     Ok(())
 }
@@ -447,6 +470,14 @@ impl HistoryEntry {
     }
 }
 
+/// Is the file itself broken; a full disk, a lock or a newer layout are not.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+    )
+}
+
 fn failure(error: rusqlite::Error) -> Failure {
     Failure::new(
         Class::Host,
@@ -484,6 +515,7 @@ mod tests {
             on_removal: OnRemoval::Restore,
             applied: json!({ "n": applied }),
             original: json!({ "n": original }),
+            made: true,
         }
     }
 

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::git::{Hashed, Object, ObjectError, ObjectId, ObjectKind, Objects};
 use crate::model::{Class, Failure};
+use crate::record::is_damage;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS object (
@@ -32,10 +33,14 @@ pub struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// Opens the store at `path`, creating it when there is none. A damaged one may be deleted: it holds nothing that could not be
-    /// fetched again.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        Self::try_open(path).map_err(|error| failure(&error))
+    /// Opens the store at `path`, creating it when there is none. `None` when what is there is damaged: it may be deleted, because it
+    /// holds nothing that could not be fetched again.
+    pub fn open(path: &Path) -> Result<Option<Self>, Failure> {
+        match Self::try_open(path) {
+            Ok(store) => Ok(Some(store)),
+            Err(error) if is_damage(&error) => Ok(None),
+            Err(error) => Err(failure(&error)),
+        }
     }
 
     fn try_open(path: &Path) -> rusqlite::Result<Self> {

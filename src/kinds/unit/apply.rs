@@ -114,6 +114,7 @@ fn change_file(systemd: &Systemd, change: &UnitChange) -> Result<(), Failure> {
         }
         Operation::DaemonReload
         | Operation::Start
+        | Operation::StartAfresh
         | Operation::Stop
         | Operation::Restart
         | Operation::Reload => Ok(()),
@@ -131,7 +132,7 @@ fn run_jobs(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fa
     // What is started now needs no restart.
     let started: BTreeSet<&str> = changes
         .iter()
-        .filter(|change| change.operation == Operation::Start)
+        .filter(|change| matches!(change.operation, Operation::Start | Operation::StartAfresh))
         .map(|change| change.name.as_str())
         .collect();
     // Restarted is more than reloaded.
@@ -154,7 +155,10 @@ fn run_jobs(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fa
     let mut jobs = Vec::with_capacity(indices.len());
     for index in &indices {
         let change = &changes[*index];
-        if matches!(change.operation, Operation::Start | Operation::Restart) {
+        if matches!(
+            change.operation,
+            Operation::Start | Operation::StartAfresh | Operation::Restart
+        ) {
             // A start limit that was hit would refuse the start; a unit that has not failed is none of our concern.
             let _ = systemd.reset_failed(&change.name);
         }
@@ -201,6 +205,7 @@ fn run_jobs(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fa
 fn verb(operation: Operation) -> Option<Verb> {
     match operation {
         Operation::Start => Some(Verb::Start),
+        Operation::StartAfresh => Some(Verb::Restart),
         Operation::Stop => Some(Verb::Stop),
         Operation::Restart => Some(Verb::TryRestart),
         Operation::Reload => Some(Verb::ReloadOrTryRestart),
@@ -255,7 +260,7 @@ fn judge(
     let is_up = matches!(unit.active.as_str(), "active" | "reloading" | "refreshing");
     let is_as_wanted = match change.operation {
         Operation::Stop => matches!(unit.active.as_str(), "inactive" | "failed"),
-        Operation::Start => is_up,
+        Operation::Start | Operation::StartAfresh => is_up,
         // Nothing was restarted where nothing ran.
         Operation::Restart | Operation::Reload => is_up || !was_up,
         _ => true,

@@ -106,6 +106,8 @@ pub enum Operation {
     Stop,
     /// Starts it, after forgetting that it failed.
     Start,
+    /// The same for a unit whose files change in this run: one that a package starts in between is restarted.
+    StartAfresh,
     /// Restarts it if it is active, after forgetting how often it was started.
     Restart,
     /// Reloads it if it is active, or restarts it where it cannot reload.

@@ -300,7 +300,7 @@ impl Operation {
             Operation::Unmask => Action::Unmask,
             Operation::Enable => Action::Enable,
             Operation::Disable => Action::Disable,
-            Operation::Start => Action::Start,
+            Operation::Start | Operation::StartAfresh => Action::Start,
             Operation::Stop => Action::Stop,
             Operation::Restart => Action::Restart,
             Operation::Reload => Action::Reload,
@@ -312,7 +312,7 @@ impl Operation {
         match self {
             Operation::Mask | Operation::Unmask => Some("masked"),
             Operation::Enable | Operation::Disable => Some("enabled"),
-            Operation::Start | Operation::Stop => Some("running"),
+            Operation::Start | Operation::StartAfresh | Operation::Stop => Some("running"),
             Operation::DaemonReload | Operation::Restart | Operation::Reload => None,
         }
     }
@@ -582,7 +582,7 @@ mod tests {
                 Operation::Mask => unit.file_state = "masked".to_owned(),
                 Operation::Unmask | Operation::Disable => unit.file_state = "disabled".to_owned(),
                 Operation::Enable => unit.file_state = "enabled".to_owned(),
-                Operation::Start => unit.active = "active".to_owned(),
+                Operation::Start | Operation::StartAfresh => unit.active = "active".to_owned(),
                 Operation::Stop => unit.active = "inactive".to_owned(),
                 Operation::Restart | Operation::Reload => {}
             }
