@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::config;
 use crate::control::{Conversation, Reply, Request};
 use crate::cycle::Cycle;
+use crate::cycle::situation::{Beginnings, Situation};
 use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::report::preview::Preview;
@@ -46,6 +47,7 @@ pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
         .and_then(|record| record.recall("status"));
     let mut status: Status = match recorded {
         Ok(Some(status)) => status,
+        _ if !is_enrolled()? => return Ok(not_enrolled()),
         _ => own_cycle(no_agent)?.status(),
     };
     status.next_poll_at = None;
@@ -55,7 +57,22 @@ pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
 
 /// What would change, planned here from what the agent recorded; `no_agent` says why.
 pub fn own_preview(no_agent: &Failure) -> Result<Preview, Vec<Failure>> {
+    if !is_enrolled()? {
+        let status = not_enrolled();
+        return Ok(Preview {
+            revision: None,
+            host: status.host,
+            digest: None,
+            changes: Vec::new(),
+            held: Vec::new(),
+            errors: status.errors,
+            conditions: status.conditions,
+        });
+    }
     let mut preview = own_cycle(no_agent)?.preview();
+    preview
+        .conditions
+        .retain(|condition| condition.kind != "agent-down");
     preview.conditions.push(agent_down(no_agent, clock::now()));
     Ok(preview)
 }
@@ -70,6 +87,37 @@ fn own_cycle(no_agent: &Failure) -> Result<Cycle, Vec<Failure>> {
     let no_fetcher = no_agent.clone();
     Cycle::open(host, config, Box::new(move || Err(no_fetcher.clone())))
         .map_err(|failure| vec![failure])
+}
+
+/// The name of the condition that this host has no configuration.
+pub const NOT_ENROLLED: &str = "not-enrolled";
+
+fn is_enrolled() -> Result<bool, Vec<Failure>> {
+    Host::new(Path::new("/"))
+        .exists(config::CONFIG_FILE)
+        .map_err(|failure| vec![failure])
+}
+
+/// The status of a host that was never enrolled: one object like any other.
+fn not_enrolled() -> Status {
+    let now = clock::now();
+    let name = Host::new(Path::new("/"))
+        .read_short_name()
+        .unwrap_or_default();
+    let failure = super::not_enrolled();
+    let situation = Situation {
+        config: vec![failure.clone()],
+        ..Situation::default()
+    };
+    let mut status = situation.status(&name, &mut Beginnings::new(), None, now);
+    for condition in status
+        .conditions
+        .iter_mut()
+        .filter(|condition| condition.kind == "config")
+    {
+        condition.kind = NOT_ENROLLED.to_owned();
+    }
+    status
 }
 
 /// The condition that no agent answers.

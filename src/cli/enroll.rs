@@ -22,6 +22,9 @@ const ALLOWED_SIGNERS: &str = "/etc/limpet/allowed_signers";
 const REVOKED: &str = "/etc/limpet/revoked";
 const CA_FILE: &str = "/etc/limpet/ca.pem";
 
+/// Where the host configuration of before is kept.
+const CONFIG_BEFORE: &str = "/etc/limpet/limpet.toml.before";
+
 /// Where the certificates are while the anchor is looked at, before anything is written for good.
 const PASSING_CA_FILE: &str = "/run/limpet/enroll-ca.pem";
 
@@ -90,7 +93,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     }
     let mut enrolment = gather(&host, arguments)?;
     let was_enrolled = host.exists(config::ENROLLED_MARK).map_err(one)?;
-    let seen = look_at_anchor(&host, arguments, &mut enrolment, terminal)?;
+    let seen = look_at_anchor(&host, arguments, &mut enrolment, was_enrolled, terminal)?;
     terminal.message(&summary(
         arguments,
         &enrolment,
@@ -198,7 +201,7 @@ fn compose(
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect();
     let mut text = String::from(
-        "# Written by limpet enroll; see limpet.toml(5). Drop-ins in limpet.toml.d are read after it.\n[source]\n",
+        "# Written by limpet enroll. Drop-ins in limpet.toml.d are read after it; /usr/share/doc/limpet/examples shows every key.\n[source]\n",
     );
     let _ = writeln!(
         text,
@@ -242,6 +245,7 @@ fn look_at_anchor(
     host: &Host,
     arguments: &Arguments,
     enrolment: &mut Enrolment,
+    was_enrolled: bool,
     terminal: &Terminal,
 ) -> Result<Option<String>, Vec<Failure>> {
     let id: ObjectId = enrolment.config.trust.anchor.commit;
@@ -277,7 +281,9 @@ fn look_at_anchor(
                 described.subject.escape_debug()
             )))
         }
-        Err(failure) if failure.class == Class::Refused => Err(vec![failure]),
+        // A source that is not there, or that nobody may read, is a mistake; one that does not answer now may answer later. A host
+        // that works is not given up for either.
+        Err(failure) if failure.class != Class::Transient || was_enrolled => Err(vec![failure]),
         Err(failure) => {
             terminal.message(&format!(
                 "warning: the anchor could not be looked at, only its id is pinned: {failure}"
@@ -312,10 +318,16 @@ fn summary(
     for (principal, fingerprint) in signers.listed() {
         let _ = writeln!(text, "    {principal}  {fingerprint}");
     }
+    if arguments.url.starts_with("http://") {
+        let _ = writeln!(
+            text,
+            "warning: http:// hides nothing from the network; signatures are checked all the same"
+        );
+    }
     if was_enrolled {
         let _ = writeln!(
             text,
-            "it was enrolled before: what it trusted until now is forgotten, what it manages is not"
+            "it was enrolled before: what it trusted until now is forgotten, what it manages is not; its configuration is kept as {CONFIG_BEFORE}"
         );
     }
     Ok(text.trim_end().to_owned())
@@ -336,6 +348,10 @@ fn ask(terminal: &Terminal) -> Result<bool, Failure> {
 
 fn write(host: &Host, enrolment: &Enrolment) -> Result<(), Failure> {
     host.ensure_own_directory("/etc/limpet", 0o755)?;
+    if let Some(before) = host.read_file(config::CONFIG_FILE, FILE_LIMIT)? {
+        // Settings that a person made are not lost: enrolment writes only what it was told.
+        host.write_own_file(CONFIG_BEFORE, &before, 0o644)?;
+    }
     host.write_own_file(ALLOWED_SIGNERS, &enrolment.allowed_signers, 0o644)?;
     host.write_own_file(REVOKED, &enrolment.revoked, 0o644)?;
     if let Some(ca) = &enrolment.ca {

@@ -114,7 +114,7 @@ fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
         })?;
         Ok(Some((path.to_owned(), text)))
     };
-    let own = text(config::CONFIG_FILE)?.ok_or_else(not_enrolled)?;
+    let own = text(config::CONFIG_FILE)?.ok_or_else(|| vec![not_enrolled()])?;
     // The weakest fragment: what a configuration that does not name the host means.
     let name = host.read_short_name().ok();
     let mut fragments: Vec<(String, String)> = name
@@ -133,17 +133,13 @@ fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
     Config::parse(&fragments)
 }
 
-fn not_enrolled() -> Vec<Failure> {
-    vec![
-        Failure::new(
-            Class::Config,
-            format!(
-                "this host is not enrolled: there is no '{}'",
-                config::CONFIG_FILE
-            ),
-        )
-        .with_hint("enrol it with 'limpet enroll URL --anchor COMMIT --allowed-signers FILE'"),
-    ]
+fn not_enrolled() -> Failure {
+    let message = format!(
+        "this host is not enrolled: there is no '{}'",
+        config::CONFIG_FILE
+    );
+    Failure::new(Class::Config, message)
+        .with_hint("enrol it with 'limpet enroll URL --anchor COMMIT --allowed-signers FILE'")
 }
 
 /// What this host believes: its configuration, and its trusted head, which only root may read from the database.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::cli::terminal::{self, Terminal};
-use crate::cli::{CommandResult, agent_or_record};
+use crate::cli::{CommandResult, agent_or_record, status};
 use crate::control::{Reply, Request};
 use crate::model::Action;
 use crate::report::journal::short;
@@ -34,10 +34,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     }
     Ok(if !preview.changes.is_empty() || !preview.held.is_empty() {
         PENDING_CHANGES
-    } else if let Some(error) = preview.errors.first() {
-        error.class.exit_code()
     } else {
-        0
+        status::exit_code_of(&preview.errors)
     })
 }
 
@@ -83,7 +81,8 @@ pub fn text(preview: &Preview) -> String {
         let _ = writeln!(out, "  agent-down: {}", condition.reason);
     }
     let _ = match (preview.changes.len(), preview.held.len()) {
-        (0, 0) => writeln!(out, "nothing to change"),
+        (0, 0) if preview.errors.is_empty() => writeln!(out, "nothing to change"),
+        (0, 0) => writeln!(out, "no change could be planned"),
         (1, 0) => writeln!(out, "1 change"),
         (count, 0) => writeln!(out, "{count} changes"),
         (count, held) => writeln!(out, "{count} changes, {held} held"),

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::cli::CommandResult;
+use crate::cli::agent_or_record::{self, NOT_ENROLLED};
 use crate::cli::terminal::{self, Terminal};
-use crate::cli::{CommandResult, agent_or_record};
 use crate::control::{Reply, Request};
 use crate::model::Class;
 use crate::report::journal::short;
@@ -34,6 +35,13 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     } else {
         terminal.data(&text(&status, crate::sys::clock::now()))?;
     }
+    if status
+        .conditions
+        .iter()
+        .any(|condition| condition.kind == NOT_ENROLLED)
+    {
+        return Ok(Class::Config.exit_code());
+    }
     Ok(if arguments.exit_code {
         exit_code(&status)
     } else {
@@ -43,24 +51,48 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
 
 /// The exit code that says how the host is: 0 as declared, 1 failed or held, 65 the fleet data is wrong, 75 try again, 77 refused.
 pub fn exit_code(status: &Status) -> u8 {
+    let is_down = status
+        .conditions
+        .iter()
+        .any(|condition| condition.kind == "agent-down");
     match status.state {
         State::Refused => Class::Refused.exit_code(),
         State::RolledBack | State::Held | State::Drifted => 1,
-        // A mistake in the fleet has a place in it, or is about the whole host; a resource that failed has neither.
-        State::Degraded if status.errors.iter().any(is_mistake) => Class::Author.exit_code(),
-        State::Degraded => 1,
+        State::Degraded => exit_code_of(&status.errors).max(1),
         State::Pending
         | State::Waiting
         | State::Paused
         | State::Stale
         | State::Applying
         | State::Starting => Class::Transient.exit_code(),
+        // Nobody keeps it so.
+        State::Converged if is_down => Class::Transient.exit_code(),
         State::Converged => 0,
     }
 }
 
+/// The exit code that says what is most wrong of `errors`: a mistake in the fleet keeps the whole revision away, a refusal is not
+/// to be overlooked, then what failed, then what is tried again by itself.
+pub fn exit_code_of(errors: &[StatusError]) -> u8 {
+    let is_of = |class: Class| errors.iter().any(|error| error.class == class);
+    if is_of(Class::Refused) {
+        Class::Refused.exit_code()
+    } else if errors.iter().any(is_mistake) {
+        Class::Author.exit_code()
+    } else if is_of(Class::Config) {
+        Class::Config.exit_code()
+    } else if errors.iter().any(|error| error.class != Class::Transient) {
+        1
+    } else if errors.is_empty() {
+        0
+    } else {
+        Class::Transient.exit_code()
+    }
+}
+
+/// Is it a mistake that keeps a whole revision away.
 fn is_mistake(error: &StatusError) -> bool {
-    error.class == Class::Author && (error.location.is_some() || error.resource.is_none())
+    error.revision.is_some()
 }
 
 /// The status as people read it.
@@ -242,6 +274,7 @@ mod tests {
                 column: 1,
             }),
         );
+        situation.mistaken = Some("77ab0129c3".repeat(4));
         situation.failures.push(
             Failure::new(
                 Class::Host,

@@ -98,14 +98,15 @@ pub fn run(
         },
         None => Ok(read_host_trust()?),
     };
-    let verdict = match believed {
+    let (verdict, trusted) = match believed {
         Ok(HostTrust { policy, trusted }) => {
-            verify(&repository, &policy, trusted.as_ref(), tip, clock::now())
+            let verdict = verify(&repository, &policy, trusted.as_ref(), tip, clock::now());
+            (verdict, trusted)
         }
-        Err(Stop::Refused(refusal)) => Verdict::Refused(refusal),
-        Err(Stop::Unavailable(error)) => Verdict::Unavailable(error),
+        Err(Stop::Refused(refusal)) => (Verdict::Refused(refusal), None),
+        Err(Stop::Unavailable(error)) => (Verdict::Unavailable(error), None),
     };
-    answer(arguments.json, tip, &verdict)
+    answer(arguments.json, tip, trusted.as_ref(), &verdict)
 }
 
 /// Judges what this host's source offers now, as the agent would.
@@ -142,7 +143,7 @@ fn verify_source(arguments: &Verify, believed: &HostTrust) -> CommandResult {
         tip,
         clock::now(),
     );
-    answer(arguments.json, tip, &verdict)
+    answer(arguments.json, tip, trusted, &verdict)
 }
 
 fn open(arguments: &Verify) -> Result<(Repository, ObjectId), RepositoryError> {
@@ -252,18 +253,24 @@ struct VerdictJson<'a> {
     detail: Option<String>,
 }
 
-fn answer(as_json: bool, tip: ObjectId, verdict: &Verdict) -> CommandResult {
+fn answer(
+    as_json: bool,
+    tip: ObjectId,
+    trusted: Option<&TrustedHead>,
+    verdict: &Verdict,
+) -> CommandResult {
     let failure = verdict.failure();
     if let Verdict::Unavailable(_) = verdict {
         return Err(failure.into_iter().collect()); // nothing is known about the revision
     }
     if as_json {
-        let json = serde_json::to_string(&verdict_json(tip, verdict)).map_err(|error| {
-            vec![Failure::new(
-                Class::Bug,
-                format!("failed to write the verdict: {error}"),
-            )]
-        })?;
+        let json =
+            serde_json::to_string(&verdict_json(tip, trusted, verdict)).map_err(|error| {
+                vec![Failure::new(
+                    Class::Bug,
+                    format!("failed to write the verdict: {error}"),
+                )]
+            })?;
         print_line(&json);
         return Ok(failure.map_or(0, |failure| failure.class.exit_code()));
     }
@@ -290,7 +297,11 @@ fn accepted(tip: ObjectId, signer: Option<&Signer>, subject: &str) -> String {
     }
 }
 
-fn verdict_json(tip: ObjectId, verdict: &Verdict) -> VerdictJson<'_> {
+fn verdict_json<'a>(
+    tip: ObjectId,
+    trusted: Option<&'a TrustedHead>,
+    verdict: &'a Verdict,
+) -> VerdictJson<'a> {
     let plain = |verdict, detail| VerdictJson {
         verdict,
         rule: None,
@@ -304,7 +315,10 @@ fn verdict_json(tip: ObjectId, verdict: &Verdict) -> VerdictJson<'_> {
             signer: revision.signer().map(|signer| signer.fingerprint.as_str()),
             ..plain("accepted", None)
         },
-        Verdict::Unchanged => plain("accepted", Some("it is the trusted revision".to_owned())),
+        Verdict::Unchanged => VerdictJson {
+            signer: trusted.and_then(|head| Some(head.signer.as_ref()?.fingerprint.as_str())),
+            ..plain("accepted", Some("it is the trusted revision".to_owned()))
+        },
         Verdict::Behind { .. } => plain("behind", verdict.failure().map(|f| f.message)),
         Verdict::Diverged { .. } => plain("diverged", verdict.failure().map(|f| f.message)),
         Verdict::Refused(refusal) => VerdictJson {

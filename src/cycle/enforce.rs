@@ -82,6 +82,7 @@ impl Cycle {
             done.extend(applied);
         };
         let mut failures = failures_of(&done);
+        let origins = &in_force.desired.origins;
         let known: BTreeSet<ResourceId> = failures
             .iter()
             .filter_map(|failure| failure.resource.clone())
@@ -97,6 +98,13 @@ impl Cycle {
                 .as_ref()
                 .is_none_or(|id| !known.contains(id))
         }));
+        for failure in failures
+            .iter_mut()
+            .filter(|failure| failure.class == Class::Author && failure.location.is_none())
+        {
+            let origin = failure.resource.as_ref().and_then(|id| origins.get(id));
+            failure.location = origin.map(|origin| origin.location.clone());
+        }
         let made = done
             .iter()
             .filter(|done| done.outcome == Outcome::Done)
@@ -263,7 +271,7 @@ impl Cycle {
             .filter(|failure| !self.situation.failures.contains(failure))
         {
             if let Some(resource) = &failure.resource {
-                journal::resource_failed(&in_force.revision, resource, None, failure);
+                journal::resource_failed(&in_force.revision, resource, failure);
             }
         }
         let declared = in_force.desired.resource_ids();
@@ -292,7 +300,12 @@ impl Cycle {
             })
             .collect();
         self.situation.drift = looked.drift;
-        self.situation.held = looked.held.into_iter().collect();
+        let revision = journal::short(&in_force.revision);
+        let held = looked.held.map(|failure| Failure {
+            message: format!("{} (revision {revision})", failure.message),
+            ..failure
+        });
+        self.situation.held = held.into_iter().collect();
         self.situation.reboot_required = self.host.exists("/run/reboot-required")?;
         let is_clean = failures.is_empty() && self.situation.held.is_empty();
         self.situation.failures = failures;

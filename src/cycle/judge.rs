@@ -154,6 +154,7 @@ impl Cycle {
         }
         self.situation.misplaced.clear();
         self.situation.mistakes.clear();
+        self.situation.mistaken = None;
         match obstacle {
             Obstacle::Misplaced(failures) => {
                 self.situation.misplaced = failures;
@@ -161,6 +162,7 @@ impl Cycle {
             }
             Obstacle::Mistakes(failures) => {
                 self.situation.mistakes = failures;
+                self.situation.mistaken = Some(revision.commit().to_string());
                 "the fleet data is wrong".to_owned()
             }
             Obstacle::Trouble(failure) => {

@@ -33,6 +33,8 @@ pub struct Situation {
     pub behind: Option<Failure>,
     /// The tip is trusted, but has mistakes.
     pub mistakes: Vec<Failure>,
+    /// The tip that has them, in hex.
+    pub mistaken: Option<String>,
     /// The host configuration on disk is wrong; the one read before is in use.
     pub config: Vec<Failure>,
     /// The source could not be asked.
@@ -106,7 +108,7 @@ impl Situation {
             conditions,
             drift: self.drift.clone(),
             owed: self.owed.clone(),
-            errors: self.errors().map(StatusError::from).collect(),
+            errors: self.errors(),
             quarantined: Vec::new(),
             reboot_required: self.reboot_required,
         }
@@ -130,17 +132,24 @@ impl Situation {
     }
 
     /// Everything that is wrong.
-    pub fn errors(&self) -> impl Iterator<Item = &Failure> {
-        self.refusal
+    pub fn errors(&self) -> Vec<StatusError> {
+        let trust = self
+            .refusal
             .iter()
             .chain(&self.state_missing)
-            .chain(&self.behind)
+            .chain(&self.behind);
+        let mistakes = self.mistakes.iter().map(|failure| StatusError {
+            revision: self.mistaken.clone(),
+            ..StatusError::from(failure)
+        });
+        let others = self.failures.iter().chain(&self.config).chain(&self.source);
+        trust
             .chain(&self.misplaced)
             .chain(&self.held)
-            .chain(&self.mistakes)
-            .chain(&self.failures)
-            .chain(&self.config)
-            .chain(&self.source)
+            .map(StatusError::from)
+            .chain(mistakes)
+            .chain(others.map(StatusError::from))
+            .collect()
     }
 
     /// Everything that holds: its name, why, and who must act. The state itself is always among it.

@@ -45,7 +45,14 @@ pub fn start(level: Level, stderr_is_journal: bool) {
             });
         registry.with(layer).init();
     } else {
+        // People read this: the fields repeat what the message says.
+        let message =
+            tracing_subscriber::fmt::format::debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                _ => Ok(()),
+            });
         let layer = tracing_subscriber::fmt::layer()
+            .fmt_fields(message)
             .with_writer(std::io::stderr)
             .without_time()
             .with_target(false);
@@ -121,19 +128,19 @@ pub fn changed(
 }
 
 /// One resource could not be brought to its declared state; said when the failure is new.
-pub fn resource_failed(
-    revision: &str,
-    resource: &ResourceId,
-    action: Option<Action>,
-    failure: &Failure,
-) {
+pub fn resource_failed(revision: &str, resource: &ResourceId, failure: &Failure) {
+    let name = resource.to_string();
+    let about = if failure.message.contains(&name) {
+        String::new()
+    } else {
+        format!("{name}: ")
+    };
     error!(
         message_id = RESOURCE_FAILED,
         limpet_revision = revision,
         limpet_resource = %resource,
-        limpet_change = action.map_or("", Action::as_str),
         limpet_outcome = "failed",
-        "{failure}"
+        "{about}{failure}"
     );
 }
 

@@ -162,6 +162,9 @@ pub struct StatusError {
     /// What to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The revision that is not taken over because of this mistake in it, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// A revision that is not tried again by itself.
@@ -181,6 +184,7 @@ impl From<&Failure> for StatusError {
             resource: failure.resource.clone(),
             location: failure.location.clone(),
             hint: failure.hint.clone(),
+            revision: None,
         }
     }
 }
