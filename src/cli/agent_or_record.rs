@@ -34,9 +34,11 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
             }
         })?;
     loop {
-        match conversation.next_reply()? {
-            Reply::Progress { message } => progress(&message),
-            reply => return Ok(reply),
+        match conversation.next_reply() {
+            Ok(Reply::Progress { message }) => progress(&message),
+            Ok(reply) => return Ok(reply),
+            // There is an agent, so nobody else may answer in its place.
+            Err(failure) => return Ok(Reply::Failed { failure }),
         }
     }
 }

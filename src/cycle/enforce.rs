@@ -59,7 +59,11 @@ impl Cycle {
         let mut passes = 0;
         let last = loop {
             progress(&Activity::Looking, LOOKING_SILENCE);
-            let mut plan = self.plan(in_force, allow_removals)?;
+            let Planned {
+                mut plan,
+                observed,
+                inventory,
+            } = self.plan(in_force, allow_removals)?;
             let was_tried =
                 |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
             // A trigger that is caused anew is no repetition; where its causes are, it is idle and forgiven.
@@ -77,7 +81,8 @@ impl Cycle {
                 plan.steps()
                     .map(|step| (step.kind, step.key.clone(), step.action)),
             );
-            let applied = self.apply(in_force, plan, progress)?;
+            self.intend_units(in_force, &observed, &inventory)?;
+            let applied = self.apply(in_force, plan, &inventory, progress)?;
             self.rest(&applied, clock::now());
             done.extend(applied);
         };
@@ -125,7 +130,7 @@ impl Cycle {
         &mut self,
         in_force: &InForce,
         allow_removals: bool,
-    ) -> Result<Plan, Failure> {
+    ) -> Result<Planned, Failure> {
         let inventory = inventory(&self.record)?;
         let observed = observe(&self.host, &in_force.desired, &inventory);
         let now = clock::now();
@@ -151,22 +156,66 @@ impl Cycle {
             limits: Limits::from(&self.config.apply),
             resting,
         };
-        Ok(plan::plan(&in_force.desired, &observed, &inventory, &rules))
+        let plan = plan::plan(&in_force.desired, &observed, &inventory, &rules);
+        Ok(Planned {
+            plan,
+            observed,
+            inventory,
+        })
+    }
+
+    /// Writes down how units are that are declared for the first time, before anything of theirs changes: a unit of which only files
+    /// are declared has no step of its own that would.
+    fn intend_units(
+        &mut self,
+        in_force: &InForce,
+        observed: &Observed,
+        inventory: &plan::Inventory,
+    ) -> Result<(), Failure> {
+        let known: BTreeSet<&str> = inventory
+            .units
+            .iter()
+            .map(|owned| owned.key.as_str())
+            .collect();
+        let new = in_force
+            .desired
+            .units
+            .iter()
+            .filter(|unit| !unit.report && !known.contains(unit.name.as_str()));
+        let entries: Vec<InventoryEntry> = new
+            .filter_map(|unit| {
+                Some(InventoryEntry {
+                    kind: InventoryKind::Unit.as_str().to_owned(),
+                    key: unit.name.clone(),
+                    resource: unit.id.clone(),
+                    on_removal: unit.on_removal,
+                    applied: crate::kinds::unit::applied(unit),
+                    original: plain(observed.units.original(&unit.name)?),
+                    made: false,
+                })
+            })
+            .collect();
+        if entries.is_empty() {
+            Ok(())
+        } else {
+            self.record
+                .intend(&in_force.revision, &entries, &[], clock::now())
+        }
     }
 
     fn apply(
         &mut self,
         in_force: &InForce,
         plan: Plan,
+        inventory: &plan::Inventory,
         progress: Progress<'_>,
     ) -> Result<Vec<Done>, Failure> {
         let contents = StoredContents {
             host: &self.host,
             objects: &self.objects,
         };
-        let inventory = inventory(&self.record)?;
-        let declarations = plan::declarations(&in_force.desired, &inventory);
-        let owned = owned_keys(&inventory);
+        let declarations = plan::declarations(&in_force.desired, inventory);
+        let owned = owned_keys(inventory);
         let walk = Walk {
             host: &self.host,
             contents: &contents,
@@ -340,6 +389,13 @@ impl Cycle {
         }
         Ok(())
     }
+}
+
+/// A plan, and what it was made from.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    observed: Observed,
+    inventory: plan::Inventory,
 }
 
 /// What a plan leaves to say once its batches are made.

@@ -36,6 +36,7 @@ pub mod situation;
 pub mod state;
 
 use contents::StoredContents;
+use enforce::Planned;
 use judge::Obstacle;
 use situation::{Beginnings, Situation};
 
@@ -44,6 +45,9 @@ const POLL_SILENCE: Duration = Duration::from_secs(20 * 60);
 
 /// How long the fetcher may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many bytes of diffs a preview shows; it has to fit into one line of the control socket.
+const DIFF_BUDGET_BYTES: usize = 4 << 20;
 
 /// Why a cycle runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -403,31 +407,28 @@ impl Cycle {
         let plan = self.plan(&in_force, false);
         self.resting = resting;
         match plan {
-            Ok(plan) => {
+            Ok(Planned { plan, .. }) => {
                 let contents = StoredContents {
                     host: &self.host,
                     objects: &self.objects,
                 };
-                let change = |step: &Step, report: bool| PreviewChange {
-                    resource: step.id.clone(),
-                    action: step.action,
-                    reason: step.reason,
-                    fields: step.fields.clone(),
-                    diff: match &step.change {
-                        plan::Change::Path(change) => {
-                            crate::kinds::file::diff(&self.host, &contents, change)
-                                .unwrap_or_else(|failure| Some(format!("(no diff: {failure})\n")))
-                        }
-                        _ => None,
-                    },
-                    report,
+                let mut budget = DIFF_BUDGET_BYTES;
+                let mut show = |step: &Step, report: bool| {
+                    let diff = self
+                        .diff_of(step, &contents)
+                        .filter(|diff| diff.len() <= budget);
+                    budget -= diff.as_ref().map_or(0, String::len);
+                    preview.changes.push(PreviewChange {
+                        resource: step.id.clone(),
+                        action: step.action,
+                        reason: step.reason,
+                        fields: step.fields.clone(),
+                        diff,
+                        report,
+                    });
                 };
-                preview
-                    .changes
-                    .extend(plan.steps().map(|step| change(step, false)));
-                preview
-                    .changes
-                    .extend(plan.reported.iter().map(|step| change(step, true)));
+                plan.steps().for_each(|step| show(step, false));
+                plan.reported.iter().for_each(|step| show(step, true));
                 let because = plan
                     .held_because
                     .as_ref()
@@ -448,6 +449,15 @@ impl Cycle {
         }
         self.in_force = Some(in_force);
         preview
+    }
+
+    /// What a step does to a content, as people read it.
+    fn diff_of(&self, step: &Step, contents: &StoredContents<'_>) -> Option<String> {
+        match &step.change {
+            plan::Change::Path(change) => crate::kinds::file::diff(&self.host, contents, change)
+                .unwrap_or_else(|failure| Some(format!("(no diff: {failure})\n"))),
+            _ => None,
+        }
     }
 
     /// Puts what `tree` declares in force without asking who signed it. Only for a local path, and only on local root's word.

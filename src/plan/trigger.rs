@@ -185,10 +185,8 @@ pub fn void_debts(
 ) -> Vec<(String, Action)> {
     let is_void = |name: &str| {
         let is_declared = desired.units.iter().any(|unit| unit.name == name);
-        !is_declared
-            || (observed.units.units.contains_key(name)
-                && !is_up(observed, name)
-                && !has_failed(observed, name))
+        let is_idle = observed.units.units.contains_key(name) && !is_up(observed, name);
+        !has_failed(observed, name) && (!is_declared || is_idle)
     };
     let debts = inventory.owed.iter().filter(|(name, _, _)| is_void(name));
     debts

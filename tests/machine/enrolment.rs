@@ -87,9 +87,11 @@ fn a_server_with_an_unknown_certificate_is_not_believed() {
             .read_file("/etc/ssl/certs/ca-certificates.crt"),
     );
     let enrolled = scene.enroll();
-    assert!([0, 75].contains(&enrolled.code()), "{enrolled:?}");
-    if enrolled.code() == 0 {
-        assert_eq!(scene.sync().code(), 75);
-    }
+    assert_eq!(enrolled.code(), 1, "{enrolled:?}");
+    assert!(enrolled.stderr.contains("certificate"), "{enrolled:?}");
+    assert!(
+        !scene.machine.exists("/etc/limpet/limpet.toml"),
+        "nothing is written for a source that is not believed"
+    );
     assert!(!scene.machine.exists("/etc/scene"));
 }

@@ -146,3 +146,30 @@ fn an_interrupted_dpkg_is_repaired() {
     assert_eq!(machine.sh("dpkg --audit"), "");
     assert_eq!(installed(&scene, "other"), "installed 1.0");
 }
+
+#[test]
+fn a_unit_that_its_package_starts_runs_with_the_declared_configuration() {
+    let starts_by_itself = Package {
+        postinst: "printf '[Service]\\nExecStart=/bin/sh -c \"cp /etc/daemon.conf /run/daemon.seen; exec sleep infinity\"\\n' \
+                   > /etc/systemd/system/daemon.service\n\
+                   echo packaged > /etc/daemon.conf\nsystemctl daemon-reload\nsystemctl start daemon.service\n",
+        ..Package::new("daemon", "1.0")
+    };
+    let layer = |running: &str| {
+        format!(
+            "[package]\ndaemon = \"installed\"\n\n\
+             [file.\"/etc/daemon.conf\"]\ncontent = \"declared\\n\"\nneeds = [\"package:daemon\"]\n\n\
+             [unit.\"daemon.service\"]\n{running}restart_on = [\"file:/etc/daemon.conf\"]\n"
+        )
+    };
+    for (label, running) in [("daemon-running", "running = true\n"), ("daemon-left", "")] {
+        let scene = scene(label, std::slice::from_ref(&starts_by_itself), "");
+        scene.apply(&layer(running));
+        assert_eq!(
+            scene.machine.read_file("/run/daemon.seen"),
+            "declared\n",
+            "{label}"
+        );
+        assert!(scene.machine.is_active("daemon.service"), "{label}");
+    }
+}

@@ -144,3 +144,64 @@ fn a_unit_that_fails_to_start_is_reported_and_the_rest_goes_on() {
     check_declared(&scene);
     scene.event(event::RECOVERED);
 }
+
+/// A unit of the machine's own, that nobody declared yet.
+const OWN_UNIT: &str = "printf '[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' \
+                        > /etc/systemd/system/own.service; systemctl daemon-reload";
+
+#[test]
+fn a_key_that_is_left_out_is_taken_back_and_the_rest_later() {
+    let scene = Scene::enrolled("keys", "");
+    let machine = &scene.machine;
+    machine.sh(OWN_UNIT);
+    let is_enabled = || machine.exists("/etc/systemd/system/multi-user.target.wants/own.service");
+    scene.apply("[unit.\"own.service\"]\nenabled = true\nrunning = true\n");
+    assert!(is_enabled() && machine.is_active("own.service"));
+    scene.apply("[unit.\"own.service\"]\nrunning = true\n");
+    assert!(!is_enabled() && machine.is_active("own.service"));
+    scene.apply("");
+    assert!(!is_enabled() && !machine.is_active("own.service"));
+}
+
+#[test]
+fn a_restart_that_fails_is_not_forgotten_and_no_restart_of_the_agent_hides_it() {
+    let scene = Scene::enrolled("owed", "");
+    let machine = &scene.machine;
+    machine.sh(&format!("{OWN_UNIT}; systemctl start own.service"));
+    scene.declare("[unit.\"own.service\".dropin.broken]\ncontent = \"[Service]\\nExecStartPre=/bin/false\\n\"\n");
+    for attempt in ["at once", "and later"] {
+        assert_eq!(scene.sync().code(), 1, "{attempt}");
+        let status = scene.status();
+        assert_eq!(status["state"], "degraded", "{attempt}: {status:#}");
+        assert_eq!(
+            status["owed"][0]["resource"], "unit:own.service",
+            "{attempt}: {status:#}"
+        );
+    }
+    machine.sh("systemctl restart limpet.service");
+    let status = machine.run(&["limpet", "status", "--exit-code"]);
+    assert_eq!(status.code(), 1, "{status:?}");
+
+    // Taking the drop-in back restarts the unit, though nobody declares it any more.
+    scene.apply("");
+    assert!(machine.is_active("own.service"));
+    assert_eq!(scene.status()["owed"], serde_json::json!([]));
+}
+
+#[test]
+fn a_machine_that_the_repository_does_not_mean_is_held() {
+    let scene = Scene::enrolled("misplaced", "[file.\"/etc/scene\"]\ncontent = \"one\\n\"\n");
+    scene.repository.write(
+        "inventory/hosts.toml",
+        "[host.scene]\nfacts = { os = \"rocky\" }\n",
+    );
+    scene.declare("[file.\"/etc/scene\"]\ncontent = \"two\\n\"\n");
+    scene.machine.sh("echo drift > /etc/scene");
+    assert_eq!(scene.sync().code(), 1);
+    assert_eq!(scene.status()["state"], "held", "{:#}", scene.status());
+    assert_eq!(
+        scene.machine.read_file("/etc/scene"),
+        "one\n",
+        "the last revision stays enforced"
+    );
+}
