@@ -232,3 +232,23 @@ fn digests_are_those_of_known_hosts() {
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stdout.is_empty(), "{output:?}");
 }
+
+#[test]
+fn a_command_of_a_later_version_is_called_that() {
+    let tree = WorkTree::new(&[]);
+    let version = env!("CARGO_PKG_VERSION");
+    for (line, part) in [
+        (&["history"][..], "history"),
+        (&["doctor", "--help"], "doctor"),
+        (&["plan", "HEAD"], "plan REV"),
+    ] {
+        let output = limpet(line, tree.path());
+        assert_eq!(
+            said(&output),
+            format!("error: `limpet {part}` is not in limpet {version} yet\nexit code 64\n")
+        );
+        assert!(output.stdout.is_empty());
+    }
+    let help = limpet(&["--help"], tree.path());
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("history"));
+}
