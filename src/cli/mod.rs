@@ -18,6 +18,7 @@ pub mod apply;
 pub mod check;
 pub mod enroll;
 pub mod fetch;
+mod later;
 pub mod plan;
 pub mod render;
 pub mod status;
@@ -62,6 +63,15 @@ enum Command {
 
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(part) = later::find(&arguments) {
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "error: `limpet {part}` is not in limpet {} yet",
+            env!("CARGO_PKG_VERSION")
+        );
+        return USAGE;
+    }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -285,7 +285,7 @@ pub(super) fn fits(fact: &str, declared: &str, measured: &str) -> bool {
 }
 
 /// The family of an os-release ID that we know.
-fn family_of(os: &str) -> Option<&'static str> {
+pub(super) fn family_of(os: &str) -> Option<&'static str> {
     match os {
         "debian" | "ubuntu" | "raspbian" | "linuxmint" | "devuan" => Some("debian"),
         "rhel" | "centos" | "fedora" | "rocky" | "almalinux" | "ol" | "amzn" => Some("rhel"),

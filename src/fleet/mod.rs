@@ -22,6 +22,7 @@ mod declared;
 pub mod desired;
 mod digest;
 mod edges;
+mod imaginary;
 mod inventory;
 mod layer;
 mod manifest;
@@ -36,6 +37,7 @@ mod unit_file;
 
 pub use desired::{DesiredState, Origin};
 pub use digest::canonical_json;
+pub use imaginary::{ImaginaryHost, UnusedRules};
 pub use paths::why_forbidden;
 pub use select::{Because, ChosenLayer};
 pub use subtree::SubTree;
@@ -203,6 +205,11 @@ impl<'tree> Fleet<'tree> {
     pub fn unknown_facts(&self, host: &HostIdentity) -> Vec<String> {
         let traits = self.traits(host);
         select::unknown_facts(&self.manifest, &traits)
+    }
+
+    /// The layers of `host`, from the weakest to the strongest.
+    pub fn layers_of(&self, host: &HostIdentity) -> Result<Vec<ChosenLayer>, Vec<Failure>> {
+        select::choose(self, &self.traits(host))
     }
 
     /// The desired state of `host`, or everything that is wrong with it; see [`render`].

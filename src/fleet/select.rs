@@ -164,18 +164,22 @@ impl Choice<'_, '_> {
     }
 }
 
-/// Does the rule fit; `None` when it depends on a fact that is not known.
-fn rule_fits(rule: &Rule, traits: &Traits) -> Option<bool> {
+/// Does `pattern` fit a host's name, which has no directories and no hidden files.
+pub(super) fn matches_name(pattern: &glob::Pattern, name: &str) -> bool {
     let options = glob::MatchOptions {
-        // A host's name has no directories and no hidden files.
         require_literal_separator: false,
         require_literal_leading_dot: false,
         case_sensitive: true,
     };
+    pattern.matches_with(name, options)
+}
+
+/// Does the rule fit; `None` when it depends on a fact that is not known.
+pub(super) fn rule_fits(rule: &Rule, traits: &Traits) -> Option<bool> {
     if let Some(patterns) = &rule.hosts
         && !patterns
             .iter()
-            .any(|pattern| pattern.matches_with(&traits.name, options))
+            .any(|pattern| matches_name(pattern, &traits.name))
     {
         return Some(false);
     }

@@ -5,6 +5,7 @@
     reason = "tests write working trees and run the program"
 )]
 
+mod check;
 mod example;
 mod mistakes;
 mod rendering;
