@@ -222,6 +222,11 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
     mistakes
 }
 
+/// Can `text` contain anything to render, where templates are wished.
+pub(super) fn is_templated(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%") || text.contains("{#")
+}
+
 fn wrong_type_hint(key: &str, value: &Value) -> Option<String> {
     use crate::document::Data;
     match (key, &value.data) {

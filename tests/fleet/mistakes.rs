@@ -226,6 +226,89 @@ fn an_undefined_label_in_an_inline_template_is_shown_in_the_toml() {
 }
 
 #[test]
+fn a_name_between_escapes_is_shown_where_it_is() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"a\\n{% if host.name == \\\"x\\\" or nme == 1 %}b{% endif %}\\n\"\n"), @r#"
+    error: layers/base/base.toml:3:43: undefined name 'nme' in template
+      |
+    3 | content = "a\n{% if host.name == \"x\" or nme == 1 %}b{% endif %}\n"
+      |                                           ^^^
+      |
+    hint: set it under [vars] of a layer, or use one of: host, hosts
+    "#);
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"\"\"\n\\tone\n{% for s in servers %}\n\\t{{ s }}\n{% endfor %}\n\"\"\"\n"), @r"
+    error: layers/base/base.toml:5:13: undefined name 'servers' in template
+      |
+    5 | {% for s in servers %}
+      |             ^^^^^^^
+      |
+    hint: set it under [vars] of a layer, or use one of: host, hosts
+    ");
+}
+
+#[test]
+fn an_unknown_fact_is_answered_with_those_there_are() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% if host.facts.kernel == \"6\" %}x{% endif %}'\n"), @r#"
+    error: layers/base/base.toml:3:18: undefined name 'host.facts.kernel' in template
+      |
+    3 | content = '{% if host.facts.kernel == "6" %}x{% endif %}'
+      |                  ^^^^^^^^^^^^^^^^^
+      |
+    hint: the facts are os, family, os_version, arch; anything else is a label
+    "#);
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% for h in hosts if h.facts.fmaily == \"rhel\" %}x{% endfor %}'\n"), @r#"
+    error: layers/base/base.toml:3:33: undefined name 'h.facts.fmaily' in template
+      |
+    3 | content = '{% for h in hosts if h.facts.fmaily == "rhel" %}x{% endfor %}'
+      |                                 ^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'family'?
+    "#);
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{{ host.facts.arch }}'\n"), @r"
+    error: layers/base/base.toml:3:15: undefined name 'host.facts.arch' in template
+      |
+    3 | content = '{{ host.facts.arch }}'
+      |               ^^^^^^^^^^^^^^^
+      |
+    hint: declare the fact in the inventory to render away from the host
+    ");
+}
+
+#[test]
+fn a_label_that_no_host_has_says_so() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% for h in hosts if h.labels.role == \"db\" %}x{% endfor %}'\n"), @r#"
+    error: layers/base/base.toml:3:33: undefined name 'h.labels.role' in template
+      |
+    3 | content = '{% for h in hosts if h.labels.role == "db" %}x{% endfor %}'
+      |                                 ^^^^^^^^^^^^^
+      |
+    hint: no host of the inventory has a label 'role'
+    "#);
+    let labelled = |template: &str| {
+        files(&[
+            ("inventory/hosts.toml", "[host.gw]\nfacts = { os = \"debian\" }\n[host.db]\nlabels = { role = \"db\" }\nfacts = { os = \"debian\" }\n"),
+            ("hosts/gw/a.toml", &format!("[file.\"/a\"]\ntemplate = true\ncontent = '{template}'\n")),
+            ("layers/base/a.toml", ""),
+        ])
+    };
+    assert_snapshot!(labelled("{% if host.labels.rol == \"db\" %}x{% endif %}"), @r#"
+    error: hosts/gw/a.toml:3:18: undefined name 'host.labels.rol' in template
+      |
+    3 | content = '{% if host.labels.rol == "db" %}x{% endif %}'
+      |                  ^^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'role'?
+    "#);
+    assert_snapshot!(labelled("{% for h in hosts %}{{ h.labels.role }}{% endfor %}"), @r"
+    error: hosts/gw/a.toml:3:35: undefined name 'h.labels.role' in template
+      |
+    3 | content = '{% for h in hosts %}{{ h.labels.role }}{% endfor %}'
+      |                                   ^^^^^^^^^^^^^
+      |
+    hint: not every host has this label; say what else: h.labels.role | default('…')
+    ");
+}
+
+#[test]
 fn a_template_that_does_not_parse_is_shown_where() {
     assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"{% if x %}never closed\"\n"), @r#"
     error: layers/base/base.toml:3:22: template: unexpected end of input, expected end of block
