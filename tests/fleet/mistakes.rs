@@ -195,6 +195,24 @@ fn a_file_that_declares_nothing_is_a_mistake() {
 }
 
 #[test]
+fn a_validation_that_never_sees_the_candidate_is_refused() {
+    assert_snapshot!(base("[file.\"/etc/sudoers.d/x\"]\ncontent = \"x\"\nvalidate = [\"visudo\", \"-c\"]\n[file.\"/b\"]\ncontent = \"\"\nvalidate = []\n"), @r#"
+    error: layers/base/base.toml:3:12: `validate` of file:/etc/sudoers.d/x never looks at the new content
+      |
+    3 | validate = ["visudo", "-c"]
+      |            ^^^^^^^^^^^^^^^^ no argument has a '{}'
+      |
+    hint: '{}' stands for the path of the candidate: ["visudo", "-c", "-f", "{}"]
+    error: layers/base/base.toml:6:12: `validate` of file:/b is no command
+      |
+    6 | validate = []
+      |            ^^
+      |
+    hint: write the program and its arguments: ["visudo", "-c", "-f", "{}"]
+    "#);
+}
+
+#[test]
 fn an_undefined_name_in_a_template_is_shown_in_the_template() {
     assert_snapshot!(files(&[
         ("layers/base/base.toml", "[vars]\nntp_servers = [\"a\"]\n[file.\"/etc/chrony.conf\"]\nsource = \"chrony.j2\"\ntemplate = true\n"),
@@ -285,8 +303,14 @@ fn a_label_that_no_host_has_says_so() {
     "#);
     let labelled = |template: &str| {
         files(&[
-            ("inventory/hosts.toml", "[host.gw]\nfacts = { os = \"debian\" }\n[host.db]\nlabels = { role = \"db\" }\nfacts = { os = \"debian\" }\n"),
-            ("hosts/gw/a.toml", &format!("[file.\"/a\"]\ntemplate = true\ncontent = '{template}'\n")),
+            (
+                "inventory/hosts.toml",
+                "[host.gw]\nfacts = { os = \"debian\" }\n[host.db]\nlabels = { role = \"db\" }\nfacts = { os = \"debian\" }\n",
+            ),
+            (
+                "hosts/gw/a.toml",
+                &format!("[file.\"/a\"]\ntemplate = true\ncontent = '{template}'\n"),
+            ),
             ("layers/base/a.toml", ""),
         ])
     };
@@ -533,7 +557,7 @@ fn a_need_that_is_not_declared_is_shown_with_the_nearest() {
 
 #[test]
 fn needs_in_a_circle_are_told_once() {
-    assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\nneeds = [\"package:b\"]\n[package.b]\nneeds = [\"unit:c.service\"]\n[unit.\"c.service\"]\nneeds = [\"file:/a\"]\n"), @r#"
+    assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\nneeds = [\"package:b\"]\n[package.b]\nneeds = [\"unit:c.service\"]\n[unit.\"c.service\"]\nenabled = true\nneeds = [\"file:/a\"]\n"), @r#"
     error: layers/base/base.toml:4:10: resources need each other in a circle: package:b → unit:c.service → file:/a → package:b
       |
     4 | [package.b]
@@ -767,7 +791,7 @@ fn what_a_later_version_brings_is_refused_and_not_ignored() {
     3 | validate = ["true"]
       | ^^^^^^^^
     "#);
-    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\n"), @r#"
+    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\nrunning = true\n"), @r#"
     error: layers/base/base.toml:2:11: `restart = "manual"` in unit:app.service is not supported by limpet 0.1.0
       |
     2 | restart = "manual"
