@@ -195,6 +195,42 @@ fn a_file_that_declares_nothing_is_a_mistake() {
 }
 
 #[test]
+fn absence_and_content_in_one_layer_exclude_each_other() {
+    assert_snapshot!(base("[file.\"/a\"]\nstate = \"absent\"\nsource = \"x\"\n[file.\"/b\"]\nstate = \"absent\"\ncontent = \"\"\n[symlink.\"/c\"]\nstate = \"absent\"\ntarget = \"/b\"\n"), @r#"
+    error: layers/base/base.toml:3:10: file:/a is to be absent, and has `source`
+      |
+    3 | source = "x"
+      |          ^^^
+      |
+    note: layers/base/base.toml:2:9: absent here
+      |
+    2 | state = "absent"
+      |         ^^^^^^^^
+    hint: keep one of them
+    error: layers/base/base.toml:6:11: file:/b is to be absent, and has `content`
+      |
+    6 | content = ""
+      |           ^^
+      |
+    note: layers/base/base.toml:5:9: absent here
+      |
+    5 | state = "absent"
+      |         ^^^^^^^^
+    hint: keep one of them
+    error: layers/base/base.toml:9:10: symlink:/c is to be absent, and has `target`
+      |
+    9 | target = "/b"
+      |          ^^^^
+      |
+    note: layers/base/base.toml:8:9: absent here
+      |
+    8 | state = "absent"
+      |         ^^^^^^^^
+    hint: keep one of them
+    "#);
+}
+
+#[test]
 fn a_validation_that_never_sees_the_candidate_is_refused() {
     assert_snapshot!(base("[file.\"/etc/sudoers.d/x\"]\ncontent = \"x\"\nvalidate = [\"visudo\", \"-c\"]\n[file.\"/b\"]\ncontent = \"\"\nvalidate = []\n"), @r#"
     error: layers/base/base.toml:3:12: `validate` of file:/etc/sudoers.d/x never looks at the new content
