@@ -155,6 +155,37 @@ fn a_missing_source_is_shown_with_the_nearest() {
 }
 
 #[test]
+fn a_symbolic_link_in_the_repository_is_not_followed() {
+    let tree = WorkTree::new(&[
+        (
+            "layers/base/base.toml",
+            "[file.\"/a\"]\nsource = \"link\"\n[file.\"/b\"]\nsource = \"/shared/real\"\ntemplate = true\n",
+        ),
+        ("layers/base/files/real", ""),
+    ]);
+    for (target, link) in [
+        ("real", "layers/base/files/link"),
+        ("layers/base/files", "shared"),
+    ] {
+        std::os::unix::fs::symlink(target, tree.path().join(link)).unwrap();
+    }
+    assert_snapshot!(tree.mistakes(), @r#"
+    error: layers/base/base.toml:2:10: source 'link' of file:/a is a symbolic link, which is never followed
+      |
+    2 | source = "link"
+      |          ^^^^^^ 'layers/base/files/link' is a symbolic link
+      |
+    hint: name the file it leads to (from the repository's root with a leading '/'), or commit a copy
+    error: layers/base/base.toml:4:10: source '/shared/real' of file:/b lies behind a symbolic link, which is never followed
+      |
+    4 | source = "/shared/real"
+      |          ^^^^^^^^^^^^^^ 'shared' is a symbolic link
+      |
+    hint: name the file it leads to (from the repository's root with a leading '/'), or commit a copy
+    "#);
+}
+
+#[test]
 fn a_source_cannot_leave_the_files_of_its_layer() {
     assert_snapshot!(base("[file.\"/etc/motd\"]\nsource = \"../../secret\"\n"), @r#"
     error: layers/base/base.toml:2:10: source '../../secret' of file:/etc/motd is no path below the layer's files/
