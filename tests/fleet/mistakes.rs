@@ -226,6 +226,30 @@ fn a_file_that_declares_nothing_is_a_mistake() {
 }
 
 #[test]
+fn a_unit_or_package_that_declares_nothing_is_a_mistake() {
+    assert_snapshot!(base("[unit.\"c.service\"]\noptional = true\n[package.a]\n[package]\nb = {}\n"), @r#"
+    error: layers/base/base.toml:1:7: unit:c.service declares nothing
+      |
+    1 | [unit."c.service"]
+      |       ^^^^^^^^^^^
+      |
+    hint: give it `enabled`, `running`, `masked`, `content`, `source`, a drop-in or `restart_on`
+    error: layers/base/base.toml:3:10: package:a declares nothing
+      |
+    3 | [package.a]
+      |          ^
+      |
+    hint: write: a = "installed", or "absent"
+    error: layers/base/base.toml:5:1: package:b declares nothing
+      |
+    5 | b = {}
+      | ^
+      |
+    hint: write: b = "installed", or "absent"
+    "#);
+}
+
+#[test]
 fn absence_and_content_in_one_layer_exclude_each_other() {
     assert_snapshot!(base("[file.\"/a\"]\nstate = \"absent\"\nsource = \"x\"\n[file.\"/b\"]\nstate = \"absent\"\ncontent = \"\"\n[symlink.\"/c\"]\nstate = \"absent\"\ntarget = \"/b\"\n"), @r#"
     error: layers/base/base.toml:3:10: file:/a is to be absent, and has `source`
@@ -276,6 +300,35 @@ fn a_validation_that_never_sees_the_candidate_is_refused() {
       |            ^^
       |
     hint: write the program and its arguments: ["visudo", "-c", "-f", "{}"]
+    "#);
+}
+
+#[test]
+fn a_package_name_is_judged_by_the_host_s_manager() {
+    assert_snapshot!(files(&[
+        ("inventory/hosts.toml", "[host.gw]\nfacts = { os = \"debian\" }\n[host.el]\nfacts = { os = \"rocky\" }\n"),
+        ("layers/base/base.toml", ""),
+        ("hosts/gw/a.toml", "[package]\nNetworkManager = \"installed\"\npython3_x = \"installed\"\nhttpd = { apt = \"Apache2\", dnf = \"httpd_X\" }\n"),
+        ("hosts/el/a.toml", "[package]\nNetworkManager = \"installed\"\npython3_x = \"installed\"\n"),
+    ]), @r#"
+    error: hosts/gw/a.toml:2:1: 'NetworkManager' is no package name for apt
+      |
+    2 | NetworkManager = "installed"
+      | ^^^^^^^^^^^^^^
+      |
+    hint: write 'networkmanager', or the name of each manager: networkmanager = { apt = "networkmanager", dnf = "NetworkManager" }
+    error: hosts/gw/a.toml:3:1: 'python3_x' is no package name for apt
+      |
+    3 | python3_x = "installed"
+      | ^^^^^^^^^
+      |
+    hint: a package for apt is named with small letters, digits, '+', '-' and '.'
+    error: hosts/gw/a.toml:4:17: 'Apache2' is no package name for apt
+      |
+    4 | httpd = { apt = "Apache2", dnf = "httpd_X" }
+      |                 ^^^^^^^^^
+      |
+    hint: a package for apt is named with small letters, digits, '+', '-' and '.'
     "#);
 }
 
