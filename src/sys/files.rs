@@ -525,6 +525,11 @@ pub fn split(path: &str) -> (&str, &str) {
     }
 }
 
+/// The directories above an absolute, normalised path, innermost first; the last one is `/`.
+pub fn above(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| (*path != "/").then(|| split(path).0)).skip(1)
+}
+
 /// `name` in `directory`.
 pub fn join(directory: &str, name: &str) -> String {
     format!("{}/{name}", directory.trim_end_matches('/'))

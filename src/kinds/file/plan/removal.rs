@@ -8,7 +8,7 @@ use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner};
 use crate::kinds::file::{Applied, Edit, ObservedPath, Original, PathChange, PathSpec};
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
-use crate::sys::files::{Attributes, Entry, join, split};
+use crate::sys::files::{Attributes, Entry, above, join};
 
 pub(super) enum Removal {
     Change(Box<PlannedChange<Original, PathChange>>),
@@ -51,8 +51,7 @@ impl Planner<'_> {
 
     /// Is a directory on the way to it declared to be none.
     pub(super) fn has_no_place(&self, path: &str) -> bool {
-        std::iter::successors(Some(path), |path| (*path != "/").then(|| split(path).0))
-            .skip(1)
+        above(path)
             .filter_map(|above| self.desired.get(above))
             .any(|item| !matches!(item.spec, PathSpec::Directory { .. }))
     }
