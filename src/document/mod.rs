@@ -14,6 +14,7 @@ mod mistake;
 mod parse;
 mod place;
 mod value;
+mod written;
 
 pub use deserialize::Expectation;
 pub use mistake::{Mistake, nearest, single_line};

@@ -196,6 +196,7 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::Unit => read::<Unit>(table, place, what).map(drop),
     };
     let mut mistakes = result.err().unwrap_or_default();
+    mistakes.extend(check_absence(table, what));
     if kind == Kind::Unit
         && let Some(dropins) = table.get("dropin").and_then(Value::as_table)
     {
@@ -220,6 +221,30 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         }
     }
     mistakes
+}
+
+/// One layer cannot want something both gone and filled; only what an earlier layer said of it does not matter.
+fn check_absence(table: &Table, what: &str) -> Option<Mistake> {
+    let state = table.get("state")?;
+    if state.as_str() != Some("absent") {
+        return None;
+    }
+    let (key, value) = ["content", "source", "target"]
+        .into_iter()
+        .find_map(|key| Some((key, table.get(key)?)))?;
+    Some(
+        Mistake::new(
+            &value.place,
+            format!("{what} is to be absent, and has `{key}`"),
+        )
+        .note("absent here", &state.place)
+        .hint("keep one of them"),
+    )
+}
+
+/// Can `text` contain anything to render, where templates are wished.
+pub(super) fn is_templated(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%") || text.contains("{#")
 }
 
 fn wrong_type_hint(key: &str, value: &Value) -> Option<String> {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::declared::{self, LATER_KINDS, RESERVED};
-use super::{author, list_directories, list_toml_files, paths, read_text, template, unsupported};
+use super::{author, list_directories, list_toml_files, paths, read_text, unsupported};
 use crate::document::{Data, Entry, Expectation, Mistake, Place, Table, Value, parse};
 use crate::git::Tree;
 use crate::model::{Class, Failure, Kind};
@@ -203,7 +203,7 @@ fn without_templated(table: &Table) -> std::borrow::Cow<'_, Table> {
     }
     let mut rest = Table::new();
     for (key, entry) in table.iter() {
-        if !entry.value.as_str().is_some_and(template::is_templated) {
+        if !entry.value.as_str().is_some_and(declared::is_templated) {
             rest.insert(key, entry.clone());
         }
     }

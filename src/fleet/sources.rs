@@ -82,6 +82,21 @@ impl<'tree> Sources<'tree> {
         names
     }
 
+    /// The symbolic link at `path`, or on the way to it, as a path.
+    pub fn symlink_on<'path>(&self, path: &'path str) -> Option<&'path str> {
+        let ends = path.match_indices('/').map(|(end, _)| end);
+        ends.chain([path.len()])
+            .map(|end| &path[..end])
+            .find(|part| {
+                let (directory, name) = part.rsplit_once('/').unwrap_or(("", part));
+                let entries = self.tree.list(directory).ok().flatten();
+                entries
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|(entry, kind)| entry == name && *kind == crate::git::EntryKind::Symlink)
+            })
+    }
+
     /// Is there a directory at `path`.
     pub fn is_directory(&self, path: &str) -> bool {
         matches!(self.tree.list(path), Ok(Some(_)))

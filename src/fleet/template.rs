@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Enumerator, Object};
+use minijinja::value::{Enumerator, Object, ValueKind};
 use minijinja::{
     AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja, escape_formatter,
 };
 
+use super::declared::is_templated;
 use super::inventory::{FACTS, Inventory, Traits};
-use crate::document::{Data, Mistake, Place, Table, Value};
+use crate::document::{Data, Mistake, Place, Table, Value, nearest};
 
 /// The engine, and what is the same for every host.
 pub(super) struct Templates {
@@ -142,18 +143,16 @@ impl Templates {
         if !is_templated(text) {
             return Ok(text.to_owned());
         }
-        let verbatim = verbatim_offset(place, text);
         self.environment
             .template_from_named_str(place.file(), text)
             .and_then(|template| template.render(&names.0))
-            .map_err(|error| self.mistake(place, text, verbatim, &error, names))
+            .map_err(|error| self.mistake(place, text, &error, names))
     }
 
     fn mistake(
         &self,
         place: &Place,
         text: &str,
-        verbatim: Option<usize>,
         error: &minijinja::Error,
         names: &Names,
     ) -> Mistake {
@@ -169,20 +168,17 @@ impl Templates {
             (Some(range), None) => Some(with_its_beginning(text, range)),
             (None, _) => None,
         };
-        let at = match (verbatim, &range) {
-            (Some(offset), Some(range)) => place.part(offset + range.start..offset + range.end),
-            (Some(offset), None) => line_of(place, offset, text, error.line()),
-            (None, _) => place.clone(),
-        };
+        let marked = range.clone().unwrap_or_else(|| line_of(text, error.line()));
+        let at = place.part_of(text, marked).unwrap_or_else(|| place.clone());
         match (error.kind(), named) {
-            (ErrorKind::UndefinedError, Some(named)) => undefined(&at, named, names),
+            (ErrorKind::UndefinedError, Some(named)) => self.undefined(&at, named, names),
             (ErrorKind::UndefinedError, None) => {
                 let marked = range.and_then(|range| text.get(range)).unwrap_or_default();
                 if marked.contains(" if ") {
                     let message = "template prints nothing where the condition does not hold";
                     return Mistake::new(&at, message).hint("say what else: {{ a if b else '' }}");
                 }
-                undefined(&at, marked.trim_matches(['{', '}', ' ']), names)
+                self.undefined(&at, marked.trim_matches(['{', '}', ' ']), names)
             }
             (ErrorKind::SyntaxError, _) if detail(error).contains("include") => {
                 Mistake::new(&at, "template: nothing can be included")
@@ -190,6 +186,60 @@ impl Templates {
             }
             _ => Mistake::new(&at, format!("template: {}", detail(error))),
         }
+    }
+
+    /// A name that is not there, with the nearest that is.
+    fn undefined(&self, at: &Place, named: &str, names: &Names) -> Mistake {
+        let mistake = Mistake::new(at, format!("undefined name '{named}' in template"));
+        let parts: Vec<&str> = named.split('.').collect();
+        // On the variable of a loop, too: only hosts have facts and labels.
+        match parts[..] {
+            [_, "facts", fact] => return of_fact(mistake, named, fact),
+            [_, "labels", label] => return self.of_label(mistake, named, label),
+            _ => {}
+        }
+        let Some(known) = known_beside(named, &names.0) else {
+            return mistake;
+        };
+        let last = parts.last().copied().unwrap_or(named);
+        match nearest(last, known.iter().map(String::as_str)) {
+            Some(near) if near != last => mistake.hint(format!("did you mean '{near}'?")),
+            _ if named.contains('.') => mistake.hint(format!("known there: {}", listed(&known))),
+            _ => mistake.hint(format!(
+                "set it under [vars] of a layer, or use one of: {}",
+                listed(&known)
+            )),
+        }
+    }
+
+    fn of_label(&self, mistake: Mistake, named: &str, label: &str) -> Mistake {
+        if self.labels.contains(label) {
+            return mistake.hint(format!(
+                "not every host has this label; say what else: {named} | default('…')"
+            ));
+        }
+        match nearest(label, self.labels.iter().map(String::as_str)) {
+            Some(near) => mistake.hint(format!("did you mean '{near}'?")),
+            None => mistake.hint(format!("no host of the inventory has a label '{label}'")),
+        }
+    }
+}
+
+/// A fact that is not there.
+fn of_fact(mistake: Mistake, named: &str, fact: &str) -> Mistake {
+    if FACTS.contains(&fact) {
+        return mistake.hint(if named.starts_with("host.") {
+            "declare the fact in the inventory to render away from the host".to_owned()
+        } else {
+            format!("not every host declares this fact; say what else: {named} | default('…')")
+        });
+    }
+    match nearest(fact, FACTS) {
+        Some(near) => mistake.hint(format!("did you mean '{near}'?")),
+        None => mistake.hint(format!(
+            "the facts are {}; anything else is a label",
+            FACTS.join(", ")
+        )),
     }
 }
 
@@ -223,29 +273,6 @@ fn name_at(
     Some(start..start + name.len())
 }
 
-/// A name that is not there, with the nearest that is.
-fn undefined(at: &Place, named: &str, names: &Names) -> Mistake {
-    let mistake = Mistake::new(at, format!("undefined name '{named}' in template"));
-    let Some(known) = known_beside(named, &names.0) else {
-        return mistake;
-    };
-    let last = named.rsplit('.').next().unwrap_or(named);
-    match crate::document::nearest(last, known.iter().map(String::as_str)) {
-        Some(near) if near != last => mistake.hint(format!("did you mean '{near}'?")),
-        _ if named.starts_with("host.facts.") => {
-            mistake.hint("declare the fact in the inventory to render away from the host")
-        }
-        _ if named.starts_with("host.labels.") => mistake.hint(format!(
-            "this host has no such label; say what else: {named} | default('…')"
-        )),
-        _ if named.contains('.') => mistake.hint(format!("known there: {}", listed(&known))),
-        _ => mistake.hint(format!(
-            "set it under [vars] of a layer, or use one of: {}",
-            listed(&known)
-        )),
-    }
-}
-
 /// A value as templates see it. Dates are strings.
 fn jinja(value: &Value) -> Jinja {
     match &value.data {
@@ -266,31 +293,12 @@ fn jinja_table(table: &Table) -> Jinja {
     )
 }
 
-/// Can `text` contain anything to render.
-pub(super) fn is_templated(text: &str) -> bool {
-    text.contains("{{") || text.contains("{%") || text.contains("{#")
-}
-
-/// Where in `place` the decoded `text` begins, if it stands there character by character (a file, or a TOML string without escapes).
-fn verbatim_offset(place: &Place, text: &str) -> Option<usize> {
-    let raw = place.text();
-    let quote = ["\"\"\"", "'''", "\"", "'"]
-        .into_iter()
-        .find(|quote| raw.starts_with(quote) && raw.len() >= 2 * quote.len());
-    let candidates = match quote {
-        Some(quote) => vec![0, quote.len(), quote.len() + 1, quote.len() + 2],
-        None => vec![0],
-    };
-    candidates
-        .into_iter()
-        .find(|offset| raw.get(*offset..).is_some_and(|raw| raw.starts_with(text)))
-}
-
-fn line_of(place: &Place, offset: usize, text: &str, line: Option<usize>) -> Place {
-    let line = line.unwrap_or(1).saturating_sub(1);
-    let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
+/// The bytes of a line of `text`, without its end; of the first one when the engine does not know.
+fn line_of(text: &str, line: Option<usize>) -> std::ops::Range<usize> {
+    let before = line.unwrap_or(1).saturating_sub(1);
+    let start: usize = text.split_inclusive('\n').take(before).map(str::len).sum();
     let length = text[start..].lines().next().map_or(0, str::len);
-    place.part(offset + start..offset + start + length)
+    start..start + length
 }
 
 /// The names that stand beside the first one of `path` that is not there; `None` for what hangs on the variable of a loop.
@@ -304,6 +312,7 @@ fn known_beside(path: &str, names: &Jinja) -> Option<Vec<String>> {
         match inner {
             Some(inner) => current = inner,
             None if depth == 0 && path.contains('.') => return None,
+            None if current.kind() != ValueKind::Map => return None,
             None => {
                 let keys = current.try_iter().ok()?;
                 return Some(

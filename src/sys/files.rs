@@ -173,26 +173,23 @@ struct Trust {
 }
 
 impl Trust {
-    /// Why a directory or link is not safe, if it is not.
-    fn objection(&self, stat: &FileStat) -> Option<String> {
-        if stat.st_uid != 0 && stat.st_uid != self.owner {
-            return Some(format!("it belongs to user {}", stat.st_uid));
+    /// Why whom a directory or link belongs to makes it unsafe, if it does. A link has no mode of its own: this is all there is to it.
+    fn objection_to_owner(&self, found: &Attributes) -> Option<String> {
+        (found.uid != 0 && found.uid != self.owner)
+            .then(|| format!("it belongs to user {}", found.uid))
+    }
+
+    /// Why a directory is not safe, if it is not.
+    fn objection_to_directory(&self, directory: &Attributes) -> Option<String> {
+        let Attributes { mode, gid, .. } = *directory;
+        if let Some(objection) = self.objection_to_owner(directory) {
+            return Some(objection);
         }
-        if is_type(stat, SFlag::S_IFLNK) {
-            return None; // a link has no mode of its own
+        if mode & 0o002 != 0 {
+            return Some(format!("everybody may write in it (mode {mode:04o})"));
         }
-        if stat.st_mode & 0o002 != 0 {
-            return Some(format!(
-                "everybody may write in it (mode {:04o})",
-                stat.st_mode & 0o7777
-            ));
-        }
-        if stat.st_mode & 0o020 != 0 && self.group != Some(stat.st_gid) {
-            return Some(format!(
-                "group {} may write in it (mode {:04o})",
-                stat.st_gid,
-                stat.st_mode & 0o7777
-            ));
+        if mode & 0o020 != 0 && self.group != Some(gid) {
+            return Some(format!("group {gid} may write in it (mode {mode:04o})"));
         }
         None
     }
@@ -223,7 +220,7 @@ impl Walk {
                 group: Some(stat.st_gid),
             }
         };
-        if let Some(objection) = trust.objection(&stat) {
+        if let Some(objection) = trust.objection_to_directory(&attributes_of(&stat)) {
             return Err(unsafe_directory(&shown, &objection));
         }
         Ok(Walk {
@@ -252,6 +249,11 @@ impl Walk {
         } else {
             path
         }
+    }
+
+    /// Is a directory like this one safe to enter and to work in.
+    pub fn is_safe(&self, directory: &Attributes) -> bool {
+        self.trust.objection_to_directory(directory).is_none()
     }
 
     /// Enters the directory `path`; false when it, or one on the way, does not exist.
@@ -309,7 +311,7 @@ impl Walk {
             Ok(directory) => {
                 let stat = fstat(&directory)
                     .map_err(|errno| io_failure("look at directory", &shown, errno))?;
-                match self.trust.objection(&stat) {
+                match self.trust.objection_to_directory(&attributes_of(&stat)) {
                     Some(objection) => Err(unsafe_directory(&shown, &objection)),
                     None => Ok(Reached::Directory(directory)),
                 }
@@ -333,7 +335,7 @@ impl Walk {
                 ),
             ));
         }
-        if let Some(objection) = self.trust.objection(&stat) {
+        if let Some(objection) = self.trust.objection_to_owner(&attributes_of(&stat)) {
             return Err(Failure::new(
                 Class::Host,
                 format!("refused to follow symbolic link '{shown}': {objection}"),
@@ -476,11 +478,29 @@ impl Walk {
         self.list_here(path, limit)
     }
 
+    /// As [`list`](Self::list), also of a directory that is not safe: those above it are judged, it is not. It is not entered.
+    pub fn list_any(&mut self, path: &str, limit: usize) -> Result<Vec<String>, Failure> {
+        let (parent, name) = split(path);
+        if !self.enter(parent)? {
+            return Ok(Vec::new());
+        }
+        self.list_named(name, path, limit)
+    }
+
     /// At most `limit` names in the directory that was entered last.
     pub(super) fn list_here(&self, shown: &str, limit: usize) -> Result<Vec<String>, Failure> {
+        self.list_named(".", shown, limit)
+    }
+
+    /// At most `limit` names in the directory `name` of the one that was entered last; none when it does not exist.
+    fn list_named(&self, name: &str, shown: &str, limit: usize) -> Result<Vec<String>, Failure> {
         let failed = |errno| io_failure("list directory", shown, errno);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut directory = Dir::openat(self.here(), ".", flags, Mode::empty()).map_err(failed)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut directory = match Dir::openat(self.here(), name, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => return Ok(Vec::new()),
+            Err(errno) => return Err(failed(errno)),
+        };
         let mut found = Vec::new();
         for entry in directory.iter() {
             let entry = entry.map_err(failed)?;
@@ -503,6 +523,11 @@ pub fn split(path: &str) -> (&str, &str) {
         Some((parent, name)) => (parent, name),
         None => ("/", path),
     }
+}
+
+/// The directories above an absolute, normalised path, innermost first; the last one is `/`.
+pub fn above(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| (*path != "/").then(|| split(path).0)).skip(1)
 }
 
 /// `name` in `directory`.

@@ -323,14 +323,23 @@ impl Batch {
             .map_err(|errno| io_failure("delete", path, errno))
     }
 
-    /// Removes the empty directory at `path`; fine when there is none.
+    /// Removes the empty directory at `path`; fine when there is none. It may be anybody's: only its parents have to be safe.
     pub fn remove_directory(&mut self, path: &str) -> Result<(), Failure> {
-        if self.walk.enter(path)? {
-            self.sweep_here()?;
-        }
         let (parent, name) = split(path);
         if !self.walk.enter(parent)? {
             return Ok(());
+        }
+        match self.walk.look_here(name, path, Hashing::Skip)? {
+            Entry::Absent => return Ok(()),
+            // In one that is not safe nothing is touched, leftovers neither.
+            Entry::Directory(attributes) if self.walk.is_safe(&attributes) => {
+                if self.walk.enter(path)? {
+                    self.sweep_here()?;
+                }
+                self.enter_existing(parent)?;
+            }
+            Entry::Directory(_) => {}
+            other => return Err(in_the_way(path, &other)),
         }
         self.mark_written(path)?;
         match unlinkat(self.walk.here(), name, UnlinkatFlags::RemoveDir) {

@@ -293,6 +293,138 @@ fn absent_removes_and_gives_back() {
     assert_eq!(machine.text("/etc/old"), "old\n");
 }
 
+/// A directory of this mode.
+fn open_directory(path: &str, open: u32) -> limpet::kinds::file::DesiredPath {
+    with(directory(path), |spec| {
+        if let PathSpec::Directory { mode, .. } = spec {
+            *mode = Some(open);
+        }
+    })
+}
+
+#[test]
+fn a_directory_given_to_others_goes_when_it_is_no_longer_declared() {
+    let mut machine = Machine::new();
+    machine.mkdir("/srv");
+    let before = machine.tree();
+    check(
+        &mut machine,
+        &[open_directory("/srv/u", 0o777)],
+        &["create directory:/srv/u"],
+    );
+    check(&mut machine, &[], &["delete directory:/srv/u"]);
+    assert_eq!(machine.tree(), before);
+    assert!(machine.owned.is_empty());
+}
+
+#[test]
+fn a_directory_given_to_a_user_goes_when_it_is_no_longer_declared() {
+    let mut machine = Machine::new();
+    if !machine.is_root() {
+        return; // only root gives directories away
+    }
+    machine.mkdir("/srv");
+    let before = machine.tree();
+    let of_user = with(directory("/srv/u"), |spec| {
+        if let PathSpec::Directory { owner, .. } = spec {
+            *owner = Some("1000".to_owned());
+        }
+    });
+    check(
+        &mut machine,
+        std::slice::from_ref(&of_user),
+        &["create directory:/srv/u"],
+    );
+    assert_eq!(machine.at("/srv/u").metadata().unwrap().uid(), 1000);
+    check(&mut machine, &[], &["delete directory:/srv/u"]);
+    assert_eq!(machine.tree(), before);
+}
+
+#[test]
+fn a_directory_given_to_others_stays_as_long_as_something_is_in_it() {
+    let mut machine = Machine::new();
+    machine.mkdir("/srv");
+    check(
+        &mut machine,
+        &[open_directory("/srv/u", 0o777)],
+        &["create directory:/srv/u"],
+    );
+    // Whoever may write there may also imitate what limpet leaves behind: it is neither deleted nor taken for nothing.
+    machine.write("/srv/u/.limpet-0123456789abcdef", "somebody's\n");
+    check(&mut machine, &[], &[]);
+    assert_eq!(
+        machine.text("/srv/u/.limpet-0123456789abcdef"),
+        "somebody's\n"
+    );
+    std::fs::remove_file(machine.at("/srv/u/.limpet-0123456789abcdef")).unwrap();
+    check(&mut machine, &[], &["delete directory:/srv/u"]);
+}
+
+#[test]
+fn a_directory_of_others_that_was_there_gets_its_mode_back() {
+    let mut machine = Machine::new();
+    machine.mkdir("/srv/u");
+    machine.chmod("/srv/u", 0o777);
+    let before = machine.tree();
+    check(
+        &mut machine,
+        &[open_directory("/srv/u", 0o775)],
+        &["update directory:/srv/u mode"],
+    );
+    check(&mut machine, &[], &["restore directory:/srv/u mode"]);
+    assert_eq!(machine.tree(), before);
+}
+
+#[test]
+fn a_directory_of_others_can_be_declared_absent_and_comes_back() {
+    let mut machine = Machine::new();
+    machine.mkdir("/srv/u");
+    machine.chmod("/srv/u", 0o777);
+    let before = machine.tree();
+    let absent = with(directory("/srv/u"), |spec| *spec = PathSpec::Absent);
+    check(
+        &mut machine,
+        std::slice::from_ref(&absent),
+        &["delete directory:/srv/u"],
+    );
+    check(&mut machine, &[], &["restore directory:/srv/u"]);
+    assert_eq!(machine.tree(), before);
+}
+
+#[test]
+fn a_directory_of_ours_below_one_of_others_is_left_alone() {
+    let mut machine = Machine::new();
+    machine.mkdir("/srv");
+    let both = [directory("/srv/u"), directory("/srv/u/inner")];
+    check(
+        &mut machine,
+        &both,
+        &["create directory:/srv/u", "create directory:/srv/u/inner"],
+    );
+    machine.chmod("/srv/u", 0o777);
+    check(
+        &mut machine,
+        &[],
+        &["blocked: refused to work in directory '/srv/u': everybody may write in it (mode 0777)"],
+    );
+    assert!(machine.at("/srv/u/inner").exists());
+}
+
+#[test]
+fn what_is_declared_beside_a_directory_does_not_keep_it() {
+    let mut machine = Machine::new();
+    machine.mkdir("/srv");
+    let beside = [
+        directory("/srv/u-other"),
+        directory("/srv/u.d"),
+        directory("/srv/u0"),
+    ];
+    let mut all = beside.to_vec();
+    all.push(directory("/srv/u"));
+    assert_eq!(machine.cycle(&all).len(), 4);
+    check(&mut machine, &beside, &["delete directory:/srv/u"]);
+}
+
 #[test]
 fn what_cannot_be_replaced_is_refused_with_its_path() {
     let mut machine = Machine::new();

@@ -155,6 +155,37 @@ fn a_missing_source_is_shown_with_the_nearest() {
 }
 
 #[test]
+fn a_symbolic_link_in_the_repository_is_not_followed() {
+    let tree = WorkTree::new(&[
+        (
+            "layers/base/base.toml",
+            "[file.\"/a\"]\nsource = \"link\"\n[file.\"/b\"]\nsource = \"/shared/real\"\ntemplate = true\n",
+        ),
+        ("layers/base/files/real", ""),
+    ]);
+    for (target, link) in [
+        ("real", "layers/base/files/link"),
+        ("layers/base/files", "shared"),
+    ] {
+        std::os::unix::fs::symlink(target, tree.path().join(link)).unwrap();
+    }
+    assert_snapshot!(tree.mistakes(), @r#"
+    error: layers/base/base.toml:2:10: source 'link' of file:/a is a symbolic link, which is never followed
+      |
+    2 | source = "link"
+      |          ^^^^^^ 'layers/base/files/link' is a symbolic link
+      |
+    hint: name the file it leads to (from the repository's root with a leading '/'), or commit a copy
+    error: layers/base/base.toml:4:10: source '/shared/real' of file:/b lies behind a symbolic link, which is never followed
+      |
+    4 | source = "/shared/real"
+      |          ^^^^^^^^^^^^^^ 'shared' is a symbolic link
+      |
+    hint: name the file it leads to (from the repository's root with a leading '/'), or commit a copy
+    "#);
+}
+
+#[test]
 fn a_source_cannot_leave_the_files_of_its_layer() {
     assert_snapshot!(base("[file.\"/etc/motd\"]\nsource = \"../../secret\"\n"), @r#"
     error: layers/base/base.toml:2:10: source '../../secret' of file:/etc/motd is no path below the layer's files/
@@ -195,6 +226,113 @@ fn a_file_that_declares_nothing_is_a_mistake() {
 }
 
 #[test]
+fn a_unit_or_package_that_declares_nothing_is_a_mistake() {
+    assert_snapshot!(base("[unit.\"c.service\"]\noptional = true\n[package.a]\n[package]\nb = {}\n"), @r#"
+    error: layers/base/base.toml:1:7: unit:c.service declares nothing
+      |
+    1 | [unit."c.service"]
+      |       ^^^^^^^^^^^
+      |
+    hint: give it `enabled`, `running`, `masked`, `content`, `source`, a drop-in or `restart_on`
+    error: layers/base/base.toml:3:10: package:a declares nothing
+      |
+    3 | [package.a]
+      |          ^
+      |
+    hint: write: a = "installed", or "absent"
+    error: layers/base/base.toml:5:1: package:b declares nothing
+      |
+    5 | b = {}
+      | ^
+      |
+    hint: write: b = "installed", or "absent"
+    "#);
+}
+
+#[test]
+fn absence_and_content_in_one_layer_exclude_each_other() {
+    assert_snapshot!(base("[file.\"/a\"]\nstate = \"absent\"\nsource = \"x\"\n[file.\"/b\"]\nstate = \"absent\"\ncontent = \"\"\n[symlink.\"/c\"]\nstate = \"absent\"\ntarget = \"/b\"\n"), @r#"
+    error: layers/base/base.toml:3:10: file:/a is to be absent, and has `source`
+      |
+    3 | source = "x"
+      |          ^^^
+      |
+    note: layers/base/base.toml:2:9: absent here
+      |
+    2 | state = "absent"
+      |         ^^^^^^^^
+    hint: keep one of them
+    error: layers/base/base.toml:6:11: file:/b is to be absent, and has `content`
+      |
+    6 | content = ""
+      |           ^^
+      |
+    note: layers/base/base.toml:5:9: absent here
+      |
+    5 | state = "absent"
+      |         ^^^^^^^^
+    hint: keep one of them
+    error: layers/base/base.toml:9:10: symlink:/c is to be absent, and has `target`
+      |
+    9 | target = "/b"
+      |          ^^^^
+      |
+    note: layers/base/base.toml:8:9: absent here
+      |
+    8 | state = "absent"
+      |         ^^^^^^^^
+    hint: keep one of them
+    "#);
+}
+
+#[test]
+fn a_validation_that_never_sees_the_candidate_is_refused() {
+    assert_snapshot!(base("[file.\"/etc/sudoers.d/x\"]\ncontent = \"x\"\nvalidate = [\"visudo\", \"-c\"]\n[file.\"/b\"]\ncontent = \"\"\nvalidate = []\n"), @r#"
+    error: layers/base/base.toml:3:12: `validate` of file:/etc/sudoers.d/x never looks at the new content
+      |
+    3 | validate = ["visudo", "-c"]
+      |            ^^^^^^^^^^^^^^^^ no argument has a '{}'
+      |
+    hint: '{}' stands for the path of the candidate: ["visudo", "-c", "-f", "{}"]
+    error: layers/base/base.toml:6:12: `validate` of file:/b is no command
+      |
+    6 | validate = []
+      |            ^^
+      |
+    hint: write the program and its arguments: ["visudo", "-c", "-f", "{}"]
+    "#);
+}
+
+#[test]
+fn a_package_name_is_judged_by_the_host_s_manager() {
+    assert_snapshot!(files(&[
+        ("inventory/hosts.toml", "[host.gw]\nfacts = { os = \"debian\" }\n[host.el]\nfacts = { os = \"rocky\" }\n"),
+        ("layers/base/base.toml", ""),
+        ("hosts/gw/a.toml", "[package]\nNetworkManager = \"installed\"\npython3_x = \"installed\"\nhttpd = { apt = \"Apache2\", dnf = \"httpd_X\" }\n"),
+        ("hosts/el/a.toml", "[package]\nNetworkManager = \"installed\"\npython3_x = \"installed\"\n"),
+    ]), @r#"
+    error: hosts/gw/a.toml:2:1: 'NetworkManager' is no package name for apt
+      |
+    2 | NetworkManager = "installed"
+      | ^^^^^^^^^^^^^^
+      |
+    hint: write 'networkmanager', or the name of each manager: networkmanager = { apt = "networkmanager", dnf = "NetworkManager" }
+    error: hosts/gw/a.toml:3:1: 'python3_x' is no package name for apt
+      |
+    3 | python3_x = "installed"
+      | ^^^^^^^^^
+      |
+    hint: a package for apt is named with small letters, digits, '+', '-' and '.'
+    error: hosts/gw/a.toml:4:17: 'Apache2' is no package name for apt
+      |
+    4 | httpd = { apt = "Apache2", dnf = "httpd_X" }
+      |                 ^^^^^^^^^
+      |
+    hint: a package for apt is named with small letters, digits, '+', '-' and '.'
+    "#);
+}
+
+#[test]
 fn an_undefined_name_in_a_template_is_shown_in_the_template() {
     assert_snapshot!(files(&[
         ("layers/base/base.toml", "[vars]\nntp_servers = [\"a\"]\n[file.\"/etc/chrony.conf\"]\nsource = \"chrony.j2\"\ntemplate = true\n"),
@@ -222,6 +360,95 @@ fn an_undefined_label_in_an_inline_template_is_shown_in_the_toml() {
       |       ^^^^^^^^^^^
       |
     hint: did you mean 'labels'?
+    ");
+}
+
+#[test]
+fn a_name_between_escapes_is_shown_where_it_is() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"a\\n{% if host.name == \\\"x\\\" or nme == 1 %}b{% endif %}\\n\"\n"), @r#"
+    error: layers/base/base.toml:3:43: undefined name 'nme' in template
+      |
+    3 | content = "a\n{% if host.name == \"x\" or nme == 1 %}b{% endif %}\n"
+      |                                           ^^^
+      |
+    hint: set it under [vars] of a layer, or use one of: host, hosts
+    "#);
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"\"\"\n\\tone\n{% for s in servers %}\n\\t{{ s }}\n{% endfor %}\n\"\"\"\n"), @r"
+    error: layers/base/base.toml:5:13: undefined name 'servers' in template
+      |
+    5 | {% for s in servers %}
+      |             ^^^^^^^
+      |
+    hint: set it under [vars] of a layer, or use one of: host, hosts
+    ");
+}
+
+#[test]
+fn an_unknown_fact_is_answered_with_those_there_are() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% if host.facts.kernel == \"6\" %}x{% endif %}'\n"), @r#"
+    error: layers/base/base.toml:3:18: undefined name 'host.facts.kernel' in template
+      |
+    3 | content = '{% if host.facts.kernel == "6" %}x{% endif %}'
+      |                  ^^^^^^^^^^^^^^^^^
+      |
+    hint: the facts are os, family, os_version, arch; anything else is a label
+    "#);
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% for h in hosts if h.facts.fmaily == \"rhel\" %}x{% endfor %}'\n"), @r#"
+    error: layers/base/base.toml:3:33: undefined name 'h.facts.fmaily' in template
+      |
+    3 | content = '{% for h in hosts if h.facts.fmaily == "rhel" %}x{% endfor %}'
+      |                                 ^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'family'?
+    "#);
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{{ host.facts.arch }}'\n"), @r"
+    error: layers/base/base.toml:3:15: undefined name 'host.facts.arch' in template
+      |
+    3 | content = '{{ host.facts.arch }}'
+      |               ^^^^^^^^^^^^^^^
+      |
+    hint: declare the fact in the inventory to render away from the host
+    ");
+}
+
+#[test]
+fn a_label_that_no_host_has_says_so() {
+    assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% for h in hosts if h.labels.role == \"db\" %}x{% endfor %}'\n"), @r#"
+    error: layers/base/base.toml:3:33: undefined name 'h.labels.role' in template
+      |
+    3 | content = '{% for h in hosts if h.labels.role == "db" %}x{% endfor %}'
+      |                                 ^^^^^^^^^^^^^
+      |
+    hint: no host of the inventory has a label 'role'
+    "#);
+    let labelled = |template: &str| {
+        files(&[
+            (
+                "inventory/hosts.toml",
+                "[host.gw]\nfacts = { os = \"debian\" }\n[host.db]\nlabels = { role = \"db\" }\nfacts = { os = \"debian\" }\n",
+            ),
+            (
+                "hosts/gw/a.toml",
+                &format!("[file.\"/a\"]\ntemplate = true\ncontent = '{template}'\n"),
+            ),
+            ("layers/base/a.toml", ""),
+        ])
+    };
+    assert_snapshot!(labelled("{% if host.labels.rol == \"db\" %}x{% endif %}"), @r#"
+    error: hosts/gw/a.toml:3:18: undefined name 'host.labels.rol' in template
+      |
+    3 | content = '{% if host.labels.rol == "db" %}x{% endif %}'
+      |                  ^^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'role'?
+    "#);
+    assert_snapshot!(labelled("{% for h in hosts %}{{ h.labels.role }}{% endfor %}"), @r"
+    error: hosts/gw/a.toml:3:35: undefined name 'h.labels.role' in template
+      |
+    3 | content = '{% for h in hosts %}{{ h.labels.role }}{% endfor %}'
+      |                                   ^^^^^^^^^^^^^
+      |
+    hint: not every host has this label; say what else: h.labels.role | default('…')
     ");
 }
 
@@ -450,7 +677,7 @@ fn a_need_that_is_not_declared_is_shown_with_the_nearest() {
 
 #[test]
 fn needs_in_a_circle_are_told_once() {
-    assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\nneeds = [\"package:b\"]\n[package.b]\nneeds = [\"unit:c.service\"]\n[unit.\"c.service\"]\nneeds = [\"file:/a\"]\n"), @r#"
+    assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\nneeds = [\"package:b\"]\n[package.b]\nneeds = [\"unit:c.service\"]\n[unit.\"c.service\"]\nenabled = true\nneeds = [\"file:/a\"]\n"), @r#"
     error: layers/base/base.toml:4:10: resources need each other in a circle: package:b → unit:c.service → file:/a → package:b
       |
     4 | [package.b]
@@ -684,7 +911,7 @@ fn what_a_later_version_brings_is_refused_and_not_ignored() {
     3 | validate = ["true"]
       | ^^^^^^^^
     "#);
-    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\n"), @r#"
+    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\nrunning = true\n"), @r#"
     error: layers/base/base.toml:2:11: `restart = "manual"` in unit:app.service is not supported by limpet 0.1.0
       |
     2 | restart = "manual"

@@ -126,6 +126,21 @@ fn undeclare_forgets_what_earlier_layers_said() {
 }
 
 #[test]
+fn a_unit_whose_last_dropin_is_undeclared_is_no_mistake() {
+    let tree = WorkTree::new(&[
+        (
+            "layers/base/a.toml",
+            "[unit.\"u.service\".dropin.one]\ncontent = \"1\"\n",
+        ),
+        (
+            "hosts/gw/a.toml",
+            "[unit.\"u.service\".dropin.one]\nundeclare = true\n",
+        ),
+    ]);
+    assert_eq!(tree.render("gw")["state"]["paths"], serde_json::json!([]));
+}
+
+#[test]
 fn absent_overrules_what_earlier_layers_wished() {
     let tree = WorkTree::new(&[
         (

@@ -98,6 +98,18 @@ impl Resolver<'_, '_> {
 
     fn missing_source(&self, what: &str, name: &str, path: &str, place: &Place) -> Mistake {
         let sources = &self.fleet.sources;
+        if let Some(link) = sources.symlink_on(path) {
+            let message = if link == path {
+                format!("source '{name}' of {what} is a symbolic link, which is never followed")
+            } else {
+                format!(
+                    "source '{name}' of {what} lies behind a symbolic link, which is never followed"
+                )
+            };
+            return Mistake::new(place, message)
+                .label(format!("'{link}' is a symbolic link"))
+                .hint("name the file it leads to (from the repository's root with a leading '/'), or commit a copy");
+        }
         let mistake = Mistake::new(place, format!("source '{name}' of {what} is missing"))
             .label(format!("no file '{path}'"));
         if sources.is_directory(path) {

@@ -284,7 +284,18 @@ fn check_command(
                 &table.place_of("validate", place),
                 format!("`validate` of {what} is no command"),
             )
-            .hint("write the program and its arguments: [\"nginx\", \"-t\"]"),
+            .hint("write the program and its arguments: [\"visudo\", \"-c\", \"-f\", \"{}\"]"),
+        );
+    } else if !command.iter().any(|word| word.contains("{}")) {
+        mistakes.push(
+            Mistake::new(
+                &table.place_of("validate", place),
+                format!("`validate` of {what} never looks at the new content"),
+            )
+            .label("no argument has a '{}'")
+            .hint(
+                "'{}' stands for the path of the candidate: [\"visudo\", \"-c\", \"-f\", \"{}\"]",
+            ),
         );
     }
 }

@@ -215,17 +215,22 @@ impl Resolver<'_, '_> {
 
     /// A path cannot lie below a declared file, nor below a link that the fleet itself points elsewhere.
     fn refuse_paths_below_files(&mut self) {
+        let is_leaf = |path: &&DesiredPath| !matches!(path.spec, PathSpec::Directory { .. });
+        let leaves: BTreeSet<&str> = self
+            .state
+            .paths
+            .iter()
+            .filter(is_leaf)
+            .map(|path| path.path.as_str())
+            .collect();
         let mut mistakes = Vec::new();
         for path in &self.state.paths {
-            let is_leaf = |spec: &PathSpec| !matches!(spec, PathSpec::Directory { .. });
             let above = std::iter::successors(path.path.rsplit_once('/'), |(parent, _)| {
                 parent.rsplit_once('/')
             })
-            .find_map(|(parent, _)| {
-                let (id, place) = self.places.get(parent)?;
-                let other = self.state.paths.iter().find(|other| other.path == parent)?;
-                is_leaf(&other.spec).then_some((id, place))
-            });
+            .map(|(parent, _)| parent)
+            .find(|parent| leaves.contains(parent))
+            .and_then(|parent| self.places.get(parent));
             if let Some((other, other_place)) = above
                 && let Some((id, place)) = self.places.get(&path.path)
             {

@@ -17,6 +17,16 @@ impl Resolver<'_, '_> {
         let what = id.to_string();
         let package: declared::Package = declared::read(table, place, &what)?;
         let mut mistakes = Vec::new();
+        // Whoever says what a package is called, or what it needs, wants it; else nothing is said of it.
+        let is_wished = ["state", "version", "apt", "dnf", "needs", "allow_downgrade"]
+            .into_iter()
+            .any(|key| table.get(key).is_some());
+        if !is_wished {
+            mistakes.push(
+                Mistake::new(place, format!("{what} declares nothing"))
+                    .hint(format!("write: {} = \"installed\", or \"absent\"", id.name)),
+            );
+        }
         let name = self.package_name(id, &package, table, place, &mut mistakes);
         let state = package_state(&what, &package, table, place, &mut mistakes);
         if !mistakes.is_empty() {
@@ -60,17 +70,31 @@ impl Resolver<'_, '_> {
         mistakes: &mut Vec<Mistake>,
     ) -> Option<String> {
         for (key, name) in [("apt", &package.apt), ("dnf", &package.dnf)] {
-            if let Some(name) = name.as_ref().filter(|name| !layer::is_package_name(name)) {
-                mistakes.push(Mistake::new(
-                    &table.place_of(key, place),
-                    format!("'{name}' is no package name"),
-                ));
+            let Some(name) = name else { continue };
+            let place = table.place_of(key, place);
+            if !layer::is_package_name(name) {
+                mistakes.push(Mistake::new(&place, format!("'{name}' is no package name")));
+            } else if key == "apt" && !is_apt_name(name) {
+                mistakes.push(no_apt_name(name, &place).hint(APT_NAME_HINT));
             }
         }
+        let family = self.traits.facts.get("family").map(String::as_str);
         if package.apt.is_none() && package.dnf.is_none() {
+            let name = id.name.as_str();
+            if family == Some("debian") && layer::is_package_name(name) && !is_apt_name(name) {
+                let lower = name.to_ascii_lowercase();
+                let mistake = no_apt_name(name, place);
+                mistakes.push(if is_apt_name(&lower) {
+                    mistake.hint(format!(
+                        "write '{lower}', or the name of each manager: {lower} = {{ apt = \"{lower}\", dnf = \"{name}\" }}"
+                    ))
+                } else {
+                    mistake.hint(APT_NAME_HINT)
+                });
+            }
             return Some(id.name.clone());
         }
-        match self.traits.facts.get("family").map(String::as_str) {
+        match family {
             Some("debian") => package.apt.clone(),
             Some("rhel") => package.dnf.clone(),
             Some(_) => None,
@@ -86,6 +110,21 @@ impl Resolver<'_, '_> {
             }
         }
     }
+}
+
+const APT_NAME_HINT: &str =
+    "a package for apt is named with small letters, digits, '+', '-' and '.'";
+
+fn no_apt_name(name: &str, place: &Place) -> Mistake {
+    Mistake::new(place, format!("'{name}' is no package name for apt"))
+}
+
+/// What dpkg-deb lets a package be called. dpkg itself takes capitals for small letters: no package would ever be found under such a name.
+fn is_apt_name(name: &str) -> bool {
+    layer::is_package_name(name)
+        && name
+            .bytes()
+            .all(|byte| !byte.is_ascii_uppercase() && byte != b'_')
 }
 
 fn package_state(

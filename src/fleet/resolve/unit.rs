@@ -30,6 +30,25 @@ impl Resolver<'_, '_> {
         let what = id.to_string();
         let unit: declared::Unit = declared::read(table, place, &what)?;
         let mut mistakes = Vec::new();
+        // A last drop-in that a later layer undeclares leaves its empty table.
+        let is_wished = [
+            "source",
+            "content",
+            "enabled",
+            "running",
+            "masked",
+            "restart_on",
+            "reload_on",
+            "dropin",
+        ]
+        .into_iter()
+        .any(|key| table.get(key).is_some());
+        if !is_wished {
+            mistakes.push(
+                Mistake::new(place, format!("{what} declares nothing"))
+                    .hint("give it `enabled`, `running`, `masked`, `content`, `source`, a drop-in or `restart_on`"),
+            );
+        }
         check_wishes(id, &unit, table, place, &mut mistakes);
         let bringer = Bringer {
             id,

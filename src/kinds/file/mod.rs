@@ -5,13 +5,14 @@
 //!
 //! Invariant: paths never leave `Host`'s root, and no symbolic link that somebody else could have placed is followed on the way.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::kinds::kind::{Content, Contents, Kind, Owned, Step};
 use crate::model::{Class, Failure, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
 use crate::sys::command::Command;
-use crate::sys::files::Attributes;
+use crate::sys::files::{Attributes, above};
 use crate::sys::write::{AttributeChange, Batch, Candidate};
 
 mod diff;
@@ -228,19 +229,20 @@ fn apply(
 ) -> Vec<Outcome> {
     let mut progress: Vec<Progress> = Vec::with_capacity(changes.len());
     // What was not made, and the resource to blame: what lies below it has no place.
-    let mut broken: Vec<(&str, ResourceId)> = Vec::new();
+    let mut broken: BTreeMap<&str, ResourceId> = BTreeMap::new();
     for change in changes {
-        let above = broken
-            .iter()
-            .find(|(path, _)| plan::is_below(&change.path, path));
-        let step = match above {
-            Some((_, blamed)) => Progress::Over(Outcome::Skipped(blamed.clone())),
+        let step = match above(&change.path).find_map(|path| broken.get(path)) {
+            Some(blamed) => Progress::Over(Outcome::Skipped(blamed.clone())),
             None => stage(host, contents, &mut batch, change)
                 .unwrap_or_else(|failure| failed(change, failure)),
         };
         match &step {
-            Progress::Over(Outcome::Failed(_)) => broken.push((&change.path, change.id.clone())),
-            Progress::Over(Outcome::Skipped(blamed)) => broken.push((&change.path, blamed.clone())),
+            Progress::Over(Outcome::Failed(_)) => {
+                broken.insert(&change.path, change.id.clone());
+            }
+            Progress::Over(Outcome::Skipped(blamed)) => {
+                broken.insert(&change.path, blamed.clone());
+            }
             Progress::Over(Outcome::Done) | Progress::Staged(_) | Progress::Waiting => {}
         }
         progress.push(step);

@@ -132,10 +132,11 @@ fn look(walk: &mut Walk, path: &str, wanted: Wanted) -> Result<ObservedPath, Fai
     };
     let look = walk.look(path, hashing)?;
     let children = match look.entry {
-        Entry::Directory(_) if wanted.children => walk
-            .list(path, LIST_LIMIT)?
+        // Removing takes leftovers of ours along, though not out of a directory where others may write.
+        Entry::Directory(attributes) if wanted.children => walk
+            .list_any(path, LIST_LIMIT)?
             .into_iter()
-            .filter(|name| !is_candidate_name(name))
+            .filter(|name| !walk.is_safe(&attributes) || !is_candidate_name(name))
             .collect(),
         _ => Vec::new(),
     };

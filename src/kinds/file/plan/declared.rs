@@ -10,7 +10,7 @@ use crate::kinds::file::{
 };
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, Reason};
-use crate::sys::files::{Attributes, Entry, split};
+use crate::sys::files::{Attributes, Entry, above};
 
 impl<'a> Planner<'a> {
     /// Refuses a path that its own declaration or one above it makes impossible, whatever the host looks like.
@@ -71,10 +71,7 @@ impl<'a> Planner<'a> {
 
     /// The declarations of the directories on the way to it, innermost first.
     fn declared_above(&self, item: &DesiredPath) -> impl Iterator<Item = &'a DesiredPath> {
-        std::iter::successors(Some(split(&item.path).0), |path| {
-            (*path != "/").then(|| split(path).0)
-        })
-        .filter_map(|path| self.desired.get(path).copied())
+        above(&item.path).filter_map(|path| self.desired.get(path).copied())
     }
 
     pub(super) fn desired_change(

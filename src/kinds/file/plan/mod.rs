@@ -11,7 +11,7 @@ use crate::kinds::file::{
 };
 use crate::kinds::kind::{Owned, PlannedChange, Step};
 use crate::model::{Class, Failure};
-use crate::sys::files::Entry;
+use crate::sys::files::{Entry, above};
 
 mod access;
 mod declared;
@@ -97,12 +97,6 @@ fn understand(
     } else {
         Applied::Absent
     })
-}
-
-/// Does `path` lie below the directory `above`.
-pub(super) fn is_below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above.trim_end_matches('/'))
-        .is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
 }
 
 pub(super) fn plan(
@@ -212,7 +206,7 @@ pub(super) fn plan(
 fn in_order(
     mut changes: Vec<PlannedChange<Original, PathChange>>,
 ) -> Vec<PlannedChange<Original, PathChange>> {
-    let making_room: Vec<String> = changes
+    let making_room: BTreeSet<String> = changes
         .iter()
         .filter(|change| {
             matches!(
@@ -224,7 +218,7 @@ fn in_order(
         .collect();
     let rank = |change: &PlannedChange<Original, PathChange>| match change.change.edit {
         Edit::RemoveFile { .. } | Edit::RemoveDirectory => {
-            if making_room.iter().any(|above| is_below(&change.key, above)) {
+            if above(&change.key).any(|above| making_room.contains(above)) {
                 0
             } else {
                 3

@@ -1,13 +1,14 @@
 //! What is owned and no longer declared.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use crate::kinds::file::plan::access::Wish;
-use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, is_below};
+use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner};
 use crate::kinds::file::{Applied, Edit, ObservedPath, Original, PathChange, PathSpec};
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
-use crate::sys::files::{Attributes, Entry, join};
+use crate::sys::files::{Attributes, Entry, above, join};
 
 pub(super) enum Removal {
     Change(Box<PlannedChange<Original, PathChange>>),
@@ -40,14 +41,19 @@ impl Planner<'_> {
 
     /// Is something declared below it.
     fn is_needed(&self, path: &str) -> bool {
-        self.desired.keys().any(|desired| is_below(desired, path))
+        // What lies below it stands together in the order of paths, right after this prefix.
+        let prefix = join(path, "");
+        self.desired
+            .range::<str, _>((Bound::Excluded(prefix.as_str()), Bound::Unbounded))
+            .next()
+            .is_some_and(|(desired, _)| desired.starts_with(&prefix))
     }
 
     /// Is a directory on the way to it declared to be none.
     pub(super) fn has_no_place(&self, path: &str) -> bool {
-        self.desired.values().any(|item| {
-            !matches!(item.spec, PathSpec::Directory { .. }) && is_below(path, &item.path)
-        })
+        above(path)
+            .filter_map(|above| self.desired.get(above))
+            .any(|item| !matches!(item.spec, PathSpec::Directory { .. }))
     }
 
     /// What has nothing to go back to is forgotten, the rest waits for its place.
