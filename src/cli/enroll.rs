@@ -14,7 +14,7 @@ use crate::fetch::client::Upstream;
 use crate::git::{Hashed, ObjectId};
 use crate::model::{Class, Failure};
 use crate::sys::Host;
-use crate::sys::systemd::{Job, Verb};
+use crate::sys::jobs::{Job, Verb};
 use crate::trust::{self, AllowedSigners, Revoked};
 
 /// Where the trust files are put.

@@ -190,7 +190,8 @@ impl Cycle {
         remember_time(&self.host, &self.record)?;
         let head = revision.trusted_head();
         state::trust(&self.host, &self.record, head)?;
-        self.record.remember(HOST_NAME, &self.config.host.name)?;
+        self.record
+            .remember(state::HOST_NAME, &self.config.host.name)?;
         self.head = Some(head.clone());
         self.put_in_force(revision, desired);
         Ok(())
@@ -205,7 +206,7 @@ impl Cycle {
         let name = &self.config.host.name;
         if let Some(known) = self
             .record
-            .recall::<String>(HOST_NAME)?
+            .recall::<String>(state::HOST_NAME)?
             .filter(|known| known != name)
         {
             let message = format!(
@@ -269,9 +270,6 @@ impl From<Failure> for Obstacle {
         Obstacle::Trouble(failure)
     }
 }
-
-/// Under which name the record keeps the name this host was enrolled by.
-pub(super) const HOST_NAME: &str = "host-name";
 
 /// Under which name the record keeps the highest time this host was sure of.
 const HIGHEST_TIME: &str = "highest-time";

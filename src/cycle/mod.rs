@@ -25,7 +25,7 @@ use crate::record::objects::ObjectStore;
 use crate::report::journal;
 use crate::report::preview::{Preview, PreviewChange, PreviewHeld};
 use crate::report::status::{State as HostState, Status, StatusError};
-use crate::sys::systemd::{Job, Verb};
+use crate::sys::jobs::{Job, Verb};
 use crate::sys::{Host, clock};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 

@@ -5,7 +5,6 @@
 //! new, because falling back to the anchor would let a hostile server take it back in time.
 
 use crate::config;
-use crate::cycle::judge::HOST_NAME;
 use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
@@ -14,6 +13,9 @@ use crate::trust::TrustedHead;
 
 /// Under which name the record keeps the trusted head.
 const HEAD: &str = "trusted-head";
+
+/// Under which name the record keeps the name this host was enrolled by.
+pub(super) const HOST_NAME: &str = "host-name";
 
 /// Under which name the record keeps the trusted head before the last one.
 const HEAD_BEFORE: &str = "trusted-head-before";

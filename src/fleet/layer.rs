@@ -6,6 +6,7 @@ use super::declared::{self, LATER_KINDS, RESERVED};
 use super::{author, list_directories, list_toml_files, paths, read_text, unsupported};
 use crate::document::{Data, Entry, Expectation, Mistake, Place, Table, Value, parse};
 use crate::git::Tree;
+use crate::kinds::unit::SUFFIXES;
 use crate::model::{Class, Failure, Kind};
 
 /// What a layer says.
@@ -255,27 +256,13 @@ pub(super) fn is_package_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
 }
 
-const UNIT_TYPES: [&str; 11] = [
-    "service",
-    "socket",
-    "device",
-    "mount",
-    "automount",
-    "swap",
-    "target",
-    "path",
-    "timer",
-    "slice",
-    "scope",
-];
-
 fn check_unit_name(name: &str, place: &Place) -> Option<Mistake> {
     let mistake = Mistake::new(place, format!("'{name}' is no unit name"));
     let Some((stem, suffix)) = name.rsplit_once('.') else {
         return Some(mistake.hint(format!("units have a type: '{name}.service'")));
     };
-    if !UNIT_TYPES.contains(&suffix) {
-        let near = crate::document::nearest(suffix, UNIT_TYPES);
+    if !SUFFIXES.contains(&suffix) {
+        let near = crate::document::nearest(suffix, SUFFIXES);
         return Some(match near {
             Some(near) => mistake.hint(format!("did you mean '{stem}.{near}'?")),
             None => mistake.hint(format!("units have a type: '{name}.service'")),

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod command;
 pub mod files;
 pub mod identity;
+pub mod jobs;
 pub mod lock;
 pub mod socket;
 pub mod systemd;

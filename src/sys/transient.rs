@@ -16,7 +16,8 @@ use crate::model::{Class, Failure};
 use crate::sys::Host;
 use crate::sys::clock;
 use crate::sys::command::{self, Command, CommandResult, Ending};
-use crate::sys::systemd::{Job, Property, PropertyName, Verb};
+use crate::sys::jobs::{Job, Verb};
+use crate::sys::systemd::{Property, PropertyName};
 
 /// Where the output of transient units is kept while somebody may read it.
 const OUTPUT_DIRECTORY: &str = "/run/limpet";

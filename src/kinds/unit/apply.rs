@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::kinds::unit::plan::find_enablement_mistake;
 use crate::kinds::unit::{Operation, UnitChange};
 use crate::model::{Class, Failure, Kind, Outcome, ResourceId};
-use crate::sys::systemd::{
-    Error, Job, JobResult, ListedUnit, Property, PropertyName, Systemd, Verb,
-};
+use crate::sys::jobs::{Job, JobResult, Verb};
+use crate::sys::systemd::{Error, ListedUnit, Property, PropertyName, Systemd};
 
 /// How long all jobs of a batch may take together. systemd's own limit for one start is 90 s unless the unit says otherwise.
 const JOB_LIMIT: Duration = Duration::from_secs(10 * 60);

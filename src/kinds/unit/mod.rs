@@ -18,7 +18,7 @@ mod name;
 mod observe;
 mod plan;
 
-pub use name::{is_own_file, is_read_by_systemd};
+pub use name::{SUFFIXES, is_own_file, is_read_by_systemd};
 
 /// One declared unit.
 #[derive(Debug, Clone, PartialEq, Eq)]

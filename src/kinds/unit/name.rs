@@ -3,7 +3,7 @@
 //! Paths are absolute and normalised. `/lib` counts as `/usr/lib`, for hosts where they are one.
 
 /// The suffixes of systemd.unit(5).
-const SUFFIXES: [&str; 11] = [
+pub const SUFFIXES: [&str; 11] = [
     "service",
     "socket",
     "device",

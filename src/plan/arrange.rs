@@ -1,0 +1,170 @@
+//! Arranging the steps of a plan: what must come before what, and what a failure takes with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::fleet::DesiredState;
+use crate::kinds::unit::{Operation, UnitChange, is_read_by_systemd};
+use crate::model::{Action, Class, Failure, Reason, ResourceId};
+use crate::plan::{Change, InventoryKind, Step, order};
+
+/// Failure spreads along these edges: what is needed, the parent directory, and a unit's own files.
+pub(super) fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
+    let declared: BTreeMap<&str, &ResourceId> = desired
+        .paths
+        .iter()
+        .map(|path| (path.path.as_str(), &path.id))
+        .collect();
+    for step in steps {
+        step.blockers = desired.needs.get(&step.id).cloned().unwrap_or_default();
+        if step.kind == InventoryKind::Path {
+            let mut path = step.key.as_str();
+            while let Some((parent, _)) = path.rsplit_once('/') {
+                if let Some(id) = declared.get(parent) {
+                    step.blockers.push((*id).clone());
+                }
+                path = parent;
+            }
+        }
+        if step.kind == InventoryKind::Unit && step.reason != Reason::Undeclared {
+            // Its files are declared by the unit itself, so they carry its id.
+            step.blockers.push(step.id.clone());
+        }
+    }
+}
+
+/// Moves the steps that depend on what is blocked to the blocked ones: trying them would end the same way in every cycle.
+pub(super) fn set_aside_what_is_blocked(steps: &mut Vec<Step>, blocked: &mut Vec<Failure>) {
+    let mut ids: BTreeSet<ResourceId> = blocked
+        .iter()
+        .filter_map(|failure| failure.resource.clone())
+        .collect();
+    loop {
+        let mut found = Vec::new();
+        steps.retain(|step| {
+            let blocker = step.blockers.iter().find(|id| ids.contains(*id));
+            found.extend(
+                blocker.map(|blocker| (step.id.clone(), skipped(step.action, &step.id, blocker))),
+            );
+            blocker.is_none()
+        });
+        if found.is_empty() {
+            return;
+        }
+        for (id, failure) in found {
+            if ids.insert(id) {
+                blocked.push(failure);
+            }
+        }
+    }
+}
+
+/// What people are told of a step that is not made because `blocker` failed.
+pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure {
+    Failure::new(
+        Class::Host,
+        format!("skipped {action} {id}, because {blocker} failed"),
+    )
+    .about(id.clone())
+}
+
+/// The preference of kinds (interface.md, "Order and failure"), with removals in reverse.
+fn rank(step: &Step) -> u8 {
+    match (step.kind, step.reason) {
+        // A unit that goes back to running needs its own files back first.
+        (InventoryKind::Unit, Reason::Undeclared) if step.action != Action::Start => 0,
+        (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
+        (InventoryKind::Package, Reason::Undeclared) => 7,
+        (InventoryKind::Package, _) => 2,
+        (InventoryKind::Path, _) => 3,
+        (InventoryKind::Unit, Reason::Triggered) => 6,
+        (InventoryKind::Unit, _) => 5,
+    }
+}
+
+fn configures_packages(path: &str) -> bool {
+    ["/etc/apt/", "/etc/dnf/", "/etc/yum.repos.d/"]
+        .iter()
+        .any(|directory| path.starts_with(directory))
+}
+
+/// Orders the steps, and puts one daemon-reload between changed unit files and the units.
+pub(super) fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut by_id: BTreeMap<&ResourceId, Vec<usize>> = BTreeMap::new();
+    for (index, step) in steps.iter().enumerate() {
+        by_id.entry(&step.id).or_default().push(index);
+    }
+    let places: Vec<order::Place> = steps
+        .iter()
+        .map(|step| {
+            let needs = desired.needs.get(&step.id).into_iter().flatten();
+            // A trigger waits for what caused it, but nobody waits for a trigger: what needs the unit needs it running.
+            let needed = needs.flat_map(|id| by_id.get(id).into_iter().flatten());
+            let mut after: Vec<usize> = needed
+                .copied()
+                .filter(|&index| steps[index].reason != Reason::Triggered)
+                .collect();
+            if step.reason == Reason::Triggered {
+                after.extend(
+                    step.because
+                        .iter()
+                        .flat_map(|id| by_id.get(id).into_iter().flatten())
+                        .copied()
+                        .filter(|&index| steps[index].reason != Reason::Triggered),
+                );
+            }
+            order::Place {
+                rank: rank(step),
+                after,
+            }
+        })
+        .collect();
+    let batches = order::batches(&places);
+    drop(by_id);
+
+    let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
+    let mut planned = Vec::new();
+    let mut unloaded: Vec<ResourceId> = Vec::new();
+    for batch in batches {
+        let batch: Vec<Step> = batch
+            .into_iter()
+            .filter_map(|index| steps[index].take())
+            .collect();
+        if batch
+            .iter()
+            .any(|step| step.kind == InventoryKind::Unit && rank(step) > 0)
+            && !unloaded.is_empty()
+        {
+            planned.push(vec![daemon_reload(std::mem::take(&mut unloaded))]);
+        }
+        let unit_files = batch
+            .iter()
+            .filter(|step| step.kind == InventoryKind::Path && is_read_by_systemd(&step.key));
+        unloaded.extend(unit_files.map(|step| step.id.clone()));
+        planned.push(batch);
+    }
+    if !unloaded.is_empty() {
+        planned.push(vec![daemon_reload(unloaded)]);
+    }
+    planned
+}
+
+fn daemon_reload(because: Vec<ResourceId>) -> Step {
+    Step {
+        id: because.first().cloned().expect("a reload has a cause"),
+        kind: InventoryKind::Unit,
+        key: String::new(),
+        action: Action::DaemonReload,
+        reason: Reason::Triggered,
+        fields: Vec::new(),
+        is_drift: false,
+        removes: false,
+        blockers: Vec::new(),
+        because,
+        is_owed: false,
+        original: serde_json::Value::Null,
+        change: Change::Unit(UnitChange {
+            name: String::new(),
+            operation: Operation::DaemonReload,
+        }),
+    }
+}
