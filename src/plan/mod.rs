@@ -18,6 +18,8 @@ use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
 
 mod arrange;
 pub mod order;
+#[cfg(test)]
+mod tests;
 mod trigger;
 
 pub use arrange::skipped;

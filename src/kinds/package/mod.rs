@@ -225,6 +225,15 @@ impl Kind for Packages {
     }
 }
 
+impl Default for Observed {
+    /// Nothing was asked about.
+    fn default() -> Self {
+        Observed {
+            packages: Ok(BTreeMap::new()),
+        }
+    }
+}
+
 impl Observed {
     /// What there is of `name` now, to be kept as its original; `None` when the database could not be read.
     pub fn original(&self, name: &str) -> Option<Original> {

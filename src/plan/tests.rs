@@ -1,0 +1,308 @@
+//! What crosses kinds: triggers, debts, order, what a failure takes with it. The kinds' own plans are tested with them.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::kinds::file::{DesiredPath, ObservedPath, PathSpec};
+use crate::kinds::kind::{Content, ContentSource};
+use crate::kinds::unit::{DesiredUnit, ObservedUnit};
+use crate::model::Kind as ResourceKind;
+use crate::sys::files::{Entry, Look, hash_bytes};
+
+/// A host with some files and units, as it is declared and as it was seen.
+struct Scene {
+    desired: DesiredState,
+    observed: Observed,
+    inventory: Inventory,
+    rules: Rules,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Scene {
+            desired: DesiredState::default(),
+            observed: Observed {
+                paths: Default::default(),
+                packages: Default::default(),
+                units: Default::default(),
+            },
+            inventory: Inventory::default(),
+            rules: Rules::default(),
+        }
+    }
+
+    /// Declares a file that is not there yet.
+    fn missing_file(mut self, id: &str, path: &str) -> Self {
+        let bytes: Arc<[u8]> = Arc::from(&b"x"[..]);
+        let content = Content {
+            sha256: hash_bytes(&bytes),
+            size: 1,
+            source: ContentSource::Inline(bytes),
+        };
+        let spec = PathSpec::File {
+            content: Some(content),
+            mode: None,
+            owner: None,
+            group: None,
+            validate: None,
+        };
+        let id = id.parse().unwrap();
+        self.desired.paths.push(DesiredPath {
+            path: path.to_owned(),
+            id,
+            spec,
+            report: false,
+            on_removal: OnRemoval::Restore,
+        });
+        let look = Look {
+            entry: Entry::Absent,
+            physical: path.to_owned(),
+            missing_parents: Vec::new(),
+        };
+        self.observed.paths.paths.insert(
+            path.to_owned(),
+            Ok(ObservedPath {
+                look,
+                children: Vec::new(),
+            }),
+        );
+        self.observed.paths.users.insert("root".to_owned(), 0);
+        self.observed.paths.groups.insert("root".to_owned(), 0);
+        self
+    }
+
+    /// Declares `app.service`, which is `active` now; `declare` says more.
+    fn unit(mut self, active: &str, declare: impl FnOnce(&mut DesiredUnit)) -> Self {
+        let name = "app.service".to_owned();
+        let mut unit = DesiredUnit {
+            id: ResourceId::new(ResourceKind::Unit, &name),
+            name: name.clone(),
+            enabled: None,
+            running: None,
+            masked: None,
+            optional: false,
+            restart_on: Vec::new(),
+            reload_on: Vec::new(),
+            files: Vec::new(),
+            report: false,
+            on_removal: OnRemoval::Restore,
+        };
+        declare(&mut unit);
+        self.desired.units.push(unit);
+        self.see_unit(active)
+    }
+
+    fn see_unit(mut self, active: &str) -> Self {
+        let seen = ObservedUnit {
+            exists: true,
+            active: active.to_owned(),
+            file_state: "disabled".to_owned(),
+            needs_daemon_reload: false,
+            ends_by_itself: false,
+        };
+        self.observed
+            .units
+            .units
+            .insert("app.service".to_owned(), Ok(seen));
+        self
+    }
+
+    fn owes(mut self, action: Action) -> Self {
+        self.inventory
+            .owed
+            .push(("app.service".to_owned(), action, conf()));
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.desired, &self.observed, &self.inventory, &self.rules)
+    }
+
+    /// The batches in words.
+    #[track_caller]
+    fn check(&self, expected: &[&str]) {
+        let plan = self.plan();
+        let words = |batch: &Vec<Step>| {
+            let steps: Vec<String> = batch
+                .iter()
+                .map(|step| format!("{} {}", step.action, step.id))
+                .collect();
+            steps.join(", ")
+        };
+        assert_eq!(plan.batches.iter().map(words).collect::<Vec<_>>(), expected);
+    }
+}
+
+fn conf() -> ResourceId {
+    ResourceId::new(ResourceKind::File, "/etc/app.conf")
+}
+
+fn restarts_on_conf(unit: &mut DesiredUnit) {
+    unit.restart_on = vec![conf()];
+}
+
+#[test]
+fn a_changed_file_restarts_the_unit_that_reads_it_if_it_runs() {
+    let scene = |active: &str| {
+        Scene::new()
+            .missing_file("file:/etc/app.conf", "/etc/app.conf")
+            .unit(active, restarts_on_conf)
+    };
+    scene("active").check(&["create file:/etc/app.conf", "restart unit:app.service"]);
+    scene("inactive").check(&["create file:/etc/app.conf"]);
+    Scene::new().unit("active", restarts_on_conf).check(&[]);
+}
+
+#[test]
+fn a_restart_makes_a_reload_needless() {
+    let both = |unit: &mut DesiredUnit| {
+        unit.restart_on = vec![conf()];
+        unit.reload_on = vec![conf()];
+    };
+    let reloads = |unit: &mut DesiredUnit| unit.reload_on = vec![conf()];
+    let file = || Scene::new().missing_file("file:/etc/app.conf", "/etc/app.conf");
+    file()
+        .unit("active", both)
+        .check(&["create file:/etc/app.conf", "restart unit:app.service"]);
+    file()
+        .unit("active", reloads)
+        .check(&["create file:/etc/app.conf", "reload unit:app.service"]);
+}
+
+#[test]
+fn all_unit_files_come_before_one_daemon_reload_and_that_before_the_units() {
+    let scene = Scene::new()
+        .missing_file("unit:app.service", "/etc/systemd/system/app.service")
+        .missing_file(
+            "file:/etc/systemd/system/other.service",
+            "/etc/systemd/system/other.service",
+        )
+        .unit("inactive", |unit| {
+            unit.running = Some(true);
+            unit.files = vec!["/etc/systemd/system/app.service".to_owned()];
+        });
+    scene.check(&[
+        "create unit:app.service, create file:/etc/systemd/system/other.service",
+        "daemon-reload unit:app.service",
+        "start unit:app.service",
+    ]);
+}
+
+#[test]
+fn a_unit_that_is_started_anyway_is_started_afresh() {
+    let scene = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .unit("inactive", |unit| {
+            unit.running = Some(true);
+            restarts_on_conf(unit);
+        });
+    scene.check(&["create file:/etc/app.conf", "start unit:app.service"]);
+    let plan = scene.plan();
+    let start = plan
+        .steps()
+        .find(|step| step.action == Action::Start)
+        .unwrap();
+    let Change::Unit(change) = &start.change else {
+        panic!("a start is a change of a unit")
+    };
+    assert_eq!(change.operation, crate::kinds::unit::Operation::StartAfresh);
+    assert_eq!(start.because, [conf()]);
+}
+
+#[test]
+fn a_debt_of_an_earlier_run_is_paid_and_one_that_nobody_can_pay_is_dropped() {
+    let owing = |active: &str| {
+        Scene::new()
+            .unit(active, restarts_on_conf)
+            .owes(Action::Restart)
+    };
+    owing("active").check(&["restart unit:app.service"]);
+    owing("failed").check(&["restart unit:app.service"]);
+    owing("inactive").check(&[]);
+    assert_eq!(
+        owing("inactive").plan().void_debts,
+        [("app.service".to_owned(), Action::Restart)]
+    );
+    let undeclared = Scene::new().see_unit("active").owes(Action::Reload);
+    assert_eq!(
+        undeclared.plan().void_debts,
+        [("app.service".to_owned(), Action::Reload)]
+    );
+}
+
+#[test]
+fn report_mode_plans_nothing_and_triggers_nothing() {
+    let mut scene = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .unit("active", restarts_on_conf)
+        .owes(Action::Restart);
+    scene.rules.report_only = true;
+    scene.check(&[]);
+    assert_eq!(scene.plan().reported.len(), 1);
+}
+
+#[test]
+fn what_rests_takes_its_dependants_with_it_and_nothing_else() {
+    let mut scene = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .missing_file("file:/etc/dependant", "/etc/dependant")
+        .missing_file("file:/etc/bystander", "/etc/bystander");
+    let dependant = ResourceId::new(ResourceKind::File, "/etc/dependant");
+    scene.desired.needs.insert(dependant, vec![conf()]);
+    scene.rules.resting.insert(
+        conf(),
+        Failure::new(Class::Host, "it failed a moment ago").about(conf()),
+    );
+    scene.check(&["create file:/etc/bystander"]);
+    let blocked: Vec<String> = scene
+        .plan()
+        .blocked
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        blocked,
+        [
+            "it failed a moment ago",
+            "skipped create file:/etc/dependant, because file:/etc/app.conf failed"
+        ]
+    );
+}
+
+#[test]
+fn a_path_that_a_link_leads_to_a_forbidden_place_is_refused() {
+    let mut scene = Scene::new().missing_file("file:/srv/link/shadow", "/srv/link/shadow");
+    let seen = scene
+        .observed
+        .paths
+        .paths
+        .get_mut("/srv/link/shadow")
+        .unwrap()
+        .as_mut()
+        .unwrap();
+    seen.look.physical = "/etc/shadow".to_owned();
+    scene.check(&[]);
+    assert!(
+        scene.plan().blocked[0].message.contains("/etc/shadow"),
+        "{}",
+        scene.plan().blocked[0]
+    );
+}
+
+#[test]
+fn needs_override_the_preference_of_kinds() {
+    let mut scene = Scene::new()
+        .missing_file("file:/etc/late", "/etc/late")
+        .missing_file("file:/etc/early", "/etc/early")
+        .unit("inactive", |unit| unit.running = Some(true));
+    let late = ResourceId::new(ResourceKind::File, "/etc/late");
+    scene.desired.needs.insert(
+        late,
+        vec![ResourceId::new(ResourceKind::Unit, "app.service")],
+    );
+    scene.check(&[
+        "create file:/etc/early",
+        "start unit:app.service",
+        "create file:/etc/late",
+    ]);
+}
