@@ -7,7 +7,7 @@ use toml::{Spanned, de::DeString};
 
 use super::{Data, Entry, Mistake, Place, Source, Table, Value};
 
-/// The largest TOML file we read, in bytes (trust.md, section 8: 1 MiB).
+/// The largest TOML file we read, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// Parses `source`. The first mistake ends it: what follows one is mostly noise.

@@ -7,7 +7,7 @@ use super::Limits;
 use crate::document::{Mistake, Place};
 use crate::model::Kind;
 
-/// Directories and files that no fleet may manage, nor what lies below them (trust.md, section 8).
+/// Directories and files that no fleet may manage, nor what lies below them.
 const FORBIDDEN: [(&str, &str); 21] = [
     ("/proc", "a view of the kernel"),
     ("/sys", "a view of the kernel"),

@@ -54,7 +54,7 @@ impl fmt::Display for ObjectError {
 
 impl std::error::Error for ObjectError {}
 
-/// The largest object we read, in bytes (trust.md, section 7: 64 MiB).
+/// The largest object we read, in bytes (64 MiB).
 pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
 
 /// A store of objects. Implementations either hash what they return or are wrapped in [`Hashed`].

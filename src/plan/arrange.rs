@@ -67,7 +67,7 @@ pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure
     .about(id.clone())
 }
 
-/// The preference of kinds (interface.md, "Order and failure"), with removals in reverse.
+/// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
     match (step.kind, step.reason) {
         // A unit that goes back to running needs its own files back first.
