@@ -276,10 +276,7 @@ fn look_at_anchor(
             let name = enrolment.config.host.name.clone();
             (enrolment.config, enrolment.text) = compose(arguments, &name, Some(&pinned))?;
             let signer = described.fingerprint.unwrap_or_else(|| "nobody".to_owned());
-            Ok(Some(format!(
-                "'{}' signed by {signer}",
-                described.subject.escape_debug()
-            )))
+            Ok(Some(format!("'{}' signed by {signer}", described.subject)))
         }
         // A source that is not there, or that nobody may read, is a mistake; one that does not answer now may answer later. A host
         // that works is not given up for either.

@@ -115,12 +115,7 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     };
     match &status.revision {
         Some(revision) => {
-            let subject = status
-                .subject
-                .as_deref()
-                .unwrap_or("")
-                .escape_debug()
-                .to_string();
+            let subject = status.subject.as_deref().unwrap_or("");
             row("revision", format!("{}  {subject}", short(revision)));
             row(
                 "signed by",
@@ -168,10 +163,12 @@ pub fn text(status: &Status, now: Timestamp) -> String {
         );
     }
     for drift in &status.drift {
-        row(
-            "differs",
-            format!("{} ({})", drift.resource, drift.fields.join(", ")),
-        );
+        let how = if drift.fields.is_empty() {
+            drift.reason.to_string()
+        } else {
+            drift.fields.join(", ")
+        };
+        row("differs", format!("{} ({how})", drift.resource));
     }
     if status.reboot_required {
         row("reboot", "the system asks for one".to_owned());

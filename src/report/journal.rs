@@ -75,7 +75,7 @@ pub fn revision_applied(revision: &str, signer: &str, subject: &str, changes: us
         limpet_outcome = "applied",
         "applied revision {} '{}' signed by {signer}: {changes} change{}",
         short(revision),
-        subject.escape_debug(),
+        subject,
         if changes == 1 { "" } else { "s" },
     );
 }
