@@ -1,7 +1,7 @@
 //! The bytes of declared contents: inline, from the stored objects, or from the originals.
 
 use crate::config;
-use crate::git::Objects;
+use crate::git::{Objects, hex};
 use crate::kinds::kind::{Content, ContentSource, Contents};
 use crate::model::{Class, Failure};
 use crate::sys::Host;
@@ -59,14 +59,4 @@ impl Contents for StoredContents<'_> {
         }
         Ok(bytes)
     }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

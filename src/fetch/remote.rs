@@ -24,7 +24,7 @@ use super::refs::{self, Advertisement, Refs};
 use super::store;
 use super::transport::GitHttp;
 use crate::config::Source;
-use crate::git::{MAX_OBJECT_BYTES, ObjectId};
+use crate::git::{MAX_OBJECT_BYTES, ObjectId, hex};
 use crate::model::{Class, Failure};
 
 /// Where the cache remembers the branch's commit.
@@ -382,10 +382,7 @@ fn read_ref(repository: &gix::Repository, name: &str) -> Option<ObjectId> {
 /// The directory for `url`: two repositories never share one, whatever their URLs look like.
 fn cache_path(directory: &Path, url: &str) -> PathBuf {
     let digest = ring::digest::digest(&ring::digest::SHA256, url.as_bytes());
-    let name: String = digest.as_ref()[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name = hex(&digest.as_ref()[..16]);
     directory.join(format!("{name}.git"))
 }
 

@@ -15,6 +15,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::DesiredState;
+use crate::git::hex;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::Content;
 use crate::kinds::package::{DesiredPackage, PackageState};
@@ -47,10 +48,6 @@ pub(super) fn compute(state: &DesiredState) -> String {
 }
 
 /// `bytes` in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn ids(ids: &[ResourceId]) -> Value {
     ids.iter().map(ToString::to_string).collect()
 }

@@ -13,6 +13,16 @@ pub use gix::objs::Kind as ObjectKind;
 
 pub mod repository;
 
+/// `bytes` in lower-case hexadecimal, as Git and sha256sum write hashes.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// One object's raw bytes, without Git's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {

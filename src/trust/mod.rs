@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Anchor, TrustMode};
-use crate::git::{ObjectError, ObjectId, Objects, Tree};
+use crate::git::{ObjectError, ObjectId, Objects, Tree, hex};
 use crate::model::{Class, Failure};
 
 mod allowed_signers;
@@ -576,10 +576,6 @@ fn name_remedy(refusal: Refusal, start: &Start) -> Refusal {
         ),
         _ => refusal,
     }
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A SHA-256 in hex.

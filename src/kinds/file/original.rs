@@ -156,7 +156,7 @@ mod hex {
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub(super) fn encode(sum: &[u8; 32]) -> String {
-        sum.iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::git::hex(sum)
     }
 
     pub(super) fn decode(text: &str) -> Option<[u8; 32]> {
