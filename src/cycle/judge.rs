@@ -3,6 +3,8 @@
 //! Invariant: the trusted head moves only here, only to a revision that was verified and renders for this host, and only after
 //! everything that enforcing it needs is kept on this host.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
@@ -10,7 +12,7 @@ use crate::config::Config;
 use crate::cycle::{Cycle, state};
 use crate::fetch::client::Upstream;
 use crate::fleet::{self, DesiredState, HostIdentity};
-use crate::git::{Hashed, ObjectId, Objects, Tree};
+use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::record::objects::ReadThrough;
@@ -21,6 +23,37 @@ use crate::trust::{self, AllowedSigners, Policy, Revoked, TrustedHead, Verdict, 
 
 /// The largest trust file we read, in bytes.
 const TRUST_FILE_LIMIT: u64 = 4 << 20;
+
+/// How long reading a revision from the fetcher may take in total. Each object has a limit of its own, which a hostile fetcher could
+/// use up for every one of them.
+const READING_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// A fetcher that has a limited time to answer.
+struct Limited<'a> {
+    client: &'a dyn Upstream,
+    until: Instant,
+}
+
+impl<'a> Limited<'a> {
+    fn new(client: &'a dyn Upstream) -> Self {
+        Limited {
+            client,
+            until: clock::instant() + READING_LIMIT,
+        }
+    }
+}
+
+impl Objects for Limited<'_> {
+    fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
+        if clock::instant() > self.until {
+            let limit = READING_LIMIT.as_secs() / 60;
+            return Err(ObjectError::Unavailable(format!(
+                "the fetcher took more than {limit} min to hand out a revision"
+            )));
+        }
+        self.client.get(id)
+    }
+}
 
 impl Cycle {
     /// Asks the fetcher for the tip and judges it.
@@ -57,7 +90,7 @@ impl Cycle {
             Ok(policy) => policy,
             Err(failure) => return self.refuse(tip, None, failure),
         };
-        let hashed = Hashed(client);
+        let hashed = Hashed(Limited::new(client));
         let verdict = trust::verify(
             &hashed,
             &policy,
@@ -104,7 +137,11 @@ impl Cycle {
 
     /// Puts the trusted head in force again from what the source has of it.
     fn read_again(&mut self, client: &dyn Upstream, head: &TrustedHead) -> String {
-        match trust::resume(&Hashed(client), &self.config.source.path, head) {
+        match trust::resume(
+            &Hashed(Limited::new(client)),
+            &self.config.source.path,
+            head,
+        ) {
             Ok(revision) => self.accept(client, &revision),
             Err(stop) => {
                 let failure = Failure::from(stop);
@@ -179,7 +216,8 @@ impl Cycle {
         client: &dyn Upstream,
         revision: &VerifiedRevision,
     ) -> Result<(), Obstacle> {
-        let through = ReadThrough::new(&self.objects, client)?;
+        let limited = Limited::new(client);
+        let through = ReadThrough::new(&self.objects, &limited)?;
         // The commit itself is read again at the next start.
         through
             .get(&revision.commit())

@@ -40,8 +40,8 @@ use enforce::Planned;
 use judge::Obstacle;
 use situation::{Beginnings, Situation};
 
-/// How long the poll may be silent: the fetcher's own limit and some.
-const POLL_SILENCE: Duration = Duration::from_secs(20 * 60);
+/// How long the poll may be silent: the fetcher's own limit, and that of reading what it found, twice.
+const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
 
 /// How long the fetcher may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
