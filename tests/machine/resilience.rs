@@ -26,6 +26,7 @@ fn put_back(scene: &Scene) {
 #[test]
 fn a_machine_without_a_network_is_enforced_from_boot() {
     let scene = Scene::enrolled("offline", LAYER);
+    scene.poll_often();
     for unplugged in [false, true] {
         scene
             .machine
@@ -48,6 +49,7 @@ fn a_machine_without_a_network_is_enforced_from_boot() {
 #[test]
 fn a_server_that_is_down_stops_nothing() {
     let mut scene = Scene::enrolled("server", LAYER);
+    scene.poll_often();
     scene.server = None;
     assert_eq!(scene.sync().code(), 75);
     drift_is_corrected(&scene);
@@ -59,6 +61,7 @@ fn a_server_that_is_down_stops_nothing() {
 #[test]
 fn a_killed_agent_and_a_killed_fetcher_come_back() {
     let scene = Scene::enrolled("killed", LAYER);
+    scene.poll_often();
     let machine = &scene.machine;
     let first = machine.main_pid("limpet.service");
     for _ in 0..8 {
@@ -83,6 +86,7 @@ fn a_killed_agent_and_a_killed_fetcher_come_back() {
 #[test]
 fn an_agent_that_hangs_is_killed_by_the_watchdog() {
     let scene = Scene::prepared("watchdog", LAYER);
+    scene.poll_often();
     let machine = &scene.machine;
     machine.write_file(
         "/etc/systemd/system/limpet.service.d/watchdog.conf",
@@ -143,6 +147,7 @@ fn lost_state_fails_closed() {
         "echo garbage > /var/lib/limpet/state.db; rm -f /var/lib/limpet/state.db-*",
     ] {
         let scene = Scene::enrolled("lost", LAYER);
+        scene.poll_often();
         scene.machine.sh(&format!(
             "systemctl stop limpet.service; {loss}; systemctl start limpet.service"
         ));

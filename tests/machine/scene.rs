@@ -12,8 +12,11 @@ use crate::fixture::repository::{Key, Repository};
 /// How long a machine may take for anything that is not a poll's interval away.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// The agent's poll is not waited for: tests ask for it with `sync`. Drift is looked for as often.
-const INTERVAL: &str = "10s";
+/// Tests ask for a cycle with `sync`; one that came by itself between two of their commands would undo the first.
+const RARELY: &str = "6h";
+
+/// As often as may be, for tests of what the agent does without being asked.
+const OFTEN: &str = "10s";
 
 /// The message of every commit.
 pub const SUBJECT: &str = "Change the fleet";
@@ -53,10 +56,7 @@ impl Scene {
         machine.install_deb(&package::built());
         machine.write_file("/root/ca.pem", ca_of(&server));
         machine.write_file("/root/allowed_signers", alice.allowed());
-        machine.write_file(
-            "/etc/limpet/limpet.toml.d/interval.toml",
-            format!("[source]\ninterval = \"{INTERVAL}\"\n"),
-        );
+        write_interval(&machine, RARELY);
         Scene {
             machine,
             repository,
@@ -72,6 +72,12 @@ impl Scene {
         scene.enroll().success();
         scene.converge();
         scene
+    }
+
+    /// From now on the agent polls, and looks for drift, without being asked.
+    pub fn poll_often(&self) {
+        write_interval(&self.machine, OFTEN);
+        self.machine.sh("if systemctl --quiet is-active limpet.service; then systemctl reload limpet.service; fi");
     }
 
     /// Runs `limpet enroll` with the repository's head as the anchor.
@@ -240,4 +246,11 @@ pub mod event {
     pub const DRIFT_CORRECTED: &str = "9c2f6c5d0f3a4f2e9fd4d1ad4ea2aa03";
     pub const RESOURCE_FAILED: &str = "b4c8e0f6a7d14d6f8b1de6f42c7aa304";
     pub const RECOVERED: &str = "52d8f0c4e1b74b0f9c6a3e7d8f21bc07";
+}
+
+fn write_interval(machine: &Machine, interval: &str) {
+    machine.write_file(
+        "/etc/limpet/limpet.toml.d/interval.toml",
+        format!("[source]\ninterval = \"{interval}\"\n"),
+    );
 }
