@@ -344,16 +344,3 @@ fn usage_error(message: String) -> u8 {
     let _ = terminal::write_failure(&mut std::io::stderr(), &failure);
     USAGE
 }
-
-/// What to say where no host's configuration can be read.
-pub fn no_host() -> Result<HostTrust, Vec<Failure>> {
-    Err(vec![
-        Failure::new(
-            Class::Config,
-            "this host is not enrolled, so there is nothing to judge by",
-        )
-        .with_hint(
-            "enroll it, or say what to believe: --allowed-signers FILE --revoked FILE --anchor ID",
-        ),
-    ])
-}

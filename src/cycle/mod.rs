@@ -116,6 +116,14 @@ struct InForce {
     desired: DesiredState,
 }
 
+impl InForce {
+    /// The revision and the digest of what it declares here: a new commit may declare the same, and one commit another state where
+    /// labels or facts changed.
+    fn identity(&self) -> (String, String) {
+        (self.revision.clone(), self.desired.digest.clone())
+    }
+}
+
 /// Under which name the record keeps the kernel's id of the boot that debts belong to.
 const BOOT_ID: &str = "boot-id";
 
@@ -242,29 +250,26 @@ impl Cycle {
             progress(&Activity::Polling, POLL_SILENCE);
             self.poll();
         }
-        let digest = self
-            .in_force
-            .as_ref()
-            .map(|in_force| in_force.desired.digest.clone());
-        if enforced.is_none() || enforced != digest {
+        let in_force = self.in_force.as_ref().map(InForce::identity);
+        if enforced.is_none() || enforced != in_force {
             self.enforce_what_is_in_force(allow_removals, progress);
         }
         self.report()
     }
 
-    /// Enforces, and returns the digest of what was.
+    /// Enforces, and returns the identity of what was.
     fn enforce_what_is_in_force(
         &mut self,
         allow_removals: bool,
         progress: Progress<'_>,
-    ) -> Option<String> {
+    ) -> Option<(String, String)> {
         let in_force = self.in_force.take()?;
         if let Err(failure) = self.enforce(&in_force, allow_removals, progress) {
             self.situation.failures = vec![failure];
         }
-        let digest = in_force.desired.digest.clone();
+        let identity = in_force.identity();
         self.in_force = Some(in_force);
-        Some(digest)
+        Some(identity)
     }
 
     /// The status before the first cycle: the last one that was recorded, because nothing was looked at since.

@@ -464,12 +464,4 @@ impl Plan {
         }
         self.batches.retain(|batch| !batch.is_empty());
     }
-
-    /// Is there nothing to do, to report or to hold.
-    pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
-            && self.reported.is_empty()
-            && self.held.is_empty()
-            && self.blocked.is_empty()
-    }
 }

@@ -82,14 +82,6 @@ impl AllowedSigners {
             .iter()
             .map(|signer| (signer.principal.as_str(), signer.key.fingerprint()))
     }
-
-    /// The principal whose key has this fingerprint.
-    pub fn principal_of(&self, fingerprint: &str) -> Option<&str> {
-        self.signers
-            .iter()
-            .find(|signer| signer.key.fingerprint() == fingerprint)
-            .map(|signer| signer.principal.as_str())
-    }
 }
 
 /// The lines of a key file with their numbers, counted from 1.
