@@ -111,7 +111,6 @@ pub fn run(
 
 /// Judges what this host's source offers now, as the agent would.
 fn verify_source(arguments: &Verify, believed: &HostTrust) -> CommandResult {
-    let one = |failure: Failure| vec![failure];
     let fetcher = Client::connect(Path::new(FETCH_SOCKET)).map_err(|failure| {
         vec![
             failure
@@ -121,7 +120,7 @@ fn verify_source(arguments: &Verify, believed: &HostTrust) -> CommandResult {
     let trusted = believed.trusted.as_ref();
     let offered = fetcher
         .poll(trusted.map(|head| head.commit))
-        .map_err(one)?
+        .map_err(|trouble| vec![trouble.failure])?
         .commit;
     let tip = match arguments
         .rev

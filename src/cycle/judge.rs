@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::cycle::{Cycle, state};
-use crate::fetch::client::Upstream;
+use crate::fetch::{Trouble, Upstream};
 use crate::fleet::{self, DesiredState, HostIdentity};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
@@ -59,8 +59,9 @@ impl Cycle {
     /// Asks the fetcher for the tip and judges it.
     pub(super) fn poll(&mut self) {
         let at = clock::now();
-        let asked = (self.connect)().and_then(|client| {
-            let tip = client.poll(self.head.as_ref().map(|head| head.commit))?;
+        let trusted = self.head.as_ref().map(|head| head.commit);
+        let asked = (self.connect)().map_err(Trouble::from).and_then(|client| {
+            let tip = client.poll(trusted)?;
             Ok((client, tip.commit))
         });
         let result = match asked {
@@ -68,7 +69,7 @@ impl Cycle {
                 self.situation.source = None;
                 self.judge(client.as_ref(), tip)
             }
-            Err(failure) => {
+            Err(Trouble { failure, .. }) => {
                 debug!("failed to poll: {failure}");
                 let result = failure.message.clone();
                 self.situation.source = Some(failure);

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::{Gid, Uid, User};
 
+use super::Trouble;
 use super::client::{Client, Tip, Upstream};
 use super::protocol::{self, Start};
 use crate::config::Source;
@@ -101,7 +102,7 @@ impl Child {
 }
 
 impl Upstream for Child {
-    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         self.client.poll(trusted)
     }
 }

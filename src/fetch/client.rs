@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Trouble;
 use super::protocol::{self, ObjectAnswer, PollAnswer, Request};
 use crate::git::{Object, ObjectError, ObjectId, Objects};
 use crate::model::{Class, Failure};
@@ -31,11 +32,11 @@ pub struct Tip {
 /// Where revisions come from: a fetcher, in whatever way it is reached.
 pub trait Upstream: Objects {
     /// The tip of the branch, now; see [`Client::poll`].
-    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure>;
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble>;
 }
 
 impl Upstream for Client {
-    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
+    fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         Client::poll(self, trusted)
     }
 }
@@ -68,13 +69,13 @@ impl Client {
 
     /// Asks the fetcher to look at the source and fetch what is new. `trusted` is fetched too where the branch no longer leads to
     /// it, so that a rewound branch can be told from a rewritten one.
-    pub fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Failure> {
+    pub fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         let answer = self.ask(&Request::Poll { trusted }, POLL_LIMIT, |input, line| {
             protocol::read_poll_answer(input, line)
         })?;
         match answer {
             PollAnswer::Tip(commit) => Ok(Tip { commit }),
-            PollAnswer::Failure(failure) => Err(failure),
+            PollAnswer::Trouble(trouble) => Err(trouble),
         }
     }
 

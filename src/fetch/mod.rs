@@ -39,9 +39,11 @@ mod refs;
 mod remote;
 mod store;
 mod transport;
+mod trouble;
 
 pub use self::child::Child;
 pub use self::client::{Client, Tip, Upstream};
+pub use self::trouble::{Lane, Trouble};
 
 /// What one poll may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,7 +300,7 @@ impl<'fetcher> Session<'fetcher> {
                 Request::Poll { trusted } => {
                     let answer = match self.poll(trusted) {
                         Ok(tip) => PollAnswer::Tip(tip),
-                        Err(failure) => PollAnswer::Failure(failure),
+                        Err(trouble) => PollAnswer::Trouble(trouble),
                     };
                     protocol::write_poll_answer(&mut output, &answer)?;
                 }
@@ -313,7 +315,7 @@ impl<'fetcher> Session<'fetcher> {
         }
     }
 
-    fn poll(&mut self, trusted: Option<ObjectId>) -> Result<ObjectId, Failure> {
+    fn poll(&mut self, trusted: Option<ObjectId>) -> Result<ObjectId, Trouble> {
         self.store = None;
         self.trusted = trusted;
         let fetcher = self.fetcher;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start {"url":…,"cache":…}         (only a child, once, before anything else; no answer)
-//! poll <trusted id | ->             →  tip <id>           | failure <json>
+//! poll <trusted id | ->             →  tip <id>           | trouble <json>
 //! object <id>                       →  object <kind> <size>\n<size bytes> | missing | too-large | failure <json>
 //! ```
 //!
@@ -16,6 +16,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::Trouble;
 use crate::config::{Source, SourceUrl};
 use crate::git::{MAX_OBJECT_BYTES, Object, ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
@@ -44,7 +45,7 @@ pub enum PollAnswer {
     /// The branch's commit, fetched with all it needs.
     Tip(ObjectId),
     /// It could not be had.
-    Failure(Failure),
+    Trouble(Trouble),
 }
 
 /// What the fetcher answers when asked for an object.
@@ -156,7 +157,7 @@ pub fn read_request(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<
 pub fn write_poll_answer(out: &mut impl Write, answer: &PollAnswer) -> io::Result<()> {
     match answer {
         PollAnswer::Tip(id) => writeln!(out, "tip {id}"),
-        PollAnswer::Failure(failure) => write_failure(out, failure),
+        PollAnswer::Trouble(trouble) => write_trouble(out, trouble),
     }
 }
 
@@ -165,7 +166,14 @@ pub fn read_poll_answer(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Res
     let line = read_answer_line(input, line)?;
     match line.split_once(' ') {
         Some(("tip", id)) => Ok(PollAnswer::Tip(parse_id(id)?)),
-        Some(("failure", json)) => Ok(PollAnswer::Failure(parse_failure(json)?)),
+        Some(("trouble", json)) => {
+            let trouble: Trouble = serde_json::from_str(json)
+                .map_err(|error| invalid(format!("invalid trouble: {error}")))?;
+            let failure = of_the_fetcher(trouble.failure);
+            Ok(PollAnswer::Trouble(Trouble { failure, ..trouble }))
+        }
+        // What it says of a request that it could not read.
+        Some(("failure", json)) => Ok(PollAnswer::Trouble(parse_failure(json)?.into())),
         _ => Err(unexpected("the answer to a poll", line)),
     }
 }
@@ -221,14 +229,27 @@ pub fn read_object_answer(
 
 /// Writes `failure`; one that would not fit into a line keeps only the beginning of its message.
 pub fn write_failure(out: &mut impl Write, failure: &Failure) -> io::Result<()> {
-    let json = serde_json::to_string(failure).map_err(io::Error::other)?;
-    if json.len() < MAX_LINE_BYTES / 2 {
-        return write_line(out, &format!("failure {json}"));
+    let json = serde_json::to_string(&fitting(failure)).map_err(io::Error::other)?;
+    write_line(out, &format!("failure {json}"))
+}
+
+fn write_trouble(out: &mut impl Write, trouble: &Trouble) -> io::Result<()> {
+    let fitting = Trouble {
+        failure: fitting(&trouble.failure),
+        ..trouble.clone()
+    };
+    let json = serde_json::to_string(&fitting).map_err(io::Error::other)?;
+    write_line(out, &format!("trouble {json}"))
+}
+
+/// `failure`, or what of it fits into a line.
+fn fitting(failure: &Failure) -> Failure {
+    let length = serde_json::to_string(failure).map_or(usize::MAX, |json| json.len());
+    if length < MAX_LINE_BYTES / 2 {
+        return failure.clone();
     }
     let beginning: String = failure.message.chars().take(1000).collect();
-    let short = Failure::new(failure.class, format!("{beginning}…"));
-    let json = serde_json::to_string(&short).map_err(io::Error::other)?;
-    write_line(out, &format!("failure {json}"))
+    Failure::new(failure.class, format!("{beginning}…"))
 }
 
 fn write_line(out: &mut impl Write, line: &str) -> io::Result<()> {
@@ -290,8 +311,13 @@ fn parse_size(text: &str) -> io::Result<u64> {
 fn parse_failure(json: &str) -> io::Result<Failure> {
     let failure: Failure =
         serde_json::from_str(json).map_err(|error| invalid(format!("invalid failure: {error}")))?;
-    // The fetcher is not trusted: it reports on the source, and can neither speak for the keys nor draw on the terminal.
-    Ok(Failure {
+    Ok(of_the_fetcher(failure))
+}
+
+/// What may be believed of `failure`: the fetcher is not trusted. It reports on the source, and can neither speak for the keys nor
+/// draw on the terminal.
+fn of_the_fetcher(failure: Failure) -> Failure {
+    Failure {
         class: match failure.class {
             class @ (Class::Transient | Class::Host | Class::Config | Class::Bug) => class,
             Class::Refused | Class::Author => Class::Transient,
@@ -301,7 +327,7 @@ fn parse_failure(json: &str) -> io::Result<Failure> {
         resource: None,
         location: None,
         rendered: None,
-    })
+    }
 }
 
 fn without_control_characters(text: &str) -> String {
@@ -328,6 +354,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fetch::Lane;
 
     const ID: &str = "3f2a91c0d4e5b6a798081726354433221100ffee";
 
@@ -416,14 +443,19 @@ mod tests {
     fn a_failure_survives_the_wire_and_a_huge_one_is_cut() {
         let failure = Failure::new(Class::Host, "server said 403").with_hint("renew the token");
         let mut wire = Vec::new();
-        write_poll_answer(&mut wire, &PollAnswer::Failure(failure.clone())).unwrap();
-        assert_eq!(read_poll(&wire).unwrap(), PollAnswer::Failure(failure));
+        let trouble = Trouble {
+            lane: Lane::Denied,
+            retry_after_secs: Some(120),
+            failure,
+        };
+        write_poll_answer(&mut wire, &PollAnswer::Trouble(trouble.clone())).unwrap();
+        assert_eq!(read_poll(&wire).unwrap(), PollAnswer::Trouble(trouble));
 
         let huge = Failure::new(Class::Transient, "\u{1}".repeat(1 << 20));
         let mut wire = Vec::new();
         write_failure(&mut wire, &huge).unwrap();
         assert!(wire.len() < MAX_LINE_BYTES);
-        assert!(matches!(read_poll(&wire), Ok(PollAnswer::Failure(_))));
+        assert!(matches!(read_poll(&wire), Ok(PollAnswer::Trouble(_))));
     }
 
     #[test]
@@ -432,7 +464,10 @@ mod tests {
         let mut wire = Vec::new();
         write_failure(&mut wire, &forged).unwrap();
         let expected = Failure::new(Class::Transient, "all is  [32mwell");
-        assert_eq!(read_poll(&wire).unwrap(), PollAnswer::Failure(expected));
+        assert_eq!(
+            read_poll(&wire).unwrap(),
+            PollAnswer::Trouble(expected.into())
+        );
     }
 
     #[test]
@@ -474,7 +509,7 @@ mod tests {
         }
 
         #[test]
-        fn no_input_panics(bytes in any::<Vec<u8>>(), word in "(poll|object|tip|failure|start|missing|too-large) ?[ -~]{0,60}\n?") {
+        fn no_input_panics(bytes in any::<Vec<u8>>(), word in "(poll|object|tip|failure|trouble|start|missing|too-large) ?[ -~]{0,60}\n?") {
             for input in [&bytes[..], word.as_bytes()] {
                 let _ = read_request(&mut Cursor::new(input), &mut Vec::new());
                 let _ = read_object(input);

@@ -18,7 +18,7 @@ fn check(answer: impl Fn(TcpStream) + Send + 'static) -> String {
     let setting = Setting::new();
     let url = format!("http://127.0.0.1:{port}");
     let client = setting.fetcher(http_source(&format!("{url}/fleet.git"), None), SHORT);
-    let failure = client.poll(None).unwrap_err();
+    let failure = client.poll(None).unwrap_err().failure;
     show(&failure, &[(&url, "URL")])
 }
 
@@ -168,7 +168,7 @@ fn an_unknown_name_and_a_closed_port_are_explained() {
     let setting = Setting::new();
     let poll = |url: &str| {
         let client = setting.fetcher(http_source(url, None), SHORT);
-        show(&client.poll(None).unwrap_err(), &[])
+        show(&client.poll(None).unwrap_err().failure, &[])
     };
     insta::assert_snapshot!(poll("http://fleet.invalid/fleet.git"), @"
     Transient: failed to fetch from 'http://fleet.invalid/fleet.git': found no address of 'fleet.invalid': Name or service not known

@@ -63,7 +63,7 @@ fn what_cannot_be_read_is_explained() {
             .fetcher(local_source(path), LONG)
             .poll(None)
             .unwrap_err();
-        show(&failure, &[(&directory, "DIR")])
+        show(&failure.failure, &[(&directory, "DIR")])
     };
     insta::assert_snapshot!(check(&setting.repository()), @"
     Host: found no branch 'main' in 'DIR/repos/fleet.git'

@@ -119,7 +119,7 @@ fn exactly_the_configured_branch_is_fetched() {
     setting.git(&["tag", "v1", "refs/heads/main2"]);
     let (server, source) = serve(&setting);
     let client = setting.fetcher(source, LONG);
-    let failure = client.poll(None).unwrap_err();
+    let failure = client.poll(None).unwrap_err().failure;
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
     Host: found no branch 'main' at 'URL/fleet.git'
     hint: check source.branch
@@ -143,7 +143,7 @@ fn an_empty_repository_has_no_branch_yet() {
     let setting = Setting::new();
     let (_server, source) = serve(&setting);
     let client = setting.fetcher(source, LONG);
-    let failure = client.poll(None).unwrap_err();
+    let failure = client.poll(None).unwrap_err().failure;
     assert!(
         failure.message.starts_with("found no branch 'main'"),
         "{failure}"
@@ -202,7 +202,11 @@ fn plain_http_works_without_a_token_and_is_refused_with_one() {
 
     source.token = Some("git-token".to_owned());
     let before = server.requests().len();
-    let failure = setting.fetcher(source, LONG).poll(None).unwrap_err();
+    let failure = setting
+        .fetcher(source, LONG)
+        .poll(None)
+        .unwrap_err()
+        .failure;
     insta::assert_snapshot!(show(&failure, &[(&server.http_url, "HTTP")]), @"
     Config: refused to send credential 'git-token' to 'HTTP/fleet.git' in clear text
     hint: use an https:// address, or remove source.token
@@ -221,7 +225,11 @@ fn an_unknown_authority_is_refused() {
             ca_file: Some(ca_file.to_str().unwrap().to_owned()),
             ..source.clone()
         };
-        let failure = setting.fetcher(source, LONG).poll(None).unwrap_err();
+        let failure = setting
+            .fetcher(source, LONG)
+            .poll(None)
+            .unwrap_err()
+            .failure;
         let directory = setting.directory.path().to_str().unwrap();
         show(&failure, &[(&server.url, "URL"), (directory, "DIR")])
     };
@@ -262,7 +270,7 @@ fn a_token_opens_a_private_repository() {
         let _ = std::fs::remove_dir_all(setting.cache());
         client
             .poll(None)
-            .map_err(|failure| show(&failure, &[(&server.url, "URL")]))
+            .map_err(|trouble| show(&trouble.failure, &[(&server.url, "URL")]))
     };
     assert_eq!(poll(Some(TOKEN), None).unwrap().commit, first);
     assert_eq!(poll(Some(TOKEN), Some("oauth2")).unwrap().commit, first);
@@ -284,10 +292,13 @@ fn redirects_are_followed_only_within_the_server() {
     let poll = |prefix: &str| {
         let source = with_url(&source, format!("{}/{prefix}/fleet.git", server.url));
         let client = setting.fetcher(source, LONG);
-        let tip = client.poll(None).map_err(|failure| {
+        let tip = client.poll(None).map_err(|trouble| {
             let port = server.url.rsplit(':').next().unwrap();
             let http_port = server.http_url.rsplit(':').next().unwrap();
-            show(&failure, &[(port, "PORT"), (http_port, "HTTP_PORT")])
+            show(
+                &trouble.failure,
+                &[(port, "PORT"), (http_port, "HTTP_PORT")],
+            )
         })?;
         read_all(&client, tip.commit).unwrap();
         Ok::<_, String>(tip.commit)
@@ -313,7 +324,7 @@ fn what_is_not_there_is_said() {
     let (server, source) = serve(&setting);
     let source = with_url(&source, format!("{}/other.git", server.url));
     let client = setting.fetcher(source, LONG);
-    let failure = client.poll(None).unwrap_err();
+    let failure = client.poll(None).unwrap_err().failure;
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
     Host: failed to fetch from 'URL/other.git': there is no such repository (HTTP status 404)
     hint: check source.url; some servers also say so to those who may not read it
@@ -330,7 +341,11 @@ fn a_shallow_server_is_refused() {
     let second = setting.commit("main", "second", &[("a", "2")]);
     std::fs::write(setting.repository().join("shallow"), format!("{second}\n")).unwrap();
     let (server, source) = serve(&setting);
-    let failure = setting.fetcher(source, LONG).poll(None).unwrap_err();
+    let failure = setting
+        .fetcher(source, LONG)
+        .poll(None)
+        .unwrap_err()
+        .failure;
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
     Host: failed to fetch from 'URL/fleet.git': the server's repository is shallow: its history is not complete
     hint: 'git fetch --unshallow' on the server completes it
@@ -345,7 +360,7 @@ fn a_large_file_does_not_fit_and_nothing_of_it_stays() {
     let client = setting.fetcher(source, LONG);
     assert_eq!(client.poll(None).unwrap().commit, first);
     setting.commit("main", "large", &[("large", &"x".repeat(65 << 20))]);
-    let failure = client.poll(None).unwrap_err();
+    let failure = client.poll(None).unwrap_err().failure;
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
     Host: failed to fetch from 'URL/fleet.git': the branch's history holds a file of more than 64 MiB
     hint: remove it from the branch's history

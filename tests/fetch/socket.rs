@@ -31,7 +31,7 @@ fn client_of(answer: &'static [u8]) -> Client {
 
 #[test]
 fn a_fetcher_that_talks_nonsense_is_transient() {
-    let poll = |answer| show(&client_of(answer).poll(None).unwrap_err(), &[]);
+    let poll = |answer| show(&client_of(answer).poll(None).unwrap_err().failure, &[]);
     insta::assert_snapshot!(poll(b""), @"
     Transient: failed to talk to the fetcher: it hung up in the middle
     hint: see 'journalctl -u limpet-fetch.service'
@@ -157,11 +157,11 @@ fn a_killed_child_is_a_clear_failure() {
     child.poll(None).unwrap();
     let process = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
-    insta::assert_snapshot!(show(&child.poll(None).unwrap_err(), &[]), @"
+    insta::assert_snapshot!(show(&child.poll(None).unwrap_err().failure, &[]), @"
     Transient: failed to talk to the fetcher: it hung up in the middle
     hint: see 'journalctl -u limpet-fetch.service'
     ");
-    insta::assert_snapshot!(show(&child.poll(None).unwrap_err(), &[]), @"
+    insta::assert_snapshot!(show(&child.poll(None).unwrap_err().failure, &[]), @"
     Transient: failed to talk to the fetcher: it is gone
     hint: see 'journalctl -u limpet-fetch.service'
     ");
