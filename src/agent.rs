@@ -1,51 +1,60 @@
 //! The daemon: when a cycle runs, and who is told about it.
 //!
 //! The loop waits for a tick, a nudge over the control socket, a signal, or news from the worker. The *worker* is one thread that
-//! owns the machine and runs one cycle at a time; the loop itself never blocks and never touches the machine.
+//! owns the machine and does one job at a time; what waits for it waits here, what a person asks for first. The loop itself never
+//! blocks and never touches the machine.
 //!
-//! Invariant: this is the one file of the applier that knows tokio. It may be killed at any moment: all that matters is in state.db
-//! before the machine changes.
+//! Invariant: this and the clients' file are the ones of the applier that know tokio. The agent may be killed at any moment: all that
+//! matters is in state.db before the machine changes.
 
-use std::sync::{Arc, mpsc as worker_queue};
+use std::collections::VecDeque;
+use std::sync::mpsc as worker_queue;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sd_notify::NotifyState;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::apply::Activity;
 use crate::config::Config;
-use crate::control::{MAX_REQUEST_BYTES, Reply, Request};
+use crate::control::{Reply, Request};
+use crate::cycle::pause::PauseRequest;
 use crate::cycle::{Cycle, Trigger};
-use crate::model::{Class, Failure};
+use crate::model::{Class, Failure, ResourceId};
 use crate::report::journal::short;
 use crate::report::preview::Preview;
 use crate::report::status::{Condition, State, Status, who_must_act};
 use crate::schedule;
 use crate::sys::clock;
 
-/// How many clients may be connected at a time; more are turned away.
-const MAX_CLIENTS: usize = 64;
+mod clients;
 
-/// How many of them may be others than root, so that members of the operators' group cannot keep root out.
-const MAX_OTHER_CLIENTS: usize = 16;
-
-/// How long a client may take to send its request, and to read a reply.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+use clients::{Asked, Client, Line, MAX_CLIENTS};
 
 /// How long the worker may be silent before the watchdog is no longer fed, unless it announced a longer step.
 const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
+/// How long it may be silent while it plans: a slow card with many gigabytes to hash.
+const PLAN_SILENCE: Duration = Duration::from_secs(60 * 60);
+
 /// What the loop asks of the worker.
 enum Job {
     Cycle(Trigger),
-    Plan(mpsc::Sender<Reply>),
+    Plan,
+    Change(Change),
     Reload,
+}
+
+/// What root changes about the agent, not about the machine.
+enum Change {
+    Pause(PauseRequest),
+    Resume {
+        resources: Vec<ResourceId>,
+        by: String,
+    },
 }
 
 /// What the worker tells the loop.
@@ -54,22 +63,52 @@ enum News {
         activity: Activity,
         within: Duration,
     },
-    Planned {
-        preview: Box<Preview>,
-        asked_by: mpsc::Sender<Reply>,
+    Planned(Box<Preview>),
+    Changed {
+        result: Result<(), Failure>,
+        outlook: Outlook,
     },
-    Finished(Box<Status>),
+    Finished(Outlook),
     Reloaded {
         interval: Option<Duration>,
-        status: Box<Status>,
+        outlook: Outlook,
     },
 }
 
-/// A request and where its replies go.
-struct Asked {
-    request: Request,
-    uid: u32,
-    replies: mpsc::Sender<Reply>,
+/// How the host is after a job, and what comes next by itself.
+struct Outlook {
+    status: Box<Status>,
+    /// How long the source is left alone.
+    rest: Duration,
+    /// How long until a pause ends.
+    pause: Option<Duration>,
+}
+
+impl Outlook {
+    fn of(cycle: &Cycle, status: Status) -> Self {
+        Outlook {
+            status: Box::new(status),
+            rest: cycle.rest_of_the_source(),
+            pause: cycle.next_end_of_a_pause(),
+        }
+    }
+}
+
+/// What the worker is doing.
+struct Doing {
+    what: Work,
+    since: Instant,
+    /// Until when it may be silent.
+    until: Instant,
+}
+
+enum Work {
+    /// A cycle, with who waits for its end.
+    Cycle(Vec<Client>),
+    /// A plan, with who asked for it.
+    Plan(Vec<Client>),
+    Change(Client),
+    Reload,
 }
 
 /// Runs until a signal ends it. `reload` reads the host configuration anew.
@@ -101,13 +140,26 @@ struct Agent {
     news: mpsc::UnboundedReceiver<News>,
     asked: mpsc::Receiver<Asked>,
     status: Status,
-    /// Until when the worker may be silent; none while it is idle.
-    busy_until: Option<Instant>,
-    /// A nudge that came while a cycle was running, to be run next.
+    /// When the interval passes next.
+    next_tick: Instant,
+    /// Until when no tick polls.
+    rests_until: Instant,
+    /// When a pause ends.
+    pause_ends: Option<Instant>,
+    /// What the worker is doing; none while it is idle.
+    doing: Option<Doing>,
+    /// The host configuration is to be read anew.
+    must_reload: bool,
+    /// What root changes, in the order it was asked for; as many as there are clients, at most.
+    changes: VecDeque<(Change, Client)>,
+    /// A cycle that is to be run next, and who waits for it.
     next_trigger: Option<Trigger>,
-    /// Who waits for the running cycle, and who for the next one.
-    waiting: Vec<mpsc::Sender<Reply>>,
-    waiting_for_next: Vec<mpsc::Sender<Reply>>,
+    waiting: Vec<Client>,
+    /// Who asked for a plan. One plan answers all who asked before it was begun.
+    planners: Vec<Client>,
+    /// Until when no plan is made for others than root: after each one the worker is left alone for as long as it took, so that
+    /// nobody who may only look keeps it busy.
+    plans_rest_until: Instant,
 }
 
 impl Agent {
@@ -119,6 +171,7 @@ impl Agent {
     ) -> Result<Self, Failure> {
         let interval = cycle.interval();
         let status = cycle.first_status();
+        let outlook = Outlook::of(&cycle, status.clone());
         let (jobs, job_queue) = worker_queue::channel();
         let (tell, news) = mpsc::unbounded_channel();
         std::thread::Builder::new()
@@ -134,19 +187,29 @@ impl Agent {
                 format!("failed to use the control socket: {error}"),
             )
         })?;
-        tokio::spawn(accept(listener, ask));
-        Ok(Agent {
+        tokio::spawn(clients::accept(listener, ask));
+        let now = Instant::now();
+        let mut agent = Agent {
             machine_id: machine_id.to_owned(),
             interval,
             jobs,
             news,
             asked,
             status,
-            busy_until: None,
+            next_tick: now,
+            rests_until: now,
+            pause_ends: None,
+            doing: None,
+            must_reload: false,
+            changes: VecDeque::new(),
             next_trigger: None,
             waiting: Vec::new(),
-            waiting_for_next: Vec::new(),
-        })
+            planners: Vec::new(),
+            plans_rest_until: now,
+        };
+        agent.take_outlook(outlook);
+        agent.set_next_tick();
+        Ok(agent)
     }
 
     async fn serve(mut self) -> Result<(), Failure> {
@@ -167,31 +230,24 @@ impl Agent {
 
         notify(&[NotifyState::Ready]);
         self.begin(Trigger::Start);
-        let mut next_poll = Instant::now() + self.until_next_poll();
         loop {
+            self.start_next()?;
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => {
                     notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
-                    self.send(Job::Reload)?;
+                    self.must_reload = true;
                 }
                 _ = watchdog.tick() => {
-                    if self.busy_until.is_none_or(|limit| Instant::now() < limit) {
+                    if self.doing.as_ref().is_none_or(|doing| Instant::now() < doing.until) {
                         notify(&[NotifyState::Watchdog]);
                     }
                 }
-                _ = tokio::time::sleep_until(next_poll) => {
-                    self.begin(Trigger::Tick);
-                    next_poll = Instant::now() + self.until_next_poll();
-                }
-                Some(asked) = self.asked.recv() => self.answer(asked)?,
+                _ = tokio::time::sleep_until(self.next_wake()) => self.wake(),
+                Some(asked) = self.asked.recv() => self.answer(asked),
                 news = self.news.recv() => match news {
-                    Some(news) => {
-                        if self.take(news)? {
-                            next_poll = Instant::now() + self.until_next_poll();
-                        }
-                    }
+                    Some(news) => self.take(news),
                     None => return Err(Failure::new(Class::Bug, "the worker ended")),
                 },
             }
@@ -200,82 +256,198 @@ impl Agent {
         Ok(())
     }
 
-    fn until_next_poll(&mut self) -> Duration {
-        let now = clock::now();
-        let wait = schedule::until_next(
-            now,
-            self.interval,
-            schedule::phase(&self.machine_id, self.interval),
-        );
-        self.status.next_poll_at = now.checked_add(wait).ok();
-        wait
+    /// When something comes by itself.
+    fn next_wake(&self) -> Instant {
+        let mut wake = self.next_tick;
+        if let Some(end) = self.pause_ends {
+            wake = wake.min(end);
+        }
+        if !self.planners.is_empty() && self.doing.is_none() {
+            wake = wake.min(self.plans_rest_until);
+        }
+        wake
     }
 
-    /// Starts a cycle now, or after the running one.
+    /// Begins what comes by itself now.
+    fn wake(&mut self) {
+        let now = Instant::now();
+        if self.next_tick <= now {
+            self.begin(Trigger::Tick);
+            self.set_next_tick();
+        }
+        if self.pause_ends.is_some_and(|end| end <= now) {
+            self.pause_ends = None;
+            self.begin(Trigger::Look);
+        }
+    }
+
+    fn set_next_tick(&mut self) {
+        let phase = schedule::phase(&self.machine_id, self.interval);
+        let wait = schedule::until_next(clock::now(), self.interval, phase);
+        self.next_tick = Instant::now() + wait;
+    }
+
+    /// The status, with the time of the next poll as it is now.
+    fn status(&self) -> Status {
+        let now = Instant::now();
+        let wait = schedule::until_tick_after(
+            self.rests_until.saturating_duration_since(now),
+            self.next_tick.saturating_duration_since(now),
+            self.interval,
+        );
+        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        Status {
+            next_poll_at: clock::now().checked_add(wait).ok(),
+            ..self.status.clone()
+        }
+    }
+
+    /// Has a cycle run now, or after what is running.
     fn begin(&mut self, trigger: Trigger) {
-        if self.busy_until.is_some() {
-            // A tick that finds a cycle still running is not made up for; a nudge is.
-            if trigger.is_nudge() {
-                // What one of several nudges allows is allowed.
-                let waiting = self.next_trigger.filter(|waiting| {
-                    *waiting
-                        == Trigger::Nudge {
-                            allow_removals: true,
-                        }
-                });
-                self.next_trigger = Some(waiting.unwrap_or(trigger));
-            }
+        let is_in_a_cycle =
+            matches!(&self.doing, Some(doing) if matches!(doing.what, Work::Cycle(_)));
+        if trigger == Trigger::Tick && is_in_a_cycle {
+            // A tick that finds a cycle still running is not made up for.
             return;
         }
-        self.busy_until = Some(Instant::now() + LONGEST_SILENCE);
-        if self.send(Job::Cycle(trigger)).is_err() {
-            debug!("the worker is gone; its news channel will say so");
-        }
+        // What one of several asks for is done once for all.
+        let weight = |trigger: Trigger| match trigger {
+            Trigger::Look => 0,
+            Trigger::Tick => 1,
+            Trigger::Start => 2,
+            Trigger::Nudge { allow_removals } => 3 + u8::from(allow_removals),
+        };
+        let waiting = self
+            .next_trigger
+            .filter(|waiting| weight(*waiting) > weight(trigger));
+        self.next_trigger = Some(waiting.unwrap_or(trigger));
     }
 
-    fn send(&self, job: Job) -> Result<(), Failure> {
+    /// Gives the worker its next job, when it is idle and there is one.
+    fn start_next(&mut self) -> Result<(), Failure> {
+        if self.doing.is_some() {
+            return Ok(());
+        }
+        let (job, what, silence) = if std::mem::take(&mut self.must_reload) {
+            (Job::Reload, Work::Reload, LONGEST_SILENCE)
+        } else if let Some((change, client)) = self.changes.pop_front() {
+            (Job::Change(change), Work::Change(client), LONGEST_SILENCE)
+        } else if let Some(trigger) = self.next_trigger.take() {
+            let waiting = std::mem::take(&mut self.waiting);
+            (Job::Cycle(trigger), Work::Cycle(waiting), LONGEST_SILENCE)
+        } else if self.may_plan() {
+            let planners = std::mem::take(&mut self.planners);
+            (Job::Plan, Work::Plan(planners), PLAN_SILENCE)
+        } else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        self.doing = Some(Doing {
+            what,
+            since: now,
+            until: now + silence,
+        });
         self.jobs
             .send(job)
             .map_err(|_| Failure::new(Class::Bug, "the worker ended"))
     }
 
-    /// Takes news from the worker; true when the interval changed.
-    fn take(&mut self, news: News) -> Result<bool, Failure> {
-        match news {
+    /// Is there somebody for whom a plan is to be made now.
+    fn may_plan(&mut self) -> bool {
+        self.planners.retain(|client| !client.is_gone());
+        let is_root_waiting = self.planners.iter().any(|client| client.uid == 0);
+        let is_due = Instant::now() >= self.plans_rest_until;
+        is_root_waiting || (is_due && !self.planners.is_empty())
+    }
+
+    /// Takes news from the worker.
+    fn take(&mut self, news: News) {
+        let (news, done) = match news {
             News::Progress { activity, within } => {
-                self.busy_until = Some(Instant::now() + within.max(LONGEST_SILENCE));
+                if let Some(doing) = &mut self.doing {
+                    doing.until = Instant::now() + within.max(LONGEST_SILENCE);
+                }
                 if activity != Activity::Looking {
                     self.tell(&activity);
                 }
+                return;
             }
-            News::Planned { preview, asked_by } => {
-                let _ = asked_by.try_send(Reply::Plan { plan: preview });
+            news => (news, self.doing.take()),
+        };
+        match news {
+            News::Progress { .. } => {}
+            News::Planned(plan) => {
+                let now = Instant::now();
+                let line = Line::of(&Reply::Plan { plan });
+                if let Some(Doing {
+                    what: Work::Plan(clients),
+                    since,
+                    ..
+                }) = done
+                {
+                    self.plans_rest_until = now + now.duration_since(since);
+                    for client in clients {
+                        client.send(line.clone());
+                    }
+                }
             }
-            News::Finished(status) => {
-                self.take_status(*status);
-                self.busy_until = None;
+            News::Changed { result, outlook } => {
+                self.take_outlook(outlook);
+                if let Some(Doing {
+                    what: Work::Change(client),
+                    ..
+                }) = done
+                {
+                    match result {
+                        Ok(()) => {
+                            client.answer(&self.status_reply());
+                            // What a pause kept back is made up for, and what it keeps from now on shows.
+                            self.begin(Trigger::Look);
+                        }
+                        Err(failure) => client.refuse(failure),
+                    }
+                }
+            }
+            News::Finished(outlook) => {
+                self.take_outlook(outlook);
                 notify(&[NotifyState::Status(&one_line(&self.status))]);
-                for client in self.waiting.drain(..) {
-                    let _ = client.try_send(Reply::Status {
-                        status: Box::new(self.status.clone()),
-                    });
-                }
-                if let Some(trigger) = self.next_trigger.take() {
-                    self.waiting = std::mem::take(&mut self.waiting_for_next);
-                    self.begin(trigger);
+                if let Some(Doing {
+                    what: Work::Cycle(clients),
+                    ..
+                }) = done
+                {
+                    let line = Line::of(&self.status_reply());
+                    for client in clients {
+                        client.send(line.clone());
+                    }
                 }
             }
-            News::Reloaded { interval, status } => {
-                self.take_status(*status);
+            News::Reloaded { interval, outlook } => {
+                self.take_outlook(outlook);
                 notify(&[NotifyState::Ready]);
                 if let Some(interval) = interval {
                     self.interval = interval;
+                    self.set_next_tick();
                     self.begin(Trigger::Tick);
-                    return Ok(true);
                 }
             }
         }
-        Ok(false)
+    }
+
+    fn take_outlook(&mut self, outlook: Outlook) {
+        let now = Instant::now();
+        self.status = *outlook.status;
+        self.rests_until = now + outlook.rest;
+        // A little later, so that it is over by then whichever way it is counted.
+        self.pause_ends = outlook
+            .pause
+            .map(|left| now + left + Duration::from_secs(1));
+    }
+
+    fn status_reply(&self) -> Reply {
+        Reply::Status {
+            status: Box::new(self.status()),
+        }
     }
 
     /// Tells everybody who waits what is being done.
@@ -285,60 +457,82 @@ impl Agent {
         if let Activity::Applying(what) = activity {
             show_applying(&mut self.status, what);
         }
-        let reply = Reply::Progress { message };
-        self.waiting
-            .retain(|client| client.try_send(reply.clone()).is_ok());
+        if let Some(Doing {
+            what: Work::Cycle(clients),
+            ..
+        }) = &mut self.doing
+        {
+            let line = Line::of(&Reply::Progress { message });
+            clients.retain(|client| client.send(line.clone()));
+        }
     }
 
-    fn take_status(&mut self, status: Status) {
-        let next_poll_at = self.status.next_poll_at;
-        self.status = Status {
-            next_poll_at,
-            ..status
-        };
-    }
-
-    fn answer(&mut self, asked: Asked) -> Result<(), Failure> {
-        let Asked {
-            request,
-            uid,
-            replies,
-        } = asked;
+    fn answer(&mut self, asked: Asked) {
+        let Asked { request, client } = asked;
+        if request.is_change() && client.uid != 0 {
+            let failure = Failure::new(
+                Class::Host,
+                format!(
+                    "user {} may look, but only root may change this host",
+                    client.uid
+                ),
+            );
+            return client.refuse(failure.with_hint("run it with sudo"));
+        }
         match request {
             Request::Status => {
-                let _ = replies.try_send(Reply::Status {
-                    status: Box::new(self.status.clone()),
-                });
+                client.answer(&self.status_reply());
             }
-            Request::Plan => self.send(Job::Plan(replies))?,
-            Request::Sync { .. } if uid != 0 => {
-                let failure = Failure::new(
-                    Class::Host,
-                    format!("user {uid} may look, but only root may change this host"),
-                )
-                .with_hint("run it with sudo");
-                let _ = replies.try_send(Reply::Failed { failure });
-            }
+            Request::Plan => self.planners.push(client),
             Request::Sync {
                 wait,
                 allow_removals,
             } => {
-                let is_busy = self.busy_until.is_some();
-                if !wait {
-                    let _ = replies.try_send(Reply::Accepted);
-                } else if is_busy {
-                    self.waiting_for_next.push(replies);
+                if wait {
+                    self.waiting.push(client);
+                } else if let Some(failure) = paused(&self.status) {
+                    client.refuse(failure);
                 } else {
-                    self.waiting.push(replies);
+                    client.answer(&Reply::Accepted);
                 }
                 self.begin(Trigger::Nudge { allow_removals });
             }
+            Request::Pause {
+                resources,
+                for_secs,
+                reason,
+                by,
+            } => {
+                let pause = Change::Pause(PauseRequest {
+                    resources,
+                    length: Duration::from_secs(for_secs),
+                    reason,
+                    by,
+                });
+                self.changes.push_back((pause, client));
+            }
+            Request::Resume { resources, by } => {
+                self.changes
+                    .push_back((Change::Resume { resources, by }, client));
+            }
         }
-        Ok(())
     }
 }
 
-/// The worker: one job at a time, in the order asked.
+/// The failure for who asks for a change of a host that is paused.
+fn paused(status: &Status) -> Option<Failure> {
+    let pause = status
+        .paused
+        .iter()
+        .find(|pause| pause.resource.is_none())?;
+    let message = format!(
+        "the source is polled, but nothing is changed: this host is paused until {:.0} by {}: {}",
+        pause.until, pause.by, pause.reason
+    );
+    Some(Failure::new(Class::Transient, message).with_hint("'limpet resume' ends the pause"))
+}
+
+/// The worker: one job at a time.
 fn work(
     mut cycle: Cycle,
     jobs: &worker_queue::Receiver<Job>,
@@ -353,11 +547,22 @@ fn work(
     };
     while let Ok(job) = jobs.recv() {
         let news = match job {
-            Job::Cycle(trigger) => News::Finished(Box::new(cycle.run(trigger, &progress))),
-            Job::Plan(asked_by) => News::Planned {
-                preview: Box::new(cycle.preview()),
-                asked_by,
-            },
+            Job::Cycle(trigger) => {
+                let status = cycle.run(trigger, &progress);
+                News::Finished(Outlook::of(&cycle, status))
+            }
+            Job::Plan => News::Planned(Box::new(cycle.preview())),
+            Job::Change(change) => {
+                let result = match change {
+                    Change::Pause(request) => cycle.pause(&request),
+                    Change::Resume { resources, by } => cycle.resume(&resources, &by),
+                };
+                let status = cycle.status();
+                News::Changed {
+                    result,
+                    outlook: Outlook::of(&cycle, status),
+                }
+            }
             Job::Reload => {
                 let interval = match reload() {
                     Ok(config) => {
@@ -374,91 +579,17 @@ fn work(
                         None
                     }
                 };
-                let status = Box::new(cycle.status());
-                News::Reloaded { interval, status }
+                let status = cycle.status();
+                News::Reloaded {
+                    interval,
+                    outlook: Outlook::of(&cycle, status),
+                }
             }
         };
         if tell.send(news).is_err() {
             return;
         }
     }
-}
-
-/// Takes clients in, at most [`MAX_CLIENTS`] at a time.
-async fn accept(listener: std::os::unix::net::UnixListener, ask: mpsc::Sender<Asked>) {
-    let listener = match UnixListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return warn!("failed to serve the control socket: {error}"),
-    };
-    let all = Arc::new(Semaphore::new(MAX_CLIENTS));
-    let others = Arc::new(Semaphore::new(MAX_OTHER_CLIENTS));
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else {
-                    continue;
-                };
-                let place = match uid {
-                    0 => None,
-                    _ => Some(others.clone().try_acquire_owned()),
-                };
-                let (Ok(place), Ok(of_all)) = (place.transpose(), all.clone().try_acquire_owned())
-                else {
-                    debug!("turned a client of user {uid} away: too many are connected");
-                    continue;
-                };
-                let ask = ask.clone();
-                tokio::spawn(async move {
-                    let _places = (place, of_all);
-                    if let Err(error) = converse(stream, uid, ask).await {
-                        debug!("a client of the control socket was lost, ignoring: {error}");
-                    }
-                });
-            }
-            Err(error) => {
-                debug!("failed to take a client in, ignoring: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// One request, its replies, and goodbye.
-async fn converse(stream: UnixStream, uid: u32, ask: mpsc::Sender<Asked>) -> std::io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut line = Vec::new();
-    let mut limited = BufReader::new(reader.take(MAX_REQUEST_BYTES));
-    tokio::time::timeout(CLIENT_TIMEOUT, limited.read_until(b'\n', &mut line)).await??;
-    let (replies, mut answers) = mpsc::channel(64);
-    match serde_json::from_slice(&line) {
-        Ok(request) => {
-            let asked = Asked {
-                request,
-                uid,
-                replies,
-            };
-            if ask.send(asked).await.is_err() {
-                return Ok(());
-            }
-        }
-        Err(error) => {
-            let failure = Failure::new(
-                Class::Host,
-                format!("the request cannot be understood: {error}"),
-            );
-            let _ = replies.try_send(Reply::Failed { failure });
-            drop(replies);
-        }
-    }
-    while let Some(reply) = answers.recv().await {
-        let mut line = serde_json::to_vec(&reply)?;
-        line.push(b'\n');
-        tokio::time::timeout(CLIENT_TIMEOUT, writer.write_all(&line)).await??;
-        if !matches!(reply, Reply::Progress { .. }) {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Shows in the status of the last cycle that the machine is being changed now; the next cycle's status replaces it.

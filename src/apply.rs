@@ -103,6 +103,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
         .map(|(kind, key)| (kind.as_str().to_owned(), key.clone()))
         .collect();
     record.conclude(walk.revision, &[], &released, &plan.void_debts, &[])?;
+    let paused = plan.paused;
     for batch in plan.batches {
         let mut steps = Vec::new();
         let mut skipped = Vec::new();
@@ -119,6 +120,8 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
                 _ if step.reason == Reason::Triggered && !is_caused => {
                     forgiven.push((step.key, step.action))
                 }
+                // It stays owed until the pause ends.
+                _ if step.reason == Reason::Triggered && paused.contains(&step.id) => {}
                 Some(blocker) => skipped.push((step, Outcome::Skipped(blocker))),
                 None => steps.push(step),
             }

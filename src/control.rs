@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Class, Failure};
+use crate::model::{Class, Failure, ResourceId};
 use crate::report::preview::Preview;
 use crate::report::status::Status;
 
@@ -33,6 +33,34 @@ pub enum Request {
         /// Let a plan with too many removals through, this once.
         allow_removals: bool,
     },
+    /// Change nothing on the host, or none of some resources, for a time; only uid 0 may ask. Answered with the status.
+    Pause {
+        /// What; nothing means the whole host.
+        resources: Vec<ResourceId>,
+        /// For how long.
+        for_secs: u64,
+        /// Why.
+        reason: String,
+        /// Who asks, by the name people know.
+        by: String,
+    },
+    /// End a pause before its time; only uid 0 may ask. Answered with the status.
+    Resume {
+        /// Of what; nothing means the whole host.
+        resources: Vec<ResourceId>,
+        /// Who asks.
+        by: String,
+    },
+}
+
+impl Request {
+    /// Does it change anything; only root may.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Request::Status | Request::Plan => false,
+            Request::Sync { .. } | Request::Pause { .. } | Request::Resume { .. } => true,
+        }
+    }
 }
 
 /// What the agent answers; `Progress` any number of times, then one of the others.

@@ -91,6 +91,29 @@ fn own_cycle(no_agent: &Failure) -> Result<Cycle, Vec<Failure>> {
         .map_err(|failure| vec![failure])
 }
 
+/// Changes what the next agent will know, as root and while no agent runs; returns the status after it. `no_agent` says why.
+pub fn change_own_state(
+    no_agent: &Failure,
+    change: impl FnOnce(&mut Cycle) -> Result<(), Failure>,
+) -> Result<Status, Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(no_agent.clone());
+    }
+    if !Host::new(Path::new("/")).exists(config::CONFIG_FILE)? {
+        return Err(super::not_enrolled());
+    }
+    // An agent that is there and does not answer holds it.
+    let _lock = Host::new(Path::new("/")).lock(config::LOCK_FILE)?;
+    let mut cycle = own_cycle(no_agent).map_err(|failures| {
+        failures
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| no_agent.clone())
+    })?;
+    change(&mut cycle)?;
+    Ok(cycle.status())
+}
+
 /// The name of the condition that this host has no configuration.
 pub const NOT_ENROLLED: &str = "not-enrolled";
 

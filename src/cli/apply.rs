@@ -90,10 +90,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     };
     let status = cycle.run(trigger, &progress);
     terminal.data(&status::text(&status, crate::sys::clock::now()))?;
-    let offline = status
-        .conditions
-        .iter()
-        .any(|condition| condition.kind == "offline");
+    let offline = status.silence().is_some();
     Ok(match status::exit_code(&status) {
         0 if offline => Class::Transient.exit_code(),
         code => code,

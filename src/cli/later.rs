@@ -5,11 +5,9 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 11] = [
     "history",
     "why",
-    "pause",
-    "resume",
     "rollback",
     "trust",
     "approve",
@@ -70,7 +68,7 @@ mod tests {
         check("limpet history", Some("history"));
         check("limpet history --json -n 3", Some("history"));
         check("limpet help why", Some("why"));
-        check("limpet pause --help", Some("pause"));
+        check("limpet doctor --help", Some("doctor"));
         check("limpet plan HEAD~1", Some("plan REV"));
         check("limpet plan --source /srv/fleet", Some("plan --source"));
         check("limpet plan --source=/srv/fleet", Some("plan --source"));

@@ -19,8 +19,10 @@ pub mod check;
 pub mod enroll;
 pub mod fetch;
 mod later;
+pub mod pause;
 pub mod plan;
 pub mod render;
+pub mod resume;
 pub mod status;
 pub mod sync;
 pub mod terminal;
@@ -49,6 +51,8 @@ enum Command {
     Status(status::Arguments),
     Sync(sync::Arguments),
     Plan(plan::Arguments),
+    Pause(pause::Arguments),
+    Resume(resume::Arguments),
     Enroll(enroll::Arguments),
     Apply(apply::Arguments),
     Check(check::Arguments),
@@ -84,6 +88,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Status(arguments) => status::run(arguments, &terminal),
         Command::Sync(arguments) => sync::run(arguments, &terminal),
         Command::Plan(arguments) => plan::run(arguments, &terminal),
+        Command::Pause(arguments) => pause::run(arguments, &terminal),
+        Command::Resume(arguments) => resume::run(arguments, &terminal),
         Command::Enroll(arguments) => enroll::run(arguments, &terminal),
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Check(arguments) => check::run(arguments, &terminal),
@@ -159,5 +165,10 @@ fn host_trust() -> Result<verify::HostTrust, Vec<Failure>> {
     let policy =
         crate::cycle::judge::read_policy(&host, &config).map_err(|failure| vec![failure])?;
     let trusted = crate::cycle::state::read_mark(&host).map_err(|failure| vec![failure])?;
-    Ok(verify::HostTrust { policy, trusted })
+    let now = crate::cycle::judge::trusted_time(&host);
+    Ok(verify::HostTrust {
+        policy,
+        trusted,
+        now,
+    })
 }

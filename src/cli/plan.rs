@@ -50,7 +50,11 @@ pub fn text(preview: &Preview) -> String {
         } else {
             format!(" ({})", change.fields.join(", "))
         };
-        let report = if change.report { ", reported only" } else { "" };
+        let report = match (change.paused, change.report) {
+            (true, _) => ", paused",
+            (false, true) => ", reported only",
+            (false, false) => "",
+        };
         let _ = writeln!(
             out,
             "  {} {} {}{fields}, {}{report}",
@@ -76,9 +80,9 @@ pub fn text(preview: &Preview) -> String {
     for condition in preview
         .conditions
         .iter()
-        .filter(|condition| condition.kind == "agent-down")
+        .filter(|condition| ["agent-down", "paused"].contains(&condition.kind.as_str()))
     {
-        let _ = writeln!(out, "  agent-down: {}", condition.reason);
+        let _ = writeln!(out, "  {}: {}", condition.kind, condition.reason);
     }
     let _ = match (preview.changes.len(), preview.held.len()) {
         (0, 0) if preview.errors.is_empty() => writeln!(out, "nothing to change"),
@@ -118,6 +122,7 @@ mod tests {
                     fields: vec![],
                     diff: None,
                     report: false,
+                    paused: false,
                 },
                 PreviewChange {
                     resource: ResourceId::new(Kind::File, "/etc/chrony/chrony.conf"),
@@ -128,6 +133,7 @@ mod tests {
                         "@@ -1 +1 @@\n-pool pool.ntp.org\n+pool ntp1.example.org iburst\n".into(),
                     ),
                     report: false,
+                    paused: false,
                 },
             ],
             held: vec![PreviewHeld {

@@ -134,7 +134,12 @@ pub fn text(status: &Status, now: Timestamp) -> String {
         Some(poll) => {
             let next = match status.next_poll_at {
                 Some(next) if next > now => {
-                    format!(", next in {}", duration(next.duration_since(now)))
+                    let after = match poll.failures {
+                        0 => String::new(),
+                        1 => " after a failure".to_owned(),
+                        count => format!(" after {count} failures in a row"),
+                    };
+                    format!(", next in {}{after}", duration(next.duration_since(now)))
                 }
                 _ => String::new(),
             };
@@ -203,7 +208,7 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration(now.duration_since(at)))
 }
 
-fn duration(span: SignedDuration) -> String {
+pub(super) fn duration(span: SignedDuration) -> String {
     match span.as_secs().max(0) {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7199 => format!("{} min", seconds / 60),
@@ -232,6 +237,7 @@ mod tests {
             last_poll: Some(Poll {
                 at: at(8000),
                 result: "unchanged".into(),
+                failures: 0,
             }),
             resources: Counts {
                 total: 41,

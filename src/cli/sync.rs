@@ -27,10 +27,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     match reply {
         Reply::Accepted => Ok(0),
         Reply::Status { status } => {
-            let offline = status
-                .conditions
-                .iter()
-                .any(|condition| condition.kind == "offline");
+            let offline = status.silence().is_some();
             terminal.message(&summary(&status));
             Ok(match status::exit_code(&status) {
                 0 if offline => crate::model::Class::Transient.exit_code(),
@@ -48,6 +45,12 @@ fn summary(status: &crate::report::status::Status) -> String {
         .as_deref()
         .map_or("no revision", crate::report::journal::short);
     let mut text = format!("{} at {revision}", status.state.as_str());
+    // What is no error of anybody's and yet the reason why less was done than was asked for.
+    for condition in &status.conditions {
+        if matches!(condition.kind.as_str(), "paused" | "offline" | "behind") {
+            text.push_str(&format!("\n{}: {}", condition.kind, condition.reason));
+        }
+    }
     for error in &status.errors {
         text.push_str(&format!("\nerror: {}", terminal::one_line(error)));
         if let Some(hint) = &error.hint {

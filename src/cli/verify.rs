@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{CommandResult, USAGE, terminal};
@@ -76,6 +77,8 @@ pub struct HostTrust {
     pub policy: Policy,
     /// Its trusted head, when it has one.
     pub trusted: Option<TrustedHead>,
+    /// The time to judge keys by.
+    pub now: Timestamp,
 }
 
 /// Runs the command. `read_host_trust` is asked only when the stand-alone options are not given.
@@ -99,8 +102,12 @@ pub fn run(
         None => Ok(read_host_trust()?),
     };
     let (verdict, trusted) = match believed {
-        Ok(HostTrust { policy, trusted }) => {
-            let verdict = verify(&repository, &policy, trusted.as_ref(), tip, clock::now());
+        Ok(HostTrust {
+            policy,
+            trusted,
+            now,
+        }) => {
+            let verdict = verify(&repository, &policy, trusted.as_ref(), tip, now);
             (verdict, trusted)
         }
         Err(Stop::Refused(refusal)) => (Verdict::Refused(refusal), None),
@@ -140,7 +147,7 @@ fn verify_source(arguments: &Verify, believed: &HostTrust) -> CommandResult {
         &believed.policy,
         trusted,
         tip,
-        clock::now(),
+        believed.now,
     );
     answer(arguments.json, tip, trusted, &verdict)
 }
@@ -209,7 +216,11 @@ impl Standalone {
             }
             None => None,
         };
-        Ok(HostTrust { policy, trusted })
+        Ok(HostTrust {
+            policy,
+            trusted,
+            now: clock::now(),
+        })
     }
 }
 

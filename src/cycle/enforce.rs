@@ -54,6 +54,13 @@ impl Cycle {
             .applied
             .as_ref()
             .is_none_or(|applied| !applied.is(in_force));
+        if self.is_paused() {
+            progress(&Activity::Looking, LOOKING_SILENCE);
+            let mut plan = self.plan(in_force, allow_removals)?.plan;
+            plan.suspend();
+            let failures = plan.blocked.clone();
+            return self.conclude(in_force, Looked::at(&plan), failures, is_new, 0);
+        }
         let mut tried: Tried = BTreeSet::new();
         let mut done = Vec::new();
         let mut passes = 0;
@@ -68,7 +75,8 @@ impl Cycle {
                 |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
             // A trigger that is caused anew is no repetition; where its causes are, it is idle and forgiven.
             let is_trigger = |step: &Step| step.reason == Reason::Triggered && !step.is_owed;
-            let is_news = |step: &Step| !is_trigger(step) && !was_tried(step);
+            let is_news =
+                |step: &Step| !is_trigger(step) && !was_tried(step) && !plan.is_postponed(step);
             let has_news = plan.steps().any(is_news)
                 || !plan.released.is_empty()
                 || !plan.void_debts.is_empty();
@@ -120,6 +128,7 @@ impl Cycle {
                 .iter()
                 .filter_map(|failure| failure.resource.as_ref());
             let mut open = plan::reported_resources(&in_force.desired);
+            open.extend(&last.paused);
             open.extend(failed);
             self.settle(in_force, &open)?;
         }
@@ -155,6 +164,7 @@ impl Cycle {
             protect_packages: self.config.apply.protect_packages.clone(),
             limits: Limits::from(&self.config.apply),
             resting,
+            paused: self.paused_resources(),
         };
         let plan = plan::plan(&in_force.desired, &observed, &inventory, &rules);
         Ok(Planned {
@@ -177,11 +187,11 @@ impl Cycle {
             .iter()
             .map(|owned| owned.key.as_str())
             .collect();
-        let new = in_force
-            .desired
-            .units
-            .iter()
-            .filter(|unit| !unit.report && !known.contains(unit.name.as_str()));
+        let paused = self.paused_resources();
+        let new = in_force.desired.units.iter().filter(|unit| {
+            let is_touched = !unit.report && !paused.contains(&unit.id);
+            is_touched && !known.contains(unit.name.as_str())
+        });
         let entries: Vec<InventoryEntry> = new
             .filter_map(|unit| {
                 Some(InventoryEntry {
@@ -358,8 +368,9 @@ impl Cycle {
         self.situation.reboot_required = self.host.exists("/run/reboot-required")?;
         let is_clean = failures.is_empty() && self.situation.held.is_empty();
         self.situation.failures = failures;
-        let is_enforcing =
-            self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce;
+        let is_enforcing = self.situation.held.is_empty()
+            && self.config.apply.mode == ApplyMode::Enforce
+            && !self.is_paused();
         let was_clean = !is_new
             && self
                 .applied

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::cycle::{Cycle, state};
 use crate::fetch::{Trouble, Upstream};
-use crate::fleet::{self, DesiredState, HostIdentity};
+use crate::fleet::{self, HostIdentity, Rendered};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
 use crate::record::Record;
@@ -64,32 +64,36 @@ impl Cycle {
             let tip = client.poll(trusted)?;
             Ok((client, tip.commit))
         });
-        let result = match asked {
-            Ok((client, tip)) => {
-                self.situation.source = None;
-                self.judge(client.as_ref(), tip)
+        let judged = asked.and_then(|(client, tip)| self.judge(client.as_ref(), tip));
+        let result = match judged {
+            Ok(result) => {
+                self.note_answer();
+                result
             }
-            Err(Trouble { failure, .. }) => {
-                debug!("failed to poll: {failure}");
-                let result = failure.message.clone();
-                self.situation.source = Some(failure);
+            Err(trouble) => {
+                let result = trouble.failure.message.clone();
+                self.note_trouble(trouble);
                 result
             }
         };
-        self.situation.last_poll = Some(Poll { at, result });
+        self.situation.last_poll = Some(Poll {
+            at,
+            result,
+            failures: self.situation.failed_polls,
+        });
     }
 
-    /// Decides what becomes of `tip`, and says so in a word or two.
-    fn judge(&mut self, client: &dyn Upstream, tip: ObjectId) -> String {
+    /// Decides what becomes of `tip`, and says so in a word or two. Fails when the fetcher could not hand it out.
+    fn judge(&mut self, client: &dyn Upstream, tip: ObjectId) -> Result<String, Trouble> {
         if self.judged == Some(tip) && !self.must_load {
-            return "unchanged".to_owned();
+            return Ok("unchanged".to_owned());
         }
         if self.situation.state_missing.is_some() {
-            return "not accepted, trust state is missing".to_owned();
+            return Ok("not accepted, trust state is missing".to_owned());
         }
         let policy = match read_policy(&self.host, &self.config) {
             Ok(policy) => policy,
-            Err(failure) => return self.refuse(tip, None, failure),
+            Err(failure) => return Ok(self.refuse(tip, None, failure)),
         };
         let hashed = Hashed(Limited::new(client));
         let verdict = trust::verify(
@@ -99,9 +103,13 @@ impl Cycle {
             tip,
             trusted_now(&self.record),
         );
+        if let Verdict::Unavailable(error) = &verdict {
+            let failure = verdict.failure().unwrap_or_else(|| unreadable(error));
+            return Err(failure.into());
+        }
         self.judged = Some(tip);
         self.situation.behind = None;
-        match &verdict {
+        let result = match &verdict {
             Verdict::Unchanged => {
                 self.situation.refusal = None;
                 self.situation.mistakes.clear();
@@ -118,11 +126,7 @@ impl Cycle {
                 self.situation.behind = verdict.failure();
                 "behind".to_owned()
             }
-            Verdict::Unavailable(error) => {
-                self.judged = None;
-                self.situation.source = verdict.failure();
-                error.to_string()
-            }
+            Verdict::Unavailable(error) => error.to_string(),
             Verdict::Refused(refusal) => {
                 if refusal.rule.depends_on_time() {
                     self.judged = None;
@@ -133,7 +137,8 @@ impl Cycle {
                 Some(failure) => self.refuse(tip, None, failure),
                 None => "diverged".to_owned(),
             },
-        }
+        };
+        Ok(result)
     }
 
     /// Puts the trusted head in force again from what the source has of it.
@@ -223,7 +228,7 @@ impl Cycle {
         through
             .get(&revision.commit())
             .map_err(|error| unreadable(&error))?;
-        let desired = self.render(revision, &through)?;
+        let rendered = self.render(revision, &through)?;
         let others: Vec<ObjectId> = self.head.iter().map(|head| head.commit).collect();
         through.keep(&revision.commit(), &others)?;
         remember_time(&self.host, &self.record)?;
@@ -232,7 +237,7 @@ impl Cycle {
         self.record
             .remember(state::HOST_NAME, &self.config.host.name)?;
         self.head = Some(head.clone());
-        self.put_in_force(revision, desired);
+        self.put_in_force(revision, rendered);
         Ok(())
     }
 
@@ -241,7 +246,7 @@ impl Cycle {
         &self,
         revision: &VerifiedRevision,
         objects: &dyn Objects,
-    ) -> Result<DesiredState, Obstacle> {
+    ) -> Result<Rendered, Obstacle> {
         let name = &self.config.host.name;
         if let Some(known) = self
             .record
@@ -260,14 +265,10 @@ impl Cycle {
             .map_err(Obstacle::of_rendering)
     }
 
-    pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
+    pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<Rendered, Vec<Failure>> {
         let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
         let limits = fleet::Limits::from(&self.config.apply);
-        let rendered = fleet::render(files, &identity, &limits)?;
-        for warning in &rendered.warnings {
-            warn!("{warning}");
-        }
-        Ok(rendered.state)
+        fleet::render(files, &identity, &limits)
     }
 }
 
@@ -316,15 +317,35 @@ const HIGHEST_TIME: &str = "highest-time";
 /// systemd-timesyncd and chrony's and ntp's units for it say here that the clock is right (systemd-time-wait-sync.service(8)).
 const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
 
+/// When this program was built, where its build says so.
+fn build_time() -> Timestamp {
+    option_env!("SOURCE_DATE_EPOCH")
+        .and_then(|text| text.parse().ok())
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// The time to judge keys by: the clock, but never before what was the time once, or before this program was built. A machine
 /// without a battery wakes up in 1970, where every expired key is valid again.
-fn trusted_now(record: &Record) -> Timestamp {
-    let built = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
-    let built = built
-        .and_then(|seconds| Timestamp::from_second(seconds).ok())
-        .unwrap_or(Timestamp::UNIX_EPOCH);
-    let highest: Option<Timestamp> = record.recall(HIGHEST_TIME).unwrap_or_default();
-    clock::now().max(built).max(highest.unwrap_or(built))
+fn latest(clock: Timestamp, built: Timestamp, highest: Option<Timestamp>) -> Timestamp {
+    clock.max(built).max(highest.unwrap_or(built))
+}
+
+/// The time to judge keys by, now.
+pub(super) fn trusted_now(record: &Record) -> Timestamp {
+    let highest = record.recall(HIGHEST_TIME).unwrap_or_default();
+    latest(clock::now(), build_time(), highest)
+}
+
+/// The same for a command beside the agent. Who may not read the agent's database is told by the clock.
+pub fn trusted_time(host: &Host) -> Timestamp {
+    match Record::open_read_only(&host.outer_path(config::STATE_DATABASE)) {
+        Ok(record) => trusted_now(&record),
+        Err(failure) => {
+            debug!("failed to read the highest time, ignoring: {failure}");
+            latest(clock::now(), build_time(), None)
+        }
+    }
 }
 
 /// Remembers that it is `now`, where the clock is known to be right; a wrong clock must not age all keys for ever.
@@ -390,4 +411,20 @@ fn unreadable(error: &crate::git::ObjectError) -> Failure {
         Class::Transient,
         format!("failed to read the revision: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_starts_in_1970_makes_no_expired_key_valid_again() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (woken, built, known) = (at(12), at(1_780_000_000), at(1_790_000_000));
+        assert_eq!(latest(woken, built, Some(known)), known);
+        assert_eq!(latest(woken, built, None), built);
+        assert_eq!(latest(woken, built, Some(at(1_700_000_000))), built);
+        let later = at(1_800_000_000);
+        assert_eq!(latest(later, built, Some(known)), later);
+    }
 }

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use crate::apply::{Activity, TRANSACTION_SILENCE};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::fetch::client::Upstream;
-use crate::fleet::DesiredState;
+use crate::fleet::{DesiredState, Rendered};
 use crate::git::{ObjectId, Tree};
 use crate::model::{Failure, ResourceId};
 use crate::plan::{self, Step};
@@ -32,13 +32,17 @@ use crate::trust::{self, TrustedHead, VerifiedRevision};
 pub mod contents;
 mod enforce;
 pub mod judge;
+mod pace;
+pub mod pause;
 pub mod situation;
 pub mod state;
 
 use contents::StoredContents;
 use enforce::Planned;
 use judge::Obstacle;
-use situation::{Beginnings, Situation};
+use pace::Silence;
+use pause::KeptPause;
+use situation::{Beginnings, Situation, Standing};
 
 /// How long the poll may be silent: the fetcher's own limit, and that of reading what it found, twice.
 const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
@@ -54,9 +58,11 @@ const DIFF_BUDGET_BYTES: usize = 4 << 20;
 pub enum Trigger {
     /// The agent started: the revision in force is enforced before anything is polled.
     Start,
-    /// The interval passed.
+    /// The interval passed: what is in force is enforced, and the source polled unless it is to be left alone.
     Tick,
-    /// An operator asked.
+    /// What is in force is to be enforced; nothing is polled.
+    Look,
+    /// An operator asked, whom no back-off stops.
     Nudge {
         /// Let a plan with too many removals through, this once.
         allow_removals: bool,
@@ -94,6 +100,11 @@ pub struct Cycle {
     judged: Option<ObjectId>,
     resting: BTreeMap<ResourceId, Rest>,
     last_status: Option<Status>,
+    /// What became of the last tip, as it is recorded.
+    standing: Standing,
+    /// Set while polls bring nothing.
+    silence: Option<Silence>,
+    pauses: Vec<KeptPause>,
 }
 
 impl std::fmt::Debug for Cycle {
@@ -126,6 +137,9 @@ impl InForce {
 
 /// Under which name the record keeps the kernel's id of the boot that debts belong to.
 const BOOT_ID: &str = "boot-id";
+
+/// Under which name the record keeps the [`Standing`].
+const STANDING: &str = "standing";
 
 /// Under which name the record keeps the [`AppliedRevision`].
 const APPLIED: &str = "applied";
@@ -174,6 +188,9 @@ impl Cycle {
                 ..Situation::default()
             },
             last_status: state.record.recall("status")?,
+            standing: state.record.recall(STANDING)?.unwrap_or_default(),
+            silence: None,
+            pauses: Vec::new(),
             host,
             config,
             connect,
@@ -189,7 +206,10 @@ impl Cycle {
         if let Some(applied) = &cycle.applied {
             cycle.situation.take_applied(applied);
         }
+        cycle.situation.take_standing(cycle.standing.clone());
         cycle.restore();
+        cycle.recall_silence()?;
+        cycle.recall_pauses()?;
         Ok(cycle)
     }
 
@@ -217,7 +237,14 @@ impl Cycle {
             }
         }
         self.situation.config.clear();
+        let is_another_source = Source {
+            interval: config.source.interval,
+            ..self.config.source.clone()
+        } != config.source;
         self.config = config;
+        if is_another_source {
+            self.forget_silence();
+        }
         self.judged = None;
         self.restore();
     }
@@ -236,6 +263,7 @@ impl Cycle {
                 allow_removals: true
             }
         );
+        self.end_pauses();
         let mut enforced = None;
         if trigger == Trigger::Start {
             self.adopt_transactions(progress);
@@ -246,7 +274,13 @@ impl Cycle {
         } else {
             enforced = self.enforce_what_is_in_force(allow_removals, progress);
         }
-        if trigger != Trigger::Start || enforced.is_none() {
+        let polls = match trigger {
+            Trigger::Start => enforced.is_none() && self.may_poll_at_start(),
+            Trigger::Tick => self.rest_of_the_source().is_zero(),
+            Trigger::Look => false,
+            Trigger::Nudge { .. } => true,
+        };
+        if polls {
             progress(&Activity::Polling, POLL_SILENCE);
             self.poll();
         }
@@ -285,6 +319,8 @@ impl Cycle {
 
     /// The status as it is now.
     pub fn status(&mut self) -> Status {
+        self.end_pauses();
+        self.look_at_the_clock();
         let now = clock::now();
         self.situation
             .status(&self.config.host.name, &mut self.beginnings, None, now)
@@ -301,7 +337,7 @@ impl Cycle {
             .map_err(|stop| Obstacle::from(Failure::from(stop)))
             .and_then(|revision| Ok((self.render(&revision, &self.objects)?, revision)));
         match restored {
-            Ok((desired, revision)) => self.put_in_force(&revision, desired),
+            Ok((rendered, revision)) => self.put_in_force(&revision, rendered),
             Err(obstacle) => {
                 self.must_load = true;
                 match obstacle {
@@ -316,8 +352,9 @@ impl Cycle {
         }
     }
 
-    fn put_in_force(&mut self, revision: &VerifiedRevision, desired: DesiredState) {
+    fn put_in_force(&mut self, revision: &VerifiedRevision, rendered: Rendered) {
         self.must_load = false;
+        let desired = self.take_rendered(rendered);
         self.in_force = Some(InForce {
             revision: revision.commit().to_string(),
             subject: revision.subject().to_owned(),
@@ -325,6 +362,17 @@ impl Cycle {
             allowed_removals: allowed_removals(revision),
             desired,
         });
+    }
+
+    /// The desired state; what is odd about it is told once.
+    fn take_rendered(&mut self, rendered: Rendered) -> DesiredState {
+        for warning in &rendered.warnings {
+            if !self.situation.facts.contains(warning) {
+                warn!("{warning}");
+            }
+        }
+        self.situation.facts = rendered.warnings;
+        rendered.state
     }
 
     /// Takes over what an agent before us started and did not see the end of.
@@ -359,10 +407,23 @@ impl Cycle {
             if let Some(condition) = status.conditions.first() {
                 journal::degraded(revision, &condition.reason, &condition.who);
             }
-        } else if status.state == HostState::Converged
+        } else if matches!(status.state, HostState::Converged | HostState::Paused)
             && was.is_some_and(|was| is_ill(was.state) || was.state == HostState::Refused)
         {
             journal::recovered(revision);
+        }
+        let behind = self.situation.behind.as_ref().map(StatusError::from);
+        if let Some(behind) = behind.filter(|behind| status.errors.contains(behind))
+            && was.is_none_or(|was| !was.errors.contains(&behind))
+        {
+            warn!("the source stays behind: {}", behind.message);
+        }
+        let standing = self.situation.standing();
+        if standing != self.standing {
+            match self.record.remember(STANDING, &standing) {
+                Ok(()) => self.standing = standing,
+                Err(failure) => warn!("failed to record the verdict, ignoring: {failure}"),
+            }
         }
         let is_same = was.is_some_and(|was| {
             Status {
@@ -418,7 +479,9 @@ impl Cycle {
                     objects: &self.objects,
                 };
                 let mut budget = DIFF_BUDGET_BYTES;
+                let is_host_paused = self.is_paused();
                 let mut show = |step: &Step, report: bool| {
+                    let is_paused = is_host_paused || plan.paused.contains(&step.id);
                     let diff = self
                         .diff_of(step, &contents)
                         .filter(|diff| diff.len() <= budget);
@@ -429,7 +492,8 @@ impl Cycle {
                         reason: step.reason,
                         fields: step.fields.clone(),
                         diff,
-                        report,
+                        report: report && !is_paused,
+                        paused: is_paused,
                     });
                 };
                 plan.steps().for_each(|step| show(step, false));
@@ -467,7 +531,10 @@ impl Cycle {
 
     /// Puts what `tree` declares in force without asking who signed it. Only for a local path, and only on local root's word.
     pub fn force_unverified(&mut self, tree: &dyn Tree) -> Result<(), Vec<Failure>> {
-        let desired = self.render_tree(tree)?;
+        let rendered = self.render_tree(tree)?;
+        let desired = self.take_rendered(rendered);
+        // What the source offered last has no part in it.
+        self.situation.take_standing(Standing::default());
         self.in_force = Some(InForce {
             revision: "unverified".to_owned(),
             subject: String::new(),

@@ -4,13 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::cycle::AppliedRevision;
 use crate::model::{Class, Failure};
 use crate::report::status::{
-    Condition, Counts, Drift, OwedEffect, Poll, State, Status, StatusError, who_must_act,
+    Condition, Counts, Drift, OwedEffect, Pause, Poll, State, Status, StatusError, who_must_act,
 };
+use crate::schedule::Setback;
+
+/// How long the source may offer a revision older than the trusted one before somebody is called: a mirror that lags, or a server
+/// restored from a backup that its author pushes to again, rights itself.
+const BEHIND_GRACE: SignedDuration = SignedDuration::from_hours(1);
 
 /// The facts.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +45,16 @@ pub struct Situation {
     pub config: Vec<Failure>,
     /// The source could not be asked.
     pub source: Option<Failure>,
+    /// What the poll met that could not.
+    pub setback: Setback,
+    /// How many polls in a row failed.
+    pub failed_polls: u32,
+    /// The clock lies behind what was the time before.
+    pub clock: Option<Failure>,
+    /// Facts of the inventory that are another on this machine, where that holds nothing up.
+    pub facts: Vec<Failure>,
+    /// What is paused, the whole host first.
+    pub paused: Vec<Pause>,
     /// Trust state is missing; nothing new is accepted.
     pub state_missing: Option<Failure>,
     /// The repository means another machine than this: its name, its id or its facts.
@@ -57,6 +73,16 @@ pub struct Situation {
     pub reboot_required: bool,
 }
 
+/// What became of the tip that was judged last, kept over restarts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    refusal: Option<Failure>,
+    behind: Option<Failure>,
+    mistakes: Vec<Failure>,
+    mistaken: Option<String>,
+    misplaced: Vec<Failure>,
+}
+
 /// When each condition began, by its name; kept over restarts.
 pub type Beginnings = BTreeMap<String, Timestamp>;
 
@@ -70,6 +96,26 @@ impl Situation {
         self.digest = Some(applied.digest.clone());
     }
 
+    /// What became of the tip.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            refusal: self.refusal.clone(),
+            behind: self.behind.clone(),
+            mistakes: self.mistakes.clone(),
+            mistaken: self.mistaken.clone(),
+            misplaced: self.misplaced.clone(),
+        }
+    }
+
+    /// Says that this is what became of the tip.
+    pub fn take_standing(&mut self, standing: Standing) {
+        self.refusal = standing.refusal;
+        self.behind = standing.behind;
+        self.mistakes = standing.mistakes;
+        self.mistaken = standing.mistaken;
+        self.misplaced = standing.misplaced;
+    }
+
     /// The status of `host` at `now`; `beginnings` is brought up to date.
     pub fn status(
         &self,
@@ -78,12 +124,23 @@ impl Situation {
         next_poll_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Status {
-        let found = self.conditions();
+        let behind_since = match self.behind {
+            Some(_) => *beginnings.entry(BEHIND.to_owned()).or_insert(now),
+            None => now,
+        };
+        let is_behind_for_long = now.duration_since(behind_since) >= BEHIND_GRACE;
+        let found = self.conditions(is_behind_for_long);
         let state = self.state();
         beginnings.retain(|kind, _| {
             kind == state.as_str() || found.iter().any(|(known, _, _)| known == kind)
         });
-        let mut since = |kind: &str| *beginnings.entry(kind.to_owned()).or_insert(now);
+        let paused_since = self.paused.iter().map(|pause| pause.since).min();
+        let mut since = |kind: &str| {
+            let began = *beginnings.entry(kind.to_owned()).or_insert(now);
+            paused_since
+                .filter(|_| kind == State::Paused.as_str())
+                .unwrap_or(began)
+        };
         let conditions = found
             .into_iter()
             .map(|(kind, reason, who)| Condition {
@@ -108,7 +165,8 @@ impl Situation {
             conditions,
             drift: self.drift.clone(),
             owed: self.owed.clone(),
-            errors: self.errors(),
+            errors: self.errors(is_behind_for_long),
+            paused: self.paused.clone(),
             quarantined: Vec::new(),
             reboot_required: self.reboot_required,
         }
@@ -122,6 +180,8 @@ impl Situation {
             State::Held
         } else if !self.failures.is_empty() || !self.mistakes.is_empty() {
             State::Degraded
+        } else if !self.paused.is_empty() {
+            State::Paused
         } else if !self.drift.is_empty() {
             State::Drifted
         } else if self.revision.is_none() {
@@ -131,29 +191,31 @@ impl Situation {
         }
     }
 
-    /// Everything that is wrong.
-    pub fn errors(&self) -> Vec<StatusError> {
-        let trust = self
-            .refusal
+    /// Everything that is wrong. Being offline is not, nor being behind for a short time.
+    fn errors(&self, is_behind_for_long: bool) -> Vec<StatusError> {
+        let behind = self.behind.iter().filter(|_| is_behind_for_long);
+        let source = self
+            .source
             .iter()
-            .chain(&self.state_missing)
-            .chain(&self.behind);
+            .filter(|_| self.setback != Setback::Offline);
+        let trust = self.refusal.iter().chain(&self.state_missing).chain(behind);
         let mistakes = self.mistakes.iter().map(|failure| StatusError {
             revision: self.mistaken.clone(),
             ..StatusError::from(failure)
         });
-        let others = self.failures.iter().chain(&self.config).chain(&self.source);
+        let others = self.failures.iter().chain(&self.config).chain(source);
         trust
             .chain(&self.misplaced)
             .chain(&self.held)
             .map(StatusError::from)
             .chain(mistakes)
             .chain(others.map(StatusError::from))
+            .chain(self.clock.iter().map(StatusError::from))
             .collect()
     }
 
     /// Everything that holds: its name, why, and who must act. The state itself is always among it.
-    fn conditions(&self) -> Vec<(&'static str, String, &'static str)> {
+    fn conditions(&self, is_behind_for_long: bool) -> Vec<(&'static str, String, &'static str)> {
         let all = |kind: &'static str,
                    failures: &[&Failure]|
          -> Option<(&'static str, String, &'static str)> {
@@ -167,14 +229,38 @@ impl Situation {
         let held: Vec<&Failure> = self.misplaced.iter().chain(&self.held).collect();
         let degraded: Vec<&Failure> = self.mistakes.iter().chain(&self.failures).collect();
         let one = |kind, failure: &Option<Failure>| all(kind, &failure.iter().collect::<Vec<_>>());
+        let who_at_the_source = self.source.as_ref().map(|failure| match self.setback {
+            Setback::Offline => "nobody, the source is asked again when there is a network",
+            Setback::Denied if failure.class == Class::Transient => {
+                "the operator of this host, or of the server"
+            }
+            Setback::Denied | Setback::Trouble => who_must_act(failure.class),
+        });
+        let source_kind = match self.setback {
+            Setback::Offline => "offline",
+            Setback::Trouble => "unreachable",
+            Setback::Denied => "denied",
+        };
         let mut found: Vec<_> = [
             one(State::Refused.as_str(), &self.refusal),
             one("state-missing", &self.state_missing),
             all(State::Held.as_str(), &held),
             all(State::Degraded.as_str(), &degraded),
-            one("behind", &self.behind),
-            one("offline", &self.source),
+            self.behind.as_ref().map(|failure| {
+                let who = match is_behind_for_long {
+                    true => who_must_act(failure.class),
+                    false => "nobody yet: the source may only be catching up",
+                };
+                (BEHIND, failure.to_string(), who)
+            }),
+            self.paused_condition(),
+            self.source
+                .as_ref()
+                .zip(who_at_the_source)
+                .map(|(failure, who)| (source_kind, failure.to_string(), who)),
             all("config", &self.config.iter().collect::<Vec<_>>()),
+            one("clock", &self.clock),
+            all("facts", &self.facts.iter().collect::<Vec<_>>()),
         ]
         .into_iter()
         .flatten()
@@ -197,7 +283,26 @@ impl Situation {
         }
         found
     }
+
+    /// What is paused, until when, by whom and why.
+    fn paused_condition(&self) -> Option<(&'static str, String, &'static str)> {
+        let first = self.paused.first()?;
+        let what = match &first.resource {
+            Some(id) => format!("{id} "),
+            None => String::new(),
+        };
+        let (until, by, why) = (first.until, &first.by, &first.reason);
+        let mut reason = format!("{what}until {until:.0} by {by}: {why}");
+        if self.paused.len() > 1 {
+            reason.push_str(&format!(" (and {} more)", self.paused.len() - 1));
+        }
+        let who = "nobody, a pause ends by itself; 'limpet resume' ends it sooner";
+        Some((State::Paused.as_str(), reason, who))
+    }
 }
+
+/// The name of the condition that the source offers a revision older than the trusted one.
+const BEHIND: &str = "behind";
 
 #[cfg(test)]
 mod tests {
@@ -227,10 +332,78 @@ mod tests {
         assert_eq!(situation.state(), State::Refused);
     }
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_source_that_is_behind_calls_somebody_only_after_a_while() {
+        let situation = Situation {
+            revision: Some("aa".into()),
+            behind: Some(failure(Class::Refused)),
+            ..Situation::default()
+        };
+        let mut beginnings = Beginnings::new();
+        let first = situation.status("h", &mut beginnings, None, at(0));
+        assert!(first.has("behind") && first.errors.is_empty(), "{first:#?}");
+        let soon = situation.status("h", &mut beginnings, None, at(3599));
+        assert_eq!(soon, first);
+        let late = situation.status("h", &mut beginnings, None, at(3600));
+        assert_eq!(late.errors.len(), 1);
+        let behind = late.conditions.iter().find(|known| known.kind == "behind");
+        let behind = behind.unwrap();
+        assert_eq!(
+            (behind.since, behind.who.as_str()),
+            (at(0), who_must_act(Class::Refused))
+        );
+    }
+
+    #[track_caller]
+    fn check_source(setback: Setback, kind: &str, errors: usize) {
+        let situation = Situation {
+            revision: Some("aa".into()),
+            source: Some(failure(Class::Transient)),
+            setback,
+            ..Situation::default()
+        };
+        let status = situation.status("h", &mut Beginnings::new(), None, at(0));
+        assert_eq!(status.silence().unwrap().kind, kind);
+        assert_eq!(
+            (status.state, status.errors.len()),
+            (State::Converged, errors)
+        );
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_asked_is_named_by_the_reason_and_offline_is_no_error() {
+        check_source(Setback::Offline, "offline", 0);
+        check_source(Setback::Trouble, "unreachable", 1);
+        check_source(Setback::Denied, "denied", 1);
+    }
+
+    #[test]
+    fn a_pause_comes_after_what_is_wrong_and_before_drift() {
+        let mut situation = Situation {
+            revision: Some("aa".into()),
+            paused: vec![Pause {
+                resource: None,
+                since: at(100),
+                until: at(7300),
+                by: "alice".into(),
+                reason: "the database is moved".into(),
+            }],
+            ..Situation::default()
+        };
+        let status = situation.status("h", &mut Beginnings::new(), None, at(200));
+        assert_eq!((status.state, status.since), (State::Paused, at(100)));
+        insta::assert_snapshot!(status.conditions[0].reason, @"until 1970-01-01T02:01:40Z by alice: the database is moved");
+        situation.failures.push(failure(Class::Host));
+        assert_eq!(situation.state(), State::Degraded);
+    }
+
     #[test]
     fn a_condition_keeps_its_beginning_while_it_lasts_and_gets_a_new_one_when_it_returns() {
         let mut beginnings = Beginnings::new();
-        let at = |second| Timestamp::from_second(second).unwrap();
         let mut situation = Situation {
             revision: Some("aa".into()),
             ..Situation::default()

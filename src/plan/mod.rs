@@ -73,6 +73,8 @@ pub struct Rules {
     pub protect_packages: Vec<String>,
     /// Resources that failed a short while ago and are not tried again yet, with their failure.
     pub resting: BTreeMap<ResourceId, Failure>,
+    /// Resources that an operator paused: they are looked at and not touched, and what restarts them waits.
+    pub paused: BTreeSet<ResourceId>,
 }
 
 /// What to do, in order.
@@ -92,6 +94,8 @@ pub struct Plan {
     pub released: Vec<(InventoryKind, String)>,
     /// Debts of earlier runs that need not be paid any more: the unit, and what it owed.
     pub void_debts: Vec<(String, Action)>,
+    /// Resources that are paused: their steps are among `reported`, and their restarts stay owed.
+    pub paused: BTreeSet<ResourceId>,
 }
 
 /// One change to one resource.
@@ -176,7 +180,10 @@ pub fn plan(
     inventory: &Inventory,
     rules: &Rules,
 ) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        paused: rules.paused.clone(),
+        ..Plan::default()
+    };
     let mut steps = Vec::new();
     let unchanged = unchanged_since_applied(desired, inventory);
     let mut collect = |found: Vec<Read>| {
@@ -216,9 +223,10 @@ pub fn plan(
     }
     steps.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
     let reported: BTreeSet<&ResourceId> = reported_resources(desired);
-    let (touched, reported) = steps
-        .into_iter()
-        .partition(|step: &Step| !rules.report_only && !reported.contains(&step.id));
+    let (touched, reported) = steps.into_iter().partition(|step: &Step| {
+        let is_paused = rules.paused.contains(&step.id);
+        !rules.report_only && !is_paused && !reported.contains(&step.id)
+    });
     plan.reported = reported;
     steps = hold(touched, rules, &mut plan);
 
@@ -455,6 +463,20 @@ impl Plan {
     /// All steps to be made, in order.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.batches.iter().flatten()
+    }
+
+    /// Is the step a restart of something paused: it is written down as owed, and made when the pause ends.
+    pub fn is_postponed(&self, step: &Step) -> bool {
+        step.reason == Reason::Triggered && self.paused.contains(&step.id)
+    }
+
+    /// Leaves nothing to be made: what differs is only reported, and what is remembered stays.
+    pub fn suspend(&mut self) {
+        let steps = std::mem::take(&mut self.batches).into_iter().flatten();
+        self.reported
+            .extend(steps.filter(|step| step.reason != Reason::Triggered));
+        self.released.clear();
+        self.void_debts.clear();
     }
 
     /// Drops the steps that are not to be made.

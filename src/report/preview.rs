@@ -40,6 +40,9 @@ pub struct PreviewChange {
     /// True when it is only reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub report: bool,
+    /// True when it is not made because the resource or the host is paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// One change that waits for a person.

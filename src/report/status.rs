@@ -38,6 +38,9 @@ pub struct Status {
     pub owed: Vec<OwedEffect>,
     /// What is wrong.
     pub errors: Vec<StatusError>,
+    /// What is paused; the whole host first.
+    #[serde(default)]
+    pub paused: Vec<Pause>,
     /// Revisions that failed here and are not tried again by themselves.
     pub quarantined: Vec<Quarantined>,
     /// The system asks for a reboot.
@@ -101,6 +104,28 @@ pub struct Poll {
     pub at: Timestamp,
     /// `new`, `unchanged`, or why it failed.
     pub result: String,
+    /// How many polls in a row failed, this one among them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub failures: u32,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
+/// A pause: for so long nothing of it is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Of what; null for the whole host.
+    pub resource: Option<ResourceId>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when at the latest.
+    pub until: Timestamp,
+    /// Who asked for it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Numbers of declared resources.
@@ -117,7 +142,7 @@ pub struct Counts {
 /// Something that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// A state's word, or `offline`, `behind`, `agent-down`, `state-missing`.
+    /// A state's word, or `offline`, `unreachable`, `denied`, `behind`, `clock`, `facts`, `config`, `agent-down`, `state-missing`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Since when.
@@ -188,6 +213,25 @@ impl From<&Failure> for StatusError {
         }
     }
 }
+
+impl Status {
+    /// Does a condition of this type hold.
+    pub fn has(&self, kind: &str) -> bool {
+        self.conditions
+            .iter()
+            .any(|condition| condition.kind == kind)
+    }
+
+    /// Why the source could not be asked.
+    pub fn silence(&self) -> Option<&Condition> {
+        self.conditions
+            .iter()
+            .find(|condition| SILENCE.contains(&condition.kind.as_str()))
+    }
+}
+
+/// The conditions that say that the source could not be asked.
+const SILENCE: [&str; 3] = ["offline", "unreachable", "denied"];
 
 /// Who must act on a failure of `class`, for people.
 pub fn who_must_act(class: Class) -> &'static str {

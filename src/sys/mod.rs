@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 pub mod accounts;
+pub mod chance;
 pub mod clock;
 pub mod command;
 pub mod files;
