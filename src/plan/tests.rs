@@ -306,3 +306,54 @@ fn needs_override_the_preference_of_kinds() {
         "create file:/etc/late",
     ]);
 }
+
+#[test]
+fn a_paused_resource_is_only_reported_and_what_depends_on_nothing_of_it_goes_on() {
+    let mut scene = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .missing_file("file:/etc/other", "/etc/other")
+        .unit("active", restarts_on_conf);
+    scene.rules.paused.insert(conf());
+    scene.check(&["create file:/etc/other"]);
+    let reported: Vec<_> = scene
+        .plan()
+        .reported
+        .into_iter()
+        .map(|step| step.id)
+        .collect();
+    assert_eq!(reported, [conf()]);
+}
+
+#[test]
+fn the_restart_of_a_paused_unit_stays_owed() {
+    let mut scene = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .unit("active", restarts_on_conf);
+    let unit = ResourceId::new(ResourceKind::Unit, "app.service");
+    scene.rules.paused.insert(unit);
+    let plan = scene.plan();
+    let postponed =
+        |plan: &Plan| -> Vec<bool> { plan.steps().map(|step| plan.is_postponed(step)).collect() };
+    assert_eq!(postponed(&plan), [false, true]);
+
+    let mut later = Scene::new()
+        .unit("active", restarts_on_conf)
+        .owes(Action::Restart);
+    later.rules.paused = scene.rules.paused;
+    let plan = later.plan();
+    assert_eq!(postponed(&plan), [true]);
+    assert!(plan.void_debts.is_empty());
+}
+
+#[test]
+fn a_suspended_plan_makes_forgets_and_forgives_nothing() {
+    let mut plan = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .unit("active", restarts_on_conf)
+        .plan();
+    plan.suspend();
+    assert_eq!(plan.steps().count(), 0);
+    let reported: Vec<_> = plan.reported.iter().map(|step| &step.id).collect();
+    assert_eq!(reported, [&conf()]);
+    assert!(plan.released.is_empty() && plan.void_debts.is_empty());
+}

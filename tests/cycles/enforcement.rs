@@ -184,7 +184,7 @@ fn the_last_revision_is_enforced_when_the_source_is_gone() {
     )
     .unwrap();
     scene.put("etc/motd", "somebody was here\n");
-    scene.apply().expect(75).says("offline");
+    scene.apply().expect(75).says("unreachable");
     assert_eq!(scene.get("etc/motd").unwrap(), "managed by git\n");
 }
 
