@@ -3,13 +3,16 @@
 //! Invariant: the trusted head moves only here, only to a revision that was verified and renders for this host, and only after
 //! everything that enforcing it needs is kept on this host.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
+use crate::apply::Activity;
 use crate::config::{self, Config};
-use crate::cycle::{Cycle, state};
+use crate::cycle::{Cycle, POLL_SILENCE, Progress, state};
 use crate::fetch::{Trouble, Upstream};
 use crate::fleet::{self, HostIdentity, Rendered};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
@@ -57,14 +60,11 @@ impl Objects for Limited<'_> {
 
 impl Cycle {
     /// Asks the fetcher for the tip and judges it.
-    pub(super) fn poll(&mut self) {
+    pub(super) fn poll(&mut self, progress: Progress<'_>) {
         let at = clock::now();
-        let trusted = self.head.as_ref().map(|head| head.commit);
-        let asked = (self.connect)().map_err(Trouble::from).and_then(|client| {
-            let tip = client.poll(trusted)?;
-            Ok((client, tip.commit))
-        });
-        let judged = asked.and_then(|(client, tip)| self.judge(client.as_ref(), tip));
+        let judged = self
+            .ask(progress)
+            .and_then(|(client, tip)| self.judge(client.as_ref(), tip));
         let result = match judged {
             Ok(result) => {
                 self.note_answer();
@@ -81,6 +81,41 @@ impl Cycle {
             result,
             failures: self.situation.failed_polls,
         });
+    }
+
+    /// Asks the fetcher for the tip. A source may take many minutes to say nothing, in which what is in force is enforced as ever.
+    fn ask(&mut self, progress: Progress<'_>) -> Result<(Box<dyn Upstream>, ObjectId), Trouble> {
+        let connect = Arc::clone(&self.connect);
+        let trusted = self.head.as_ref().map(|head| head.commit);
+        let (tell, answers) = mpsc::channel();
+        let ask = move || {
+            let connect = connect.lock().unwrap_or_else(PoisonError::into_inner);
+            let answer = connect().map_err(Trouble::from).and_then(|client| {
+                let tip = client.poll(trusted)?;
+                Ok((client, tip.commit))
+            });
+            // Nobody listens any more only when the agent ends.
+            let _ = tell.send(answer);
+        };
+        let failed = |cause: &dyn std::fmt::Display| {
+            let message = format!("failed to ask the fetcher: {cause}");
+            Trouble::from(Failure::new(Class::Bug, message))
+        };
+        std::thread::Builder::new()
+            .name("poll".to_owned())
+            .spawn(ask)
+            .map_err(|error| failed(&error))?;
+        loop {
+            match answers.recv_timeout(self.interval()) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(failed(&"it panicked")),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.end_pauses();
+                    self.enforce_what_is_in_force(false, progress);
+                    progress(&Activity::Polling, POLL_SILENCE);
+                }
+            }
+        }
     }
 
     /// Decides what becomes of `tip`, and says so in a word or two. Fails when the fetcher could not hand it out.

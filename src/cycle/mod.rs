@@ -7,6 +7,7 @@
 //! and logs nothing above debug.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -86,7 +87,8 @@ pub type Progress<'a> = &'a dyn Fn(&Activity, Duration);
 pub struct Cycle {
     host: Host,
     config: Config,
-    connect: Connect,
+    /// Shared with the thread that waits for the source.
+    connect: Arc<Mutex<Connect>>,
     record: Record,
     objects: ObjectStore,
     head: Option<TrustedHead>,
@@ -193,7 +195,7 @@ impl Cycle {
             pauses: Vec::new(),
             host,
             config,
-            connect,
+            connect: Arc::new(Mutex::new(connect)),
             record: state.record,
             objects: state.objects,
             head: state.head,
@@ -282,7 +284,7 @@ impl Cycle {
         };
         if polls {
             progress(&Activity::Polling, POLL_SILENCE);
-            self.poll();
+            self.poll(progress);
         }
         let in_force = self.in_force.as_ref().map(InForce::identity);
         if enforced.is_none() || enforced != in_force {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use limpet::apply::Activity;
 use limpet::config::{Config, Source};
@@ -21,6 +22,9 @@ use crate::scene::Scene;
 pub struct Way {
     trouble: Arc<Mutex<Option<Trouble>>>,
     polls: Arc<AtomicUsize>,
+    is_blocked: Arc<(Mutex<bool>, Condvar)>,
+    /// How often the agent polls; `None` for what its configuration says.
+    pub interval: Option<Duration>,
 }
 
 /// A real fetcher at the end of a [`Way`].
@@ -38,6 +42,12 @@ impl Objects for Walked {
 impl Upstream for Walked {
     fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         self.way.polls.fetch_add(1, Ordering::Relaxed);
+        let (is_blocked, change) = &*self.way.is_blocked;
+        drop(
+            change
+                .wait_while(is_blocked.lock().unwrap(), |blocked| *blocked)
+                .unwrap(),
+        );
         match self.way.trouble.lock().unwrap().clone() {
             Some(trouble) => Err(trouble),
             None => self.child.poll(trusted),
@@ -60,6 +70,17 @@ impl Way {
         *self.trouble.lock().unwrap() = None;
     }
 
+    /// From now on polls are not answered until [`Way::unblock`].
+    pub fn block(&self) {
+        *self.is_blocked.0.lock().unwrap() = true;
+    }
+
+    /// Answers all polls.
+    pub fn unblock(&self) {
+        *self.is_blocked.0.lock().unwrap() = false;
+        self.is_blocked.1.notify_all();
+    }
+
     /// How many polls there were.
     pub fn polls(&self) -> usize {
         self.polls.load(Ordering::Relaxed)
@@ -80,6 +101,7 @@ impl Agent {
         let real: Source = config.source.clone();
         // A local repository is no server to be spared; the real fetcher below it is told where to look.
         config.source.url = limpet::config::SourceUrl::parse("https://git.example.net/x").unwrap();
+        config.source.interval = way.interval.unwrap_or(config.source.interval);
         let way = way.clone();
         let launch = Launch {
             program: PathBuf::from(env!("CARGO_BIN_EXE_limpet")),

@@ -1,7 +1,7 @@
 //! When a source is asked that does not answer, and what goes on meanwhile.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use limpet::fetch::Lane;
 use limpet::report::status::State;
@@ -172,4 +172,40 @@ fn a_refusal_outlives_the_agent_and_is_not_called_recovered() {
         assert_eq!(agent.tick().state, State::Refused);
     });
     assert_eq!(said, "");
+}
+
+#[test]
+fn a_source_that_keeps_a_poll_waiting_delays_no_correction() {
+    let (scene, agent, mut way) = converged();
+    drop(agent);
+    way.interval = Some(Duration::from_millis(20));
+    let mut agent = Agent::start(&scene, &way);
+    way.block();
+    let is_put_back = || {
+        let end = Instant::now() + Duration::from_secs(60);
+        while scene.get("etc/motd").as_deref() != Some("managed by git\n") {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    };
+    let corrections = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            while way.polls() < 2 {
+                std::thread::yield_now();
+            }
+            let corrections = [(); 3].map(|()| {
+                scene.put("etc/motd", "somebody was here\n");
+                is_put_back()
+            });
+            way.unblock();
+            corrections
+        });
+        assert_eq!(agent.tick().state, State::Converged);
+        watch.join().unwrap()
+    });
+    assert_eq!(corrections, [true; 3]);
+    assert_eq!(way.polls(), 2);
 }

@@ -22,4 +22,5 @@ mod packages;
 mod quiet;
 mod refusals;
 mod resilience;
+mod schedule;
 mod units;

@@ -53,7 +53,11 @@ fn a_server_that_is_down_stops_nothing() {
     scene.server = None;
     assert_eq!(scene.sync().code(), 75);
     drift_is_corrected(&scene);
-    assert!(scene.status()["conditions"].to_string().contains("offline"));
+    assert!(
+        scene.status()["conditions"]
+            .to_string()
+            .contains("unreachable")
+    );
     scene.move_server();
     scene.apply(&LAYER.replace("/etc/scene", "/etc/later"));
 }
