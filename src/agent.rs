@@ -6,7 +6,8 @@
 //! Invariant: this is the one file of the applier that knows tokio. It may be killed at any moment: all that matters is in state.db
 //! before the machine changes.
 
-use std::sync::{Arc, mpsc as worker_queue};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc as worker_queue};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,19 +22,23 @@ use tracing::{debug, info, warn};
 use crate::apply::Activity;
 use crate::config::Config;
 use crate::control::{MAX_REQUEST_BYTES, Reply, Request};
+use crate::cycle::look::Memory;
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Class, Failure};
 use crate::report::journal::short;
 use crate::report::preview::Preview;
 use crate::report::status::{Condition, State, Status, who_must_act};
 use crate::schedule;
-use crate::sys::clock;
+use crate::sys::{Host, clock};
 
 /// How many clients may be connected at a time; more are turned away.
 const MAX_CLIENTS: usize = 64;
 
 /// How many of them may be others than root, so that members of the operators' group cannot keep root out.
 const MAX_OTHER_CLIENTS: usize = 16;
+
+/// How many clients may read the history, or have something explained, at a time; more wait.
+const MAX_READERS: usize = 2;
 
 /// How long a client may take to send its request, and to read a reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,6 +100,10 @@ pub fn run(
 }
 
 struct Agent {
+    /// The configuration that the worker uses.
+    config: Arc<Mutex<Config>>,
+    /// Places for those who look at what is remembered.
+    readers: Arc<Semaphore>,
     machine_id: String,
     interval: Duration,
     jobs: worker_queue::Sender<Job>,
@@ -119,11 +128,13 @@ impl Agent {
     ) -> Result<Self, Failure> {
         let interval = cycle.interval();
         let status = cycle.first_status();
+        let config = Arc::new(Mutex::new(cycle.config().clone()));
+        let known = config.clone();
         let (jobs, job_queue) = worker_queue::channel();
         let (tell, news) = mpsc::unbounded_channel();
         std::thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || work(cycle, &job_queue, &tell, &reload))
+            .spawn(move || work(cycle, &known, &job_queue, &tell, &reload))
             .map_err(|error| {
                 Failure::new(Class::Host, format!("failed to start the worker: {error}"))
             })?;
@@ -136,6 +147,8 @@ impl Agent {
         })?;
         tokio::spawn(accept(listener, ask));
         Ok(Agent {
+            config,
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
             machine_id: machine_id.to_owned(),
             interval,
             jobs,
@@ -290,6 +303,22 @@ impl Agent {
             .retain(|client| client.try_send(reply.clone()).is_ok());
     }
 
+    /// Answers beside the worker: looking waits for nobody who changes the machine.
+    fn look(&self, request: Request, uid: u32, replies: mpsc::Sender<Reply>) {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, status) = (config.clone(), self.status.clone());
+        let readers = self.readers.clone();
+        tokio::spawn(async move {
+            let Ok(_place) = readers.acquire().await else {
+                return;
+            };
+            let look = move || answer_from_memory(&request, config, &status, uid);
+            if let Ok(reply) = tokio::task::spawn_blocking(look).await {
+                let _ = replies.try_send(reply);
+            }
+        });
+    }
+
     fn take_status(&mut self, status: Status) {
         let next_poll_at = self.status.next_poll_at;
         self.status = Status {
@@ -311,6 +340,7 @@ impl Agent {
                 });
             }
             Request::Plan => self.send(Job::Plan(replies))?,
+            Request::History { .. } | Request::Why { .. } => self.look(request, uid, replies),
             Request::Sync { .. } if uid != 0 => {
                 let failure = Failure::new(
                     Class::Host,
@@ -338,9 +368,37 @@ impl Agent {
     }
 }
 
+/// Answers from what is remembered, whatever the worker is doing.
+fn answer_from_memory(request: &Request, config: Config, status: &Status, uid: u32) -> Reply {
+    let answer = || -> Result<Reply, Vec<Failure>> {
+        let memory =
+            Memory::open(Host::new(Path::new("/")), config).map_err(|failure| vec![failure])?;
+        match request {
+            Request::History { limit, about } => {
+                let history = memory.history(*limit, about.as_deref());
+                let history = Box::new(history.map_err(|failure| vec![failure])?);
+                Ok(Reply::History { history })
+            }
+            Request::Why { resource } => {
+                let explanation = memory.explain(resource.as_deref(), status, uid == 0)?;
+                let explanation = Box::new(explanation);
+                Ok(Reply::Why { explanation })
+            }
+            _ => Err(Vec::new()),
+        }
+    };
+    answer().unwrap_or_else(|failures| Reply::Failed {
+        failure: failures
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Failure::new(Class::Bug, "the request is not about what is remembered")),
+    })
+}
+
 /// The worker: one job at a time, in the order asked.
 fn work(
     mut cycle: Cycle,
+    known: &Mutex<Config>,
     jobs: &worker_queue::Receiver<Job>,
     tell: &mpsc::UnboundedSender<News>,
     reload: &dyn Fn() -> Result<Config, Vec<Failure>>,
@@ -362,6 +420,7 @@ fn work(
                 let interval = match reload() {
                     Ok(config) => {
                         info!("reloaded the host configuration");
+                        *known.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
                         cycle.set_config(config);
                         Some(cycle.interval())
                     }

@@ -19,7 +19,8 @@ use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
 use crate::model::{self, Action, Class, Failure, Outcome, Reason, ResourceId};
 use crate::plan::{self, InventoryKind, Observed, Plan, Rules, Step};
-use crate::record::{InventoryEntry, Record};
+use crate::record::history::{APPLIED as WORD_APPLIED, Note};
+use crate::record::{HistoryEntry, InventoryEntry, Record};
 use crate::report::journal;
 use crate::report::status::{Counts, Drift, OwedEffect};
 use crate::sys::{Host, clock};
@@ -380,6 +381,19 @@ impl Cycle {
                 is_clean,
             };
             self.record.remember(APPLIED, &applied)?;
+            let open = self.situation.failures.len();
+            let (outcome, detail) = match (is_clean, is_new) {
+                (true, true) => ("done", String::new()),
+                (true, false) => ("done", "complete, after failures".to_owned()),
+                (false, _) => ("failed", format!("{open} not as declared")),
+            };
+            let entry =
+                HistoryEntry::of_host(clock::now(), &applied.revision, WORD_APPLIED, outcome, &detail);
+            let note = Note {
+                subject: applied.subject.clone(),
+                signer: applied.signer.clone(),
+            };
+            self.record.note(&entry, &note)?;
             self.situation.take_applied(&applied);
             self.applied = Some(applied);
             if is_clean {

@@ -29,9 +29,12 @@ use crate::sys::jobs::{Job, Verb};
 use crate::sys::{Host, clock};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 
+pub mod audit;
 pub mod contents;
 mod enforce;
+mod explain;
 pub mod judge;
+pub mod look;
 pub mod situation;
 pub mod state;
 
@@ -191,6 +194,11 @@ impl Cycle {
         }
         cycle.restore();
         Ok(cycle)
+    }
+
+    /// The host configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// How often to poll.

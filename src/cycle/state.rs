@@ -12,7 +12,7 @@ use crate::sys::Host;
 use crate::trust::TrustedHead;
 
 /// Under which name the record keeps the trusted head.
-const HEAD: &str = "trusted-head";
+pub(super) const HEAD: &str = "trusted-head";
 
 /// Under which name the record keeps the name this host was enrolled by.
 pub(super) const HOST_NAME: &str = "host-name";

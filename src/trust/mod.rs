@@ -275,6 +275,17 @@ pub fn resume(
     ))
 }
 
+/// The files of the commit `id`, whoever signed it, relative to `source_path`: for looking only, because nothing is trusted by this and
+/// no [`VerifiedRevision`] comes of it. `objects` must hash what it returns.
+pub fn unverified_files<'a>(
+    objects: &'a dyn Objects,
+    source_path: &str,
+    id: ObjectId,
+) -> Result<impl Tree + 'a, Failure> {
+    let commit = read_commit(objects, id)?;
+    Ok(Files::new(objects, commit.tree, source_path))
+}
+
 /// What a person sees of a commit before trusting it as an anchor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
