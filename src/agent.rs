@@ -388,10 +388,9 @@ fn answer_from_memory(request: &Request, config: Config, status: &Status, uid: u
         }
     };
     answer().unwrap_or_else(|failures| Reply::Failed {
-        failure: failures
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| Failure::new(Class::Bug, "the request is not about what is remembered")),
+        failure: failures.into_iter().next().unwrap_or_else(|| {
+            Failure::new(Class::Bug, "the request is not about what is remembered")
+        }),
     })
 }
 

@@ -5,9 +5,7 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 13] = [
-    "history",
-    "why",
+const COMMANDS: [&str; 10] = [
     "pause",
     "resume",
     "rollback",
@@ -15,19 +13,13 @@ const COMMANDS: [&str; 13] = [
     "approve",
     "secret",
     "init",
-    "doctor",
     "diff",
     "completions",
     "man",
 ];
 
 /// What later versions add to commands of this one: the command, and an option or, in capitals, an argument.
-const ADDITIONS: [(&str, &str); 4] = [
-    ("plan", "--source"),
-    ("plan", "REV"),
-    ("sync", "--retry"),
-    ("verify", "--channel"),
-];
+const ADDITIONS: [(&str, &str); 2] = [("sync", "--retry"), ("verify", "--channel")];
 
 /// The part of `arguments` (the first is the program's name) that belongs to a later version, as its help will write it.
 pub(super) fn find(arguments: &[OsString]) -> Option<String> {
@@ -67,13 +59,10 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_later_version_is_recognised() {
-        check("limpet history", Some("history"));
-        check("limpet history --json -n 3", Some("history"));
-        check("limpet help why", Some("why"));
-        check("limpet pause --help", Some("pause"));
-        check("limpet plan HEAD~1", Some("plan REV"));
-        check("limpet plan --source /srv/fleet", Some("plan --source"));
-        check("limpet plan --source=/srv/fleet", Some("plan --source"));
+        check("limpet rollback", Some("rollback"));
+        check("limpet rollback --for 8h", Some("rollback"));
+        check("limpet help approve", Some("approve"));
+        check("limpet trust --help", Some("trust"));
         check("limpet sync --wait --retry", Some("sync --retry"));
         check(
             "limpet verify --channel prod HEAD",
@@ -86,7 +75,9 @@ mod tests {
         for line in [
             "limpet",
             "limpet help",
-            "limpet plan --json",
+            "limpet plan --json HEAD~1",
+            "limpet plan --source=/srv/fleet",
+            "limpet history -n 3",
             "limpet sync --wait",
             "limpet sync --retries",
             "limpet verify HEAD",

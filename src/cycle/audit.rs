@@ -28,7 +28,11 @@ pub fn history(
     about: Option<&str>,
 ) -> Result<History, Failure> {
     let subject = about.map(|text| find(record, text)).transpose()?;
-    let mut budget = if subject.is_some() { DIFF_BUDGET_BYTES } else { 0 };
+    let mut budget = if subject.is_some() {
+        DIFF_BUDGET_BYTES
+    } else {
+        0
+    };
     let lines = match &subject {
         None => Lines::All,
         Some(Subject::Revision(revision)) => Lines::OfRevision(revision),
@@ -195,7 +199,14 @@ mod tests {
         HistoryEntry {
             outcome: "done".into(),
             diff: Some(format!("+{name}\n")),
-            ..HistoryEntry::of_resource(at(second), revision, &id, Action::Update, Reason::Differs, drift)
+            ..HistoryEntry::of_resource(
+                at(second),
+                revision,
+                &id,
+                Action::Update,
+                Reason::Differs,
+                drift,
+            )
         }
     }
 
@@ -242,7 +253,10 @@ mod tests {
         assert_eq!(applied.subject.as_deref(), Some("raise the pool"));
         assert_eq!(applied.changes[0].resource.name, "/a", "in the order made");
         let diffs = history.runs.iter().flat_map(|run| &run.changes);
-        assert!(diffs.into_iter().all(|change| change.diff.is_none()), "not asked for");
+        assert!(
+            diffs.into_iter().all(|change| change.diff.is_none()),
+            "not asked for"
+        );
     }
 
     #[test]
@@ -257,7 +271,10 @@ mod tests {
         let record = record();
         let runs = |about: &str| told(&history(&record, "gw-1", 10, Some(about)).unwrap());
         assert_eq!(runs("9f3c2").len(), 3);
-        assert_eq!(runs("file:/b"), [("drift corrected", 2001, 1), ("applied", 900, 1)]);
+        assert_eq!(
+            runs("file:/b"),
+            [("drift corrected", 2001, 1), ("applied", 900, 1)]
+        );
         assert_eq!(runs("/b"), runs("file:/b"));
         let of_a = history(&record, "gw-1", 10, Some("/a")).unwrap();
         assert_eq!(of_a.runs[0].changes[0].diff.as_deref(), Some("+/a\n"));

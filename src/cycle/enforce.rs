@@ -387,8 +387,13 @@ impl Cycle {
                 (true, false) => ("done", "complete, after failures".to_owned()),
                 (false, _) => ("failed", format!("{open} not as declared")),
             };
-            let entry =
-                HistoryEntry::of_host(clock::now(), &applied.revision, WORD_APPLIED, outcome, &detail);
+            let entry = HistoryEntry::of_host(
+                clock::now(),
+                &applied.revision,
+                WORD_APPLIED,
+                outcome,
+                &detail,
+            );
             let note = Note {
                 subject: applied.subject.clone(),
                 signer: applied.signer.clone(),
@@ -480,7 +485,11 @@ fn failures_of(done: &[Done]) -> Vec<Failure> {
 }
 
 /// Looks at everything that is declared or owned.
-fn observe(host: &Host, desired: &DesiredState, inventory: &plan::Inventory) -> Observed {
+pub(super) fn observe(
+    host: &Host,
+    desired: &DesiredState,
+    inventory: &plan::Inventory,
+) -> Observed {
     Observed {
         paths: Paths::observe(host, &desired.paths, &inventory.paths),
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
@@ -510,7 +519,7 @@ fn owned_keys(inventory: &plan::Inventory) -> BTreeSet<(InventoryKind, String)> 
 }
 
 /// The inventory, sorted by kind.
-fn inventory(record: &Record) -> Result<plan::Inventory, Failure> {
+pub(super) fn inventory(record: &Record) -> Result<plan::Inventory, Failure> {
     let mut inventory = plan::Inventory::default();
     for entry in record.inventory()? {
         let Some(kind) = InventoryKind::of_word(&entry.kind) else {

@@ -57,10 +57,14 @@ impl Question<'_> {
         let service = format!("{name}.service");
         let owners = |wanted: &str| {
             let paths = state.paths.iter().map(|path| (&path.path, &path.id));
-            let packages = state.packages.iter().map(|package| (&package.name, &package.id));
+            let packages = state
+                .packages
+                .iter()
+                .map(|package| (&package.name, &package.id));
             let keys = paths.chain(packages).filter(|(key, _)| *key == wanted);
             let by_name = declared.iter().copied().filter(|id| id.name == wanted);
-            let mut found: Vec<ResourceId> = keys.map(|(_, id)| id).chain(by_name).cloned().collect();
+            let mut found: Vec<ResourceId> =
+                keys.map(|(_, id)| id).chain(by_name).cloned().collect();
             found.sort();
             found.dedup();
             found
@@ -92,9 +96,9 @@ impl Question<'_> {
         let used = fleet::names_used(self.tree, &self.rendered.values, id);
         let mut variables = Vec::new();
         for variable in &self.rendered.variables {
-            let exactly = used.iter().any(|name| {
-                *name == variable.key || is_below(name, &variable.key)
-            });
+            let exactly = used
+                .iter()
+                .any(|name| *name == variable.key || is_below(name, &variable.key));
             if exactly || used.iter().any(|name| is_below(&variable.key, name)) {
                 // Of a table that is used as a whole perhaps not everything is printed.
                 let is_shown = self.may_see_all || (is_shown && exactly);
@@ -140,7 +144,9 @@ impl Question<'_> {
             Err(_) => {
                 let told = self.record.resources_named(asked)?;
                 let owned = self.record.inventory()?.into_iter();
-                let owned = owned.filter(|entry| entry.key == asked).map(|entry| entry.resource);
+                let owned = owned
+                    .filter(|entry| entry.key == asked)
+                    .map(|entry| entry.resource);
                 told.into_iter()
                     .chain(owned)
                     .next()
@@ -209,7 +215,9 @@ impl Question<'_> {
         Ok(Event {
             at: entry.at,
             revision: entry.revision,
-            subject: note.map(|note| note.subject).filter(|subject| !subject.is_empty()),
+            subject: note
+                .map(|note| note.subject)
+                .filter(|subject| !subject.is_empty()),
             action: entry.action,
             outcome: entry.outcome,
             detail: entry.detail,
@@ -234,7 +242,11 @@ impl Question<'_> {
     }
 
     fn how_it_is(&self, id: &ResourceId) -> (&'static str, String) {
-        let failed = self.status.errors.iter().find(|error| error.resource.as_ref() == Some(id));
+        let failed = self
+            .status
+            .errors
+            .iter()
+            .find(|error| error.resource.as_ref() == Some(id));
         let drift = self.status.drift.iter().find(|drift| drift.resource == *id);
         match (failed, drift) {
             (Some(error), _) => ("failed", error.message.clone()),
@@ -246,15 +258,23 @@ impl Question<'_> {
 
     fn settings(&self, id: &ResourceId) -> (bool, OnRemoval) {
         let state = &self.rendered.state;
-        let paths = state.paths.iter().map(|path| (&path.id, path.report, path.on_removal));
+        let paths = state
+            .paths
+            .iter()
+            .map(|path| (&path.id, path.report, path.on_removal));
         let packages = state.packages.iter();
         let packages = packages.map(|package| (&package.id, package.report, package.on_removal));
-        let units = state.units.iter().map(|unit| (&unit.id, unit.report, unit.on_removal));
+        let units = state
+            .units
+            .iter()
+            .map(|unit| (&unit.id, unit.report, unit.on_removal));
         units
             .chain(paths)
             .chain(packages)
             .find(|(other, _, _)| *other == id)
-            .map_or((false, OnRemoval::Restore), |(_, report, on_removal)| (report, on_removal))
+            .map_or((false, OnRemoval::Restore), |(_, report, on_removal)| {
+                (report, on_removal)
+            })
     }
 
     fn restarts(&self, id: &ResourceId) -> Vec<Restart> {
@@ -321,21 +341,27 @@ fn original(entry: &InventoryEntry) -> String {
     let value = entry.original.clone();
     let text = match entry.kind.as_str() {
         "path" => serde_json::from_value(value).ok().map(original_path),
-        "package" => serde_json::from_value(value).ok().map(
-            |original: kinds::package::Original| match original.version {
-                Some(version) => format!("version {version} was installed"),
-                None => "it was not installed".to_owned(),
-            },
-        ),
-        _ => serde_json::from_value(value).ok().map(|original: kinds::unit::Original| {
-            let word = |is, yes, no| if is { yes } else { no };
-            format!(
-                "it was {}, {}{}",
-                word(original.enabled, "enabled", "not enabled"),
-                word(original.active, "running", "not running"),
-                word(original.masked, ", masked", "")
-            )
-        }),
+        "package" => {
+            serde_json::from_value(value)
+                .ok()
+                .map(
+                    |original: kinds::package::Original| match original.version {
+                        Some(version) => format!("version {version} was installed"),
+                        None => "it was not installed".to_owned(),
+                    },
+                )
+        }
+        _ => serde_json::from_value(value)
+            .ok()
+            .map(|original: kinds::unit::Original| {
+                let word = |is, yes, no| if is { yes } else { no };
+                format!(
+                    "it was {}, {}{}",
+                    word(original.enabled, "enabled", "not enabled"),
+                    word(original.active, "running", "not running"),
+                    word(original.masked, ", masked", "")
+                )
+            }),
     };
     text.unwrap_or_else(|| "it cannot be read".to_owned())
 }
@@ -349,7 +375,9 @@ fn original_path(original: Original) -> String {
             uid,
             gid,
             ..
-        } => format!("a file of {size} bytes, mode {mode:04o}, owner {uid}:{gid}; its content is kept"),
+        } => format!(
+            "a file of {size} bytes, mode {mode:04o}, owner {uid}:{gid}; its content is kept"
+        ),
         Original::Directory { mode, uid, gid } => {
             format!("a directory, mode {mode:04o}, owner {uid}:{gid}")
         }

@@ -356,11 +356,11 @@ impl From<Failure> for Obstacle {
 const HIGHEST_TIME: &str = "highest-time";
 
 /// systemd-timesyncd and chrony's and ntp's units for it say here that the clock is right (systemd-time-wait-sync.service(8)).
-const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
+pub const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
 
 /// The time to judge keys by: the clock, but never before what was the time once, or before this program was built. A machine
 /// without a battery wakes up in 1970, where every expired key is valid again.
-fn trusted_now(record: &Record) -> Timestamp {
+pub fn trusted_now(record: &Record) -> Timestamp {
     let built = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
     let built = built
         .and_then(|seconds| Timestamp::from_second(seconds).ok())

@@ -5,6 +5,7 @@
 use crate::config::{self, Config};
 use crate::cycle::{audit, explain, judge, state};
 use crate::fleet::{Fleet, HostIdentity, Limits, Rendered};
+use crate::git::ObjectId;
 use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
@@ -31,7 +32,10 @@ impl Memory {
         let nothing_yet = || {
             Failure::new(
                 Class::Transient,
-                format!("this host remembers nothing yet: there is no '{}'", config::STATE_DATABASE),
+                format!(
+                    "this host remembers nothing yet: there is no '{}'",
+                    config::STATE_DATABASE
+                ),
             )
             .with_hint("start the agent: systemctl start limpet.service")
         };
@@ -48,6 +52,26 @@ impl Memory {
             objects,
             head,
         })
+    }
+
+    /// The trusted head.
+    pub fn trusted(&self) -> Option<ObjectId> {
+        self.head.as_ref().map(|head| head.commit)
+    }
+
+    /// The commits this host knows whose ids start with `prefix`: trusted now, trusted before, or told of in its history.
+    pub fn commits_like(&self, prefix: &str) -> Result<Vec<ObjectId>, Failure> {
+        let before: Option<TrustedHead> = self.record.recall(state::HEAD_BEFORE)?;
+        let heads = self.head.iter().chain(&before).map(|head| head.commit);
+        let heads = heads.filter(|id| id.to_string().starts_with(prefix));
+        let told = self.record.revisions_like(prefix)?;
+        let told = told
+            .iter()
+            .filter_map(|id| ObjectId::from_hex(id.as_bytes()).ok());
+        let mut found: Vec<ObjectId> = heads.chain(told).collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
 
     /// The last `limit` runs; with `about`, a revision or resource, only those, with their diffs.

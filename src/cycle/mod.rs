@@ -19,11 +19,10 @@ use crate::fetch::client::Upstream;
 use crate::fleet::DesiredState;
 use crate::git::{ObjectId, Tree};
 use crate::model::{Failure, ResourceId};
-use crate::plan::{self, Step};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
 use crate::report::journal;
-use crate::report::preview::{Preview, PreviewChange, PreviewHeld};
+use crate::report::preview::Preview;
 use crate::report::status::{State as HostState, Status, StatusError};
 use crate::sys::jobs::{Job, Verb};
 use crate::sys::{Host, clock};
@@ -35,6 +34,7 @@ mod enforce;
 mod explain;
 pub mod judge;
 pub mod look;
+mod preview;
 pub mod situation;
 pub mod state;
 
@@ -48,9 +48,6 @@ const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
 
 /// How long the fetcher may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-
-/// How many bytes of diffs a preview shows; it has to fit into one line of the control socket.
-const DIFF_BUDGET_BYTES: usize = 4 << 20;
 
 /// Why a cycle runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -425,52 +422,12 @@ impl Cycle {
                     host: &self.host,
                     objects: &self.objects,
                 };
-                let mut budget = DIFF_BUDGET_BYTES;
-                let mut show = |step: &Step, report: bool| {
-                    let diff = self
-                        .diff_of(step, &contents)
-                        .filter(|diff| diff.len() <= budget);
-                    budget -= diff.as_ref().map_or(0, String::len);
-                    preview.changes.push(PreviewChange {
-                        resource: step.id.clone(),
-                        action: step.action,
-                        reason: step.reason,
-                        fields: step.fields.clone(),
-                        diff,
-                        report,
-                    });
-                };
-                plan.steps().for_each(|step| show(step, false));
-                plan.reported.iter().for_each(|step| show(step, true));
-                let because = plan
-                    .held_because
-                    .as_ref()
-                    .map(|failure| failure.message.clone())
-                    .unwrap_or_default();
-                preview
-                    .held
-                    .extend(plan.held.iter().map(|step| PreviewHeld {
-                        resource: step.id.clone(),
-                        action: step.action,
-                        reason: because.clone(),
-                    }));
-                preview
-                    .errors
-                    .extend(plan.blocked.iter().map(StatusError::from));
+                preview::show(&mut preview, &self.host, &contents, &plan);
             }
             Err(failure) => preview.errors.push(StatusError::from(&failure)),
         }
         self.in_force = Some(in_force);
         preview
-    }
-
-    /// What a step does to a content, as people read it.
-    fn diff_of(&self, step: &Step, contents: &StoredContents<'_>) -> Option<String> {
-        match &step.change {
-            plan::Change::Path(change) => crate::kinds::file::diff(&self.host, contents, change)
-                .unwrap_or_else(|failure| Some(format!("(no diff: {failure})\n"))),
-            _ => None,
-        }
     }
 
     /// Puts what `tree` declares in force without asking who signed it. Only for a local path, and only on local root's word.

@@ -232,7 +232,10 @@ impl<'tree> Fleet<'tree> {
     }
 
     /// What `host` is matched by: its labels and its facts.
-    pub fn labels_and_facts(&self, host: &HostIdentity) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    pub fn labels_and_facts(
+        &self,
+        host: &HostIdentity,
+    ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
         let traits = self.traits(host);
         (traits.labels, traits.facts)
     }

@@ -99,7 +99,10 @@ mod tests {
     fn check(text: &str, expected: &[&str]) {
         let mut names = BTreeSet::new();
         collect(text, &mut names);
-        assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            names.iter().map(String::as_str).collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]

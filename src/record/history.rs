@@ -265,7 +265,10 @@ impl Record {
 }
 
 /// Adds lines, and forgets what is too much.
-pub(super) fn append(transaction: &Transaction<'_>, entries: &[HistoryEntry]) -> rusqlite::Result<()> {
+pub(super) fn append(
+    transaction: &Transaction<'_>,
+    entries: &[HistoryEntry],
+) -> rusqlite::Result<()> {
     if entries.is_empty() {
         return Ok(());
     }
@@ -396,7 +399,14 @@ mod tests {
         HistoryEntry {
             outcome: "done".into(),
             diff: diff.map(str::to_owned),
-            ..HistoryEntry::of_resource(at(second), revision, &motd, Action::Update, Reason::Differs, false)
+            ..HistoryEntry::of_resource(
+                at(second),
+                revision,
+                &motd,
+                Action::Update,
+                Reason::Differs,
+                false,
+            )
         }
     }
 
@@ -482,7 +492,10 @@ mod tests {
         let lines: Vec<_> = (0..4).map(|n| line(n, "aa", Some("12345"))).collect();
         record.conclude("aa", &[], &[], &[], &lines).unwrap();
         forget_diffs(&record.connection, 12).unwrap();
-        let kept: Vec<bool> = all(&record).iter().map(|line| line.diff.is_some()).collect();
+        let kept: Vec<bool> = all(&record)
+            .iter()
+            .map(|line| line.diff.is_some())
+            .collect();
         assert_eq!(kept, [true, true, false, false]);
     }
 
@@ -505,6 +518,9 @@ mod tests {
         record.note(&entry, &note(&"x".repeat(5000))).unwrap();
         assert_eq!(record.noted("aa").unwrap(), None);
         assert!(record.noted("bb").unwrap().is_some());
-        assert_eq!(record.noted("cc").unwrap().unwrap().subject.len(), TEXT_LIMIT);
+        assert_eq!(
+            record.noted("cc").unwrap().unwrap().subject.len(),
+            TEXT_LIMIT
+        );
     }
 }

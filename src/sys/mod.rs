@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 pub mod accounts;
 pub mod clock;
 pub mod command;
+pub mod disk;
 pub mod files;
 pub mod identity;
 pub mod jobs;

@@ -29,7 +29,7 @@ mod tests;
 mod tree;
 mod wire;
 
-pub use allowed_signers::AllowedSigners;
+pub use allowed_signers::{AllowedSigners, ListedKey};
 pub use authority::Signer;
 pub use key::{KeyError, PublicKey};
 pub use revoked::Revoked;

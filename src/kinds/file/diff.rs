@@ -74,7 +74,8 @@ pub fn diff(
 pub fn is_public(host: &Host, path: &str) -> bool {
     let look = || -> Result<bool, Failure> {
         let look = host.look(path, Hashing::Skip)?;
-        let is_open = !matches!(look.entry, Entry::File { attributes, .. } if attributes.mode & 0o004 == 0);
+        let is_open =
+            !matches!(look.entry, Entry::File { attributes, .. } if attributes.mode & 0o004 == 0);
         Ok(is_open && !is_behind_a_closed_directory(host, &look.physical)?)
     };
     look().unwrap_or(false)
