@@ -41,6 +41,10 @@ impl Diffs {
     /// Compares what `steps` are about to change with what is there now.
     pub fn take(&mut self, host: &Host, contents: &dyn Contents, steps: &[Step]) {
         self.by_path.clear();
+        let closing = kinds::file::closing(steps.iter().filter_map(|step| match &step.change {
+            Change::Path(change) => Some(change.as_ref()),
+            _ => None,
+        }));
         for step in steps {
             let Change::Path(change) = &step.change else {
                 continue;
@@ -49,7 +53,7 @@ impl Diffs {
                 return;
             }
             // What cannot be compared is not kept: whether it can be changed is for the step itself to say.
-            let Ok(Some(diff)) = kinds::file::diff(host, contents, change) else {
+            let Ok(Some(diff)) = kinds::file::diff(host, contents, change, &closing) else {
                 continue;
             };
             self.count_left -= 1;

@@ -73,7 +73,9 @@ impl Cycle {
             let has_news = plan.steps().any(is_news)
                 || !plan.released.is_empty()
                 || !plan.void_debts.is_empty();
-            if !has_news || passes == MAX_PASSES {
+            // A host that only reports does not even change what it remembers.
+            let is_reporting = self.config.apply.mode == ApplyMode::Report;
+            if !has_news || is_reporting || passes == MAX_PASSES {
                 break plan;
             }
             passes += 1;
@@ -349,6 +351,18 @@ impl Cycle {
                 because: owed.because,
             })
             .collect();
+        let last = self.last_status.as_ref().map(|status| &status.drift);
+        let is_told = |drift: &Drift| {
+            self.situation.drift.contains(drift) || last.is_some_and(|last| last.contains(drift))
+        };
+        for drift in looked.drift.iter().filter(|drift| !is_told(drift)) {
+            journal::reported(
+                &in_force.revision,
+                &drift.resource,
+                drift.reason,
+                &drift.fields,
+            );
+        }
         self.situation.drift = looked.drift;
         let revision = journal::short(&in_force.revision);
         let held = looked.held.map(|failure| Failure {
@@ -361,6 +375,14 @@ impl Cycle {
         self.situation.failures = failures;
         let is_enforcing =
             self.situation.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce;
+        if self.config.apply.mode == ApplyMode::Report {
+            // Nothing is applied, but this is what the host is compared with.
+            self.situation.revision = Some(in_force.revision.clone());
+            self.situation.subject = Some(in_force.subject.clone());
+            self.situation.signer = in_force.signer.clone();
+            self.situation.digest = Some(in_force.desired.digest.clone());
+            self.situation.applied_at = None;
+        }
         let was_clean = !is_new
             && self
                 .applied

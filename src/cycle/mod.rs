@@ -223,6 +223,11 @@ impl Cycle {
         }
         self.situation.config.clear();
         self.config = config;
+        // What was only compared with was not applied.
+        match &self.applied {
+            Some(applied) => self.situation.take_applied(applied),
+            None => self.situation.revision = None,
+        }
         self.judged = None;
         self.restore();
     }

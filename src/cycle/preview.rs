@@ -11,14 +11,12 @@ use crate::cycle::judge;
 use crate::cycle::look::Memory;
 use crate::fleet::{self, Limits};
 use crate::git::{Object, ObjectError, ObjectId, Objects, Tree};
-use crate::kinds::file::{Access, Edit};
 use crate::kinds::kind::Contents;
 use crate::model::Failure;
 use crate::plan::{self, Change, Plan, Rules, Step};
 use crate::report::preview::{Preview, PreviewChange, PreviewHeld};
 use crate::report::status::StatusError;
 use crate::sys::Host;
-use crate::sys::files::above;
 use crate::trust::{self, Policy, Verdict};
 
 /// How many bytes of diffs a preview shows; it has to fit into one line of the control socket.
@@ -27,7 +25,11 @@ const DIFF_BUDGET_BYTES: usize = 4 << 20;
 /// Writes into `preview` what `plan` would do.
 pub(super) fn show(preview: &mut Preview, host: &Host, contents: &dyn Contents, plan: &Plan) {
     let mut budget = DIFF_BUDGET_BYTES;
-    let closing = directories_that_close(plan);
+    let steps = plan.steps().chain(&plan.reported).chain(&plan.held);
+    let closing = crate::kinds::file::closing(steps.filter_map(|step| match &step.change {
+        Change::Path(change) => Some(change.as_ref()),
+        _ => None,
+    }));
     let mut show = |step: &Step, report: bool| {
         let diff = diff_of(host, contents, step, &closing).filter(|diff| diff.len() <= budget);
         budget -= diff.as_ref().map_or(0, String::len);
@@ -69,39 +71,8 @@ fn diff_of(
     let Change::Path(change) = &step.change else {
         return None;
     };
-    if matches!(change.edit, Edit::WriteFile { .. } | Edit::MakeLink { .. })
-        && above(&change.path).any(|directory| closing.contains(directory))
-    {
-        let path = &change.path;
-        return Some(format!(
-            "content of {path} differs (not shown: not everybody will be able to read it)\n"
-        ));
-    }
-    crate::kinds::file::diff(host, contents, change)
+    crate::kinds::file::diff(host, contents, change, closing)
         .unwrap_or_else(|failure| Some(format!("(no diff: {failure})\n")))
-}
-
-/// The directories that, once the plan is made, not everybody may pass any more.
-fn directories_that_close(plan: &Plan) -> BTreeSet<&str> {
-    let steps = plan.steps().chain(&plan.reported);
-    steps
-        .filter_map(|step| {
-            let Change::Path(change) = &step.change else {
-                return None;
-            };
-            let mode = match &change.edit {
-                Edit::MakeDirectory {
-                    access: Access { mode, .. },
-                    ..
-                } => *mode,
-                Edit::SetAccess {
-                    mode: Some(mode), ..
-                } => *mode,
-                _ => return None,
-            };
-            (mode & 0o001 == 0).then_some(change.path.as_str())
-        })
-        .collect()
 }
 
 impl Memory {

@@ -5,5 +5,6 @@
 pub mod explanation;
 pub mod history;
 pub mod journal;
+mod next_step;
 pub mod preview;
 pub mod status;

@@ -10,6 +10,7 @@
 mod repository;
 mod scene;
 
+mod audit;
 mod enforcement;
 mod guards;
 mod refusals;

@@ -1,5 +1,6 @@
 //! What a change does to a path's content, for people to read.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use similar::TextDiff;
@@ -19,10 +20,12 @@ const TIME_LIMIT: Duration = Duration::from_millis(300);
 /// A unified diff of what the change does to the content; `None` when it leaves the content alone.
 ///
 /// What not everybody on the host may read, before or after, is not shown: a plan is seen, logged and pasted by more people than the file.
+/// `closing` are the directories that will not let everybody pass any more, as [`closing`] finds them.
 pub fn diff(
     host: &Host,
     contents: &dyn Contents,
     change: &PathChange,
+    closing: &BTreeSet<&str>,
 ) -> Result<Option<String>, Failure> {
     let path = change.path.as_str();
     if let Edit::MakeDirectory { .. } | Edit::SetAccess { .. } | Edit::RemoveDirectory = change.edit
@@ -31,7 +34,8 @@ pub fn diff(
     }
     let look = host.look(path, Hashing::Skip)?;
     let now = look.entry;
-    if is_behind_a_closed_directory(host, &look.physical)? {
+    let will_close = above(path).any(|directory| closing.contains(directory));
+    if will_close || is_behind_a_closed_directory(host, &look.physical)? {
         return Ok(Some(withheld(path)));
     }
     let new = match &change.edit {
@@ -70,6 +74,19 @@ pub fn diff(
     Ok(unified(path, old.as_deref(), new.as_deref()))
 }
 
+/// The directories among `changes` that will not let everybody pass.
+pub fn closing<'a>(changes: impl Iterator<Item = &'a PathChange>) -> BTreeSet<&'a str> {
+    let closes = |change: &PathChange| match &change.edit {
+        Edit::MakeDirectory { access, .. } => access.mode & 0o001 == 0,
+        Edit::SetAccess { mode, .. } => mode.is_some_and(|mode| mode & 0o001 == 0),
+        _ => false,
+    };
+    changes
+        .filter(|change| closes(change))
+        .map(|change| change.path.as_str())
+        .collect()
+}
+
 /// May everybody on the host read what lies at `path`; not when nobody can tell.
 pub fn is_public(host: &Host, path: &str) -> bool {
     let look = || -> Result<bool, Failure> {
@@ -84,7 +101,8 @@ pub fn is_public(host: &Host, path: &str) -> bool {
 /// Is there a directory on the way to `path` that not everybody may pass: then not everybody may read what lies there, whatever its mode.
 fn is_behind_a_closed_directory(host: &Host, path: &str) -> Result<bool, Failure> {
     let mut walk = host.walk()?;
-    for directory in above(path) {
+    // The root directory is everybody's, or nobody could do anything.
+    for directory in above(path).filter(|directory| *directory != "/") {
         let entry = walk.look(directory, Hashing::Skip)?.entry;
         if matches!(entry, Entry::Directory(attributes) if attributes.mode & 0o001 == 0) {
             return Ok(true);
