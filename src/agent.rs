@@ -8,19 +8,21 @@
 //! matters is in state.db before the machine changes.
 
 use std::collections::VecDeque;
-use std::sync::mpsc as worker_queue;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc as worker_queue};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::apply::Activity;
 use crate::config::Config;
 use crate::control::{Reply, Request};
+use crate::cycle::look::Memory;
 use crate::cycle::pause::PauseRequest;
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Class, Failure, ResourceId};
@@ -28,11 +30,14 @@ use crate::report::journal::short;
 use crate::report::preview::Preview;
 use crate::report::status::{Condition, State, Status, who_must_act};
 use crate::schedule;
-use crate::sys::clock;
+use crate::sys::{Host, clock};
 
 mod clients;
 
 use clients::{Asked, Client, Line, MAX_CLIENTS};
+
+/// How many clients may read the history, or have something explained, at a time; more wait.
+const MAX_READERS: usize = 2;
 
 /// How long the worker may be silent before the watchdog is no longer fed, unless it announced a longer step.
 const LONGEST_SILENCE: Duration = Duration::from_secs(120);
@@ -134,6 +139,10 @@ pub fn run(
 }
 
 struct Agent {
+    /// The configuration that the worker uses.
+    config: Arc<Mutex<Config>>,
+    /// Places for those who look at what is remembered.
+    readers: Arc<Semaphore>,
     machine_id: String,
     interval: Duration,
     jobs: worker_queue::Sender<Job>,
@@ -172,11 +181,13 @@ impl Agent {
         let interval = cycle.interval();
         let status = cycle.first_status();
         let outlook = Outlook::of(&cycle, status.clone());
+        let config = Arc::new(Mutex::new(cycle.config().clone()));
+        let known = config.clone();
         let (jobs, job_queue) = worker_queue::channel();
         let (tell, news) = mpsc::unbounded_channel();
         std::thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || work(cycle, &job_queue, &tell, &reload))
+            .spawn(move || work(cycle, &known, &job_queue, &tell, &reload))
             .map_err(|error| {
                 Failure::new(Class::Host, format!("failed to start the worker: {error}"))
             })?;
@@ -190,6 +201,8 @@ impl Agent {
         tokio::spawn(clients::accept(listener, ask));
         let now = Instant::now();
         let mut agent = Agent {
+            config,
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
             machine_id: machine_id.to_owned(),
             interval,
             jobs,
@@ -467,6 +480,26 @@ impl Agent {
         }
     }
 
+    /// Answers beside the worker: looking waits for nobody who changes the machine.
+    fn look(&self, request: Request, client: Client) {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, status) = (config.clone(), self.status());
+        let readers = self.readers.clone();
+        tokio::spawn(async move {
+            let Ok(_place) = readers.acquire().await else {
+                return;
+            };
+            if client.is_gone() {
+                return;
+            }
+            let uid = client.uid;
+            let look = move || answer_from_memory(&request, config, &status, uid);
+            if let Ok(reply) = tokio::task::spawn_blocking(look).await {
+                client.answer(&reply);
+            }
+        });
+    }
+
     fn answer(&mut self, asked: Asked) {
         let Asked { request, client } = asked;
         if request.is_change() && client.uid != 0 {
@@ -483,6 +516,7 @@ impl Agent {
             Request::Status => {
                 client.answer(&self.status_reply());
             }
+            Request::History { .. } | Request::Why { .. } => self.look(request, client),
             Request::Plan => self.planners.push(client),
             Request::Sync {
                 wait,
@@ -532,9 +566,36 @@ fn paused(status: &Status) -> Option<Failure> {
     Some(Failure::new(Class::Transient, message).with_hint("'limpet resume' ends the pause"))
 }
 
+/// Answers from what is remembered, whatever the worker is doing.
+fn answer_from_memory(request: &Request, config: Config, status: &Status, uid: u32) -> Reply {
+    let answer = || -> Result<Reply, Vec<Failure>> {
+        let memory =
+            Memory::open(Host::new(Path::new("/")), config).map_err(|failure| vec![failure])?;
+        match request {
+            Request::History { limit, about } => {
+                let history = memory.history(*limit, about.as_deref());
+                let history = Box::new(history.map_err(|failure| vec![failure])?);
+                Ok(Reply::History { history })
+            }
+            Request::Why { resource } => {
+                let explanation = memory.explain(resource.as_deref(), status, uid == 0)?;
+                let explanation = Box::new(explanation);
+                Ok(Reply::Why { explanation })
+            }
+            _ => Err(Vec::new()),
+        }
+    };
+    answer().unwrap_or_else(|failures| Reply::Failed {
+        failure: failures.into_iter().next().unwrap_or_else(|| {
+            Failure::new(Class::Bug, "the request is not about what is remembered")
+        }),
+    })
+}
+
 /// The worker: one job at a time.
 fn work(
     mut cycle: Cycle,
+    known: &Mutex<Config>,
     jobs: &worker_queue::Receiver<Job>,
     tell: &mpsc::UnboundedSender<News>,
     reload: &dyn Fn() -> Result<Config, Vec<Failure>>,
@@ -567,6 +628,7 @@ fn work(
                 let interval = match reload() {
                     Ok(config) => {
                         info!("reloaded the host configuration");
+                        *known.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
                         cycle.set_config(config);
                         Some(cycle.interval())
                     }

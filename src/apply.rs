@@ -17,6 +17,10 @@ use crate::record::{HistoryEntry, InventoryEntry, Owed, Record};
 use crate::report::journal;
 use crate::sys::{Host, clock};
 
+mod diffs;
+
+use diffs::Diffs;
+
 /// How long a package transaction may be silent: its time limit and some.
 pub const TRANSACTION_SILENCE: Duration = Duration::from_secs(35 * 60);
 
@@ -90,6 +94,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
         .collect();
     let mut changed: BTreeSet<ResourceId> = BTreeSet::new();
     let mut results = Vec::new();
+    let mut diffs = Diffs::default();
 
     record.intend(
         walk.revision,
@@ -132,15 +137,16 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
         if !skipped.is_empty() {
             failed.extend(skipped.iter().map(|(step, _)| step.id.clone()));
             let (steps, outcomes) = skipped.into_iter().unzip();
-            results.extend(conclude(record, walk, steps, outcomes)?);
+            results.extend(conclude(record, walk, &mut diffs, steps, outcomes)?);
         }
         if steps.is_empty() {
             continue;
         }
         announce(walk, &steps);
         let steps = prepare(record, walk, steps, &mut failed, &mut results)?;
+        diffs.take(walk.host, walk.contents, &steps);
         let outcomes = make(walk, &steps);
-        for done in conclude(record, walk, steps, outcomes)? {
+        for done in conclude(record, walk, &mut diffs, steps, outcomes)? {
             match &done.outcome {
                 Outcome::Done => changed.insert(done.id.clone()),
                 _ => failed.insert(done.id.clone()),
@@ -208,6 +214,7 @@ fn prepare(
                     results.extend(conclude(
                         record,
                         walk,
+                        &mut Diffs::default(),
                         vec![step],
                         vec![Outcome::Failed(failure)],
                     )?);
@@ -286,6 +293,7 @@ fn make(walk: &Walk<'_>, steps: &[Step]) -> Vec<Outcome> {
 fn conclude(
     record: &mut Record,
     walk: &Walk<'_>,
+    diffs: &mut Diffs,
     steps: Vec<Step>,
     outcomes: Vec<Outcome>,
 ) -> Result<Vec<Done>, Failure> {
@@ -316,6 +324,7 @@ fn conclude(
                 );
                 line.outcome = "done".to_owned();
                 line.detail = step.fields.join(", ");
+                line.diff = diffs.of(&step);
                 // Packages and units are released when nothing of them is left to take back: the next plan says so.
                 if matches!(&step.change, Change::Path(change) if change.applied.is_none()) {
                     released.push((step.kind.as_str().to_owned(), step.key.clone()));

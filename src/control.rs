@@ -9,6 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Class, Failure, ResourceId};
+use crate::report::explanation::Explanation;
+use crate::report::history::History;
 use crate::report::preview::Preview;
 use crate::report::status::Status;
 
@@ -26,6 +28,18 @@ pub enum Request {
     Status,
     /// What would change now.
     Plan,
+    /// What was done on this host.
+    History {
+        /// How many runs.
+        limit: usize,
+        /// Only this revision or resource, with diffs.
+        about: Option<String>,
+    },
+    /// Why the host, or a resource of it, is declared as it is.
+    Why {
+        /// `kind:name`, or a bare name; none for the host.
+        resource: Option<String>,
+    },
     /// Poll now and apply; only uid 0 may ask.
     Sync {
         /// Send progress until it is applied or refused.
@@ -57,7 +71,9 @@ impl Request {
     /// Does it change anything; only root may.
     pub fn is_change(&self) -> bool {
         match self {
-            Request::Status | Request::Plan => false,
+            Request::Status | Request::Plan | Request::History { .. } | Request::Why { .. } => {
+                false
+            }
             Request::Sync { .. } | Request::Pause { .. } | Request::Resume { .. } => true,
         }
     }
@@ -81,6 +97,16 @@ pub enum Reply {
     Plan {
         /// The whole of it.
         plan: Box<Preview>,
+    },
+    /// The history.
+    History {
+        /// The whole of it.
+        history: Box<History>,
+    },
+    /// The explanation.
+    Why {
+        /// The whole of it.
+        explanation: Box<Explanation>,
     },
     /// A poll was started.
     Accepted,

@@ -47,6 +47,7 @@ pub mod cli;
 pub mod agent;
 pub mod apply;
 pub mod cycle;
+pub mod doctor;
 pub mod plan;
 
 pub mod control;

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::config;
 use crate::control::{Conversation, Reply, Request};
 use crate::cycle::Cycle;
+use crate::cycle::look::Memory;
 use crate::cycle::situation::{Beginnings, Situation};
 use crate::model::{Class, Failure};
 use crate::record::Record;
@@ -77,6 +78,19 @@ pub fn own_preview(no_agent: &Failure) -> Result<Preview, Vec<Failure>> {
         .retain(|condition| condition.kind != "agent-down");
     preview.conditions.push(agent_down(no_agent, clock::now()));
     Ok(preview)
+}
+
+/// What this host remembers, for root; `no_agent` says why the agent does not tell.
+pub fn own_memory(no_agent: &Failure) -> Result<Memory, Vec<Failure>> {
+    if !is_enrolled()? {
+        return Err(vec![super::not_enrolled()]);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(vec![no_agent.clone()]);
+    }
+    let host = Host::new(Path::new("/"));
+    let config = super::host_config(&host)?;
+    Memory::open(host, config).map_err(|failure| vec![failure])
 }
 
 /// What the agent would know, for root; it reaches no fetcher.

@@ -5,27 +5,19 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 11] = [
-    "history",
-    "why",
+const COMMANDS: [&str; 8] = [
     "rollback",
     "trust",
     "approve",
     "secret",
     "init",
-    "doctor",
     "diff",
     "completions",
     "man",
 ];
 
 /// What later versions add to commands of this one: the command, and an option or, in capitals, an argument.
-const ADDITIONS: [(&str, &str); 4] = [
-    ("plan", "--source"),
-    ("plan", "REV"),
-    ("sync", "--retry"),
-    ("verify", "--channel"),
-];
+const ADDITIONS: [(&str, &str); 2] = [("sync", "--retry"), ("verify", "--channel")];
 
 /// The part of `arguments` (the first is the program's name) that belongs to a later version, as its help will write it.
 pub(super) fn find(arguments: &[OsString]) -> Option<String> {
@@ -65,13 +57,10 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_later_version_is_recognised() {
-        check("limpet history", Some("history"));
-        check("limpet history --json -n 3", Some("history"));
-        check("limpet help why", Some("why"));
-        check("limpet doctor --help", Some("doctor"));
-        check("limpet plan HEAD~1", Some("plan REV"));
-        check("limpet plan --source /srv/fleet", Some("plan --source"));
-        check("limpet plan --source=/srv/fleet", Some("plan --source"));
+        check("limpet rollback", Some("rollback"));
+        check("limpet rollback --for 8h", Some("rollback"));
+        check("limpet help approve", Some("approve"));
+        check("limpet trust --help", Some("trust"));
         check("limpet sync --wait --retry", Some("sync --retry"));
         check(
             "limpet verify --channel prod HEAD",
@@ -84,7 +73,9 @@ mod tests {
         for line in [
             "limpet",
             "limpet help",
-            "limpet plan --json",
+            "limpet plan --json HEAD~1",
+            "limpet plan --source=/srv/fleet",
+            "limpet history -n 3",
             "limpet sync --wait",
             "limpet sync --retries",
             "limpet verify HEAD",

@@ -16,17 +16,21 @@ pub mod agent;
 mod agent_or_record;
 pub mod apply;
 pub mod check;
+pub mod doctor;
 pub mod enroll;
 pub mod fetch;
+pub mod history;
 mod later;
 pub mod pause;
 pub mod plan;
+mod plan_other;
 pub mod render;
 pub mod resume;
 pub mod status;
 pub mod sync;
 pub mod terminal;
 pub mod verify;
+pub mod why;
 
 /// What a command returns: the exit code, or the failures that ended it (the first decides the exit code).
 pub type CommandResult = Result<u8, Vec<Failure>>;
@@ -53,6 +57,9 @@ enum Command {
     Plan(plan::Arguments),
     Pause(pause::Arguments),
     Resume(resume::Arguments),
+    History(history::Arguments),
+    Why(why::Arguments),
+    Doctor(doctor::Arguments),
     Enroll(enroll::Arguments),
     Apply(apply::Arguments),
     Check(check::Arguments),
@@ -90,6 +97,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Plan(arguments) => plan::run(arguments, &terminal),
         Command::Pause(arguments) => pause::run(arguments, &terminal),
         Command::Resume(arguments) => resume::run(arguments, &terminal),
+        Command::History(arguments) => history::run(arguments, &terminal),
+        Command::Why(arguments) => why::run(arguments, &terminal),
+        Command::Doctor(arguments) => doctor::run(arguments, &terminal),
         Command::Enroll(arguments) => enroll::run(arguments, &terminal),
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Check(arguments) => check::run(arguments, &terminal),
@@ -103,7 +113,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(failures) => {
             let mut stderr = std::io::stderr().lock();
             for failure in &failures {
-                let _ = terminal::write_failure(&mut stderr, failure);
+                let _ = terminal.write_failure(&mut stderr, failure);
             }
             let _ = stderr.flush();
             failures

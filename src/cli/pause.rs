@@ -67,7 +67,7 @@ pub(super) fn text(status: &Status, now: Timestamp) -> String {
                 Some(id) => id.to_string(),
                 None => format!("host {}", status.host),
             };
-            let left = crate::cli::status::duration(pause.until.duration_since(now));
+            let left = crate::cli::terminal::duration(pause.until.duration_since(now));
             format!(
                 "paused {what} until {:.0} ({left}) by {}: {}\n",
                 pause.until, pause.by, pause.reason

@@ -1,9 +1,10 @@
 //! `limpet plan`: what would change on this host.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use crate::cli::terminal::{self, Terminal};
-use crate::cli::{CommandResult, agent_or_record, status};
+use crate::cli::{CommandResult, agent_or_record, plan_other, status};
 use crate::control::{Reply, Request};
 use crate::model::Action;
 use crate::report::journal::short;
@@ -15,6 +16,11 @@ pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Another revision than the one in force: a full id, the start of one this host knows, or 'tip' for what its source offers now
+    rev: Option<String>,
+    /// A working tree or repository on this machine instead of the source
+    #[arg(long, value_name = "PATH")]
+    source: Option<PathBuf>,
 }
 
 /// The exit code that says that changes are pending.
@@ -22,15 +28,18 @@ const PENDING_CHANGES: u8 = 2;
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
-    let preview = match agent_or_record::ask(&Request::Plan) {
-        Ok(Reply::Plan { plan }) => *plan,
-        Ok(other) => return Err(vec![agent_or_record::unexpected(&other)]),
-        Err(no_agent) => agent_or_record::own_preview(&no_agent)?,
+    let preview = match (&arguments.source, &arguments.rev) {
+        (None, None) => match agent_or_record::ask(&Request::Plan) {
+            Ok(Reply::Plan { plan }) => *plan,
+            Ok(other) => return Err(vec![agent_or_record::unexpected(&other)]),
+            Err(no_agent) => agent_or_record::own_preview(&no_agent)?,
+        },
+        (source, rev) => plan_other::preview(source.as_deref(), rev.as_deref())?,
     };
     if arguments.json {
         terminal.data(&terminal::json(&preview)?)?;
     } else {
-        terminal.data(&text(&preview))?;
+        terminal.show(&text(&preview))?;
     }
     Ok(if !preview.changes.is_empty() || !preview.held.is_empty() {
         PENDING_CHANGES
@@ -77,11 +86,10 @@ pub fn text(preview: &Preview) -> String {
     for error in &preview.errors {
         let _ = writeln!(out, "  ! {}", terminal::one_line(error));
     }
-    for condition in preview
-        .conditions
-        .iter()
-        .filter(|condition| ["agent-down", "paused"].contains(&condition.kind.as_str()))
-    {
+    for condition in preview.conditions.iter().filter(|condition| {
+        ["agent-down", "paused"].contains(&condition.kind.as_str())
+            || plan_other::is_verdict(condition)
+    }) {
         let _ = writeln!(out, "  {}: {}", condition.kind, condition.reason);
     }
     let _ = match (preview.changes.len(), preview.held.len()) {

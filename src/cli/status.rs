@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::cli::CommandResult;
 use crate::cli::agent_or_record::{self, NOT_ENROLLED};
-use crate::cli::terminal::{self, Terminal};
+use crate::cli::terminal::{self, Terminal, ago, duration, moment};
 use crate::control::{Reply, Request};
 use crate::model::Class;
 use crate::report::journal::short;
@@ -23,6 +23,9 @@ pub struct Arguments {
     exit_code: bool,
 }
 
+/// How many differences are listed.
+const DRIFT_SHOWN: usize = 10;
+
 /// Runs the command.
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let status = match agent_or_record::ask(&Request::Status) {
@@ -33,7 +36,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     if arguments.json {
         terminal.data(&terminal::json(&status)?)?;
     } else {
-        terminal.data(&text(&status, crate::sys::clock::now()))?;
+        terminal.show(&text(&status, crate::sys::clock::now()))?;
     }
     if status
         .conditions
@@ -95,23 +98,45 @@ fn is_mistake(error: &StatusError) -> bool {
     error.revision.is_some()
 }
 
-/// The status as people read it.
+/// The status as people read it: who and since when, what is in force, what holds with the next step, and what is wrong.
 pub fn text(status: &Status, now: Timestamp) -> String {
     let mut out = String::new();
-    let mark = match status.state {
-        State::Converged => "●",
-        State::Refused | State::RolledBack | State::Held | State::Degraded => "✗",
-        _ => "○",
-    };
     let _ = writeln!(
         out,
-        "{mark} {}  {} since {}",
+        "{} {}  {} since {} ({})",
+        mark(status.state.as_str()),
         status.host,
         status.state.as_str(),
+        moment(status.since),
         ago(status.since, now)
     );
+    write_rows(&mut out, status, now);
+    write_conditions(&mut out, status, now);
+    if !status.errors.is_empty() {
+        let _ = writeln!(out, "\n  what is wrong");
+        for error in &status.errors {
+            let _ = writeln!(out, "    ! {}", terminal::one_line(error));
+            if let Some(hint) = &error.hint {
+                let _ = writeln!(out, "      hint: {hint}");
+            }
+        }
+    }
+    out
+}
+
+/// How pressing a condition is: fine, somebody must act, or worth knowing.
+fn mark(kind: &str) -> char {
+    match kind {
+        "converged" => '●',
+        "refused" | "rolled-back" | "held" | "degraded" | "state-missing" | "config"
+        | "agent-down" | NOT_ENROLLED => '✗',
+        _ => '○',
+    }
+}
+
+fn write_rows(out: &mut String, status: &Status, now: Timestamp) {
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(out, "    {name:<11} {value}");
+        let _ = writeln!(out, "    {name:<11} {}", value.trim_end());
     };
     match &status.revision {
         Some(revision) => {
@@ -124,31 +149,38 @@ pub fn text(status: &Status, now: Timestamp) -> String {
                     .clone()
                     .unwrap_or_else(|| "nobody (unverified)".to_owned()),
             );
-            if let Some(at) = status.applied_at {
-                row("applied", ago(at, now));
+            match status.applied_at {
+                Some(at) => row("applied", format!("{} ({})", moment(at), ago(at, now))),
+                None => row("applied", "no: it is only compared with".to_owned()),
             }
         }
         None => row("revision", "none applied yet".to_owned()),
     }
-    match &status.last_poll {
-        Some(poll) => {
-            let next = match status.next_poll_at {
-                Some(next) if next > now => {
-                    let after = match poll.failures {
-                        0 => String::new(),
-                        1 => " after a failure".to_owned(),
-                        count => format!(" after {count} failures in a row"),
-                    };
-                    format!(", next in {}{after}", duration(next.duration_since(now)))
-                }
-                _ => String::new(),
+    let next = match status.next_poll_at {
+        Some(next) if next > now => {
+            let failures = status.last_poll.as_ref().map_or(0, |poll| poll.failures);
+            let after = match failures {
+                0 => String::new(),
+                1 => " after a failure".to_owned(),
+                count => format!(" after {count} failures in a row"),
             };
+            format!("next in {}{after}", duration(next.duration_since(now)))
+        }
+        _ => String::new(),
+    };
+    match &status.last_poll {
+        Some(poll) if next.is_empty() => {
             row(
                 "last poll",
-                format!("{}: {}{next}", ago(poll.at, now), poll.result),
+                format!("{}: {}", ago(poll.at, now), poll.result),
             );
         }
-        None => row("last poll", "none yet".to_owned()),
+        Some(poll) => row(
+            "last poll",
+            format!("{}: {}, {next}", ago(poll.at, now), poll.result),
+        ),
+        None if next.is_empty() => row("last poll", "none yet".to_owned()),
+        None => row("last poll", format!("none yet, {next}")),
     }
     let counts = status.resources;
     row(
@@ -167,7 +199,7 @@ pub fn text(status: &Status, now: Timestamp) -> String {
             ),
         );
     }
-    for drift in &status.drift {
+    for drift in status.drift.iter().take(DRIFT_SHOWN) {
         let how = if drift.fields.is_empty() {
             drift.reason.to_string()
         } else {
@@ -175,45 +207,50 @@ pub fn text(status: &Status, now: Timestamp) -> String {
         };
         row("differs", format!("{} ({how})", drift.resource));
     }
+    if let Some(left) = status
+        .drift
+        .len()
+        .checked_sub(DRIFT_SHOWN)
+        .filter(|left| *left > 0)
+    {
+        row("", format!("… and {left} more: limpet plan"));
+    }
+    for quarantined in &status.quarantined {
+        let revision = short(&quarantined.revision);
+        row(
+            "not tried",
+            format!(
+                "{revision}: {} (again with 'limpet sync --retry')",
+                quarantined.reason
+            ),
+        );
+    }
     if status.reboot_required {
         row("reboot", "the system asks for one".to_owned());
     }
-    for condition in &status.conditions {
-        if condition.kind != State::Converged.as_str() && condition.kind != State::Starting.as_str()
-        {
-            let _ = writeln!(
-                out,
-                "\n  {} since {}: {}",
-                condition.kind,
-                ago(condition.since, now),
-                condition.reason
-            );
-            let _ = writeln!(out, "    to act: {}", condition.who);
-        }
-    }
-    if !status.errors.is_empty() {
-        let _ = writeln!(out, "\n  what is wrong:");
-        for error in &status.errors {
-            let _ = writeln!(out, "    ! {}", terminal::one_line(error));
-            if let Some(hint) = &error.hint {
-                let _ = writeln!(out, "      hint: {hint}");
-            }
-        }
-    }
-    out
 }
 
-/// How long before `now` something was, in one unit.
-fn ago(at: Timestamp, now: Timestamp) -> String {
-    format!("{} ago", duration(now.duration_since(at)))
-}
-
-pub(super) fn duration(span: SignedDuration) -> String {
-    match span.as_secs().max(0) {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
-        seconds => format!("{} days", seconds / 86_400),
+/// Everything that holds, but that nothing is wrong: since when, why, who must act, and the next step.
+fn write_conditions(out: &mut String, status: &Status, now: Timestamp) {
+    let quiet = [State::Converged.as_str(), State::Starting.as_str()];
+    let shown = status
+        .conditions
+        .iter()
+        .filter(|condition| !quiet.contains(&condition.kind.as_str()));
+    for condition in shown {
+        let _ = writeln!(
+            out,
+            "\n  {} {} since {}: {}",
+            mark(&condition.kind),
+            condition.kind,
+            ago(condition.since, now),
+            condition.reason
+        );
+        let _ = writeln!(out, "    to act: {}", condition.who);
+        let next = status.next_step(condition);
+        if !next.is_empty() {
+            let _ = writeln!(out, "    next:   {next}");
+        }
     }
 }
 
@@ -221,8 +258,8 @@ pub(super) fn duration(span: SignedDuration) -> String {
 mod tests {
     use super::*;
     use crate::cycle::situation::{Beginnings, Situation};
-    use crate::model::{Failure, Kind, Location, ResourceId};
-    use crate::report::status::{Counts, Poll};
+    use crate::model::{Failure, Kind, Location, Reason, ResourceId};
+    use crate::report::status::{Condition, Counts, Drift, OwedEffect, Poll};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -248,41 +285,74 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_converged_host_is_seven_lines() {
-        let status =
-            situation().status("gw-lag-02", &mut Beginnings::new(), Some(at(8060)), at(100));
-        insta::assert_snapshot!(text(&status, at(8012)), @r"
-        ● gw-lag-02  converged since 2 h ago
-            revision    9f3c2ab  raise ntp pool size
-            signed by   alice (SHA256:pQ2x)
-            applied     2 h ago
-            last poll   12 s ago: unchanged, next in 48 s
-            resources   41 declared, 41 as declared, 0 failed
-        ");
-        assert_eq!(exit_code(&status), 0);
+    /// The text after an hour; the situation began twelve seconds ago.
+    fn told(situation: &Situation) -> String {
+        text(&status(situation), at(8012))
+    }
+
+    fn status(situation: &Situation) -> Status {
+        situation.status(
+            "gw-lag-02",
+            &mut Beginnings::new(),
+            Some(at(8060)),
+            at(8000),
+        )
+    }
+
+    /// What is told of `situation` below the rows, which are the same for all.
+    fn told_below(situation: &Situation) -> String {
+        let text = told(situation);
+        let (_, below) = text.split_once("\n\n").unwrap_or_default();
+        below.to_owned()
+    }
+
+    fn mistake() -> Failure {
+        Failure::new(
+            Class::Author,
+            "unknown field `owmer` in file:/etc/motd, expected `owner`",
+        )
+        .at(Location {
+            file: "layers/base/motd.toml".into(),
+            line: 12,
+            column: 1,
+        })
     }
 
     #[test]
-    fn a_mistake_and_a_failure_say_who_must_act() {
+    fn a_converged_host_is_six_lines() {
+        insta::assert_snapshot!(told(&situation()), @r"
+        ● gw-lag-02  converged since 1970-01-01 02:13:20 UTC (12 s ago)
+            revision    9f3c2ab  raise ntp pool size
+            signed by   alice (SHA256:pQ2x)
+            applied     1970-01-01 00:01:40 UTC (2 h ago)
+            last poll   12 s ago: unchanged, next in 48 s
+            resources   41 declared, 41 as declared, 0 failed
+        ");
+        assert_eq!(exit_code(&status(&situation())), 0);
+    }
+
+    #[test]
+    fn before_the_first_apply_there_is_no_revision() {
+        insta::assert_snapshot!(told(&Situation::default()), @r"
+        ○ gw-lag-02  starting since 1970-01-01 02:13:20 UTC (12 s ago)
+            revision    none applied yet
+            last poll   none yet, next in 48 s
+            resources   0 declared, 0 as declared, 0 failed
+        ");
+        assert_eq!(exit_code(&status(&Situation::default())), 75);
+    }
+
+    #[test]
+    fn a_mistake_and_a_failure_say_where_who_and_what_next() {
         let mut situation = situation();
-        situation.mistakes.push(
-            Failure::new(
-                Class::Author,
-                "unknown field `owmer` in file:/etc/motd, expected `owner`",
-            )
-            .at(Location {
-                file: "layers/base/motd.toml".into(),
-                line: 12,
-                column: 1,
-            }),
-        );
+        situation.mistakes.push(mistake());
         situation.mistaken = Some("77ab0129c3".repeat(4));
         situation.failures.push(
             Failure::new(
                 Class::Host,
                 "failed to install package:ngnix: E: Unable to locate package ngnix",
             )
+            .with_hint("look for it with 'apt-cache search ngnix'")
             .about(ResourceId::new(Kind::Package, "ngnix")),
         );
         situation.resources = Counts {
@@ -290,26 +360,175 @@ mod tests {
             converged: 40,
             failed: 1,
         };
-        let status = situation.status("gw-lag-02", &mut Beginnings::new(), None, at(8000));
-        insta::assert_snapshot!(text(&status, at(8012)), @r"
-        ✗ gw-lag-02  degraded since 12 s ago
+        insta::assert_snapshot!(told(&situation), @r"
+        ✗ gw-lag-02  degraded since 1970-01-01 02:13:20 UTC (12 s ago)
             revision    9f3c2ab  raise ntp pool size
             signed by   alice (SHA256:pQ2x)
-            applied     2 h ago
-            last poll   12 s ago: unchanged
+            applied     1970-01-01 00:01:40 UTC (2 h ago)
+            last poll   12 s ago: unchanged, next in 48 s
             resources   41 declared, 40 as declared, 1 failed
 
-          degraded since 12 s ago: layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner` (and 1 more)
+          ✗ degraded since 12 s ago: layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner` (and 1 more)
             to act: the author of the commit
+            next:   the author corrects the place below and pushes; the revision in force stays enforced
 
-          what is wrong:
+          what is wrong
             ! layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner`
             ! failed to install package:ngnix: E: Unable to locate package ngnix
+              hint: look for it with 'apt-cache search ngnix'
         ");
         assert_eq!(
-            exit_code(&status),
+            exit_code(&status(&situation)),
             65,
             "the mistake comes first: it keeps the whole revision away"
         );
+    }
+
+    #[test]
+    fn a_failure_alone_is_degraded_and_tried_again() {
+        let mut situation = situation();
+        let failure = Failure::new(Class::Host, "failed to start unit:app.service");
+        situation.failures.push(failure);
+        insta::assert_snapshot!(told_below(&situation), @r"
+          ✗ degraded since 12 s ago: failed to start unit:app.service
+            to act: the operator of this host
+            next:   put right what the errors below say; it is tried again by itself, at once with 'limpet sync --wait'
+
+          what is wrong
+            ! failed to start unit:app.service
+        ");
+    }
+
+    #[test]
+    fn a_refused_tip_says_who_holds_the_keys() {
+        let mut situation = situation();
+        let refusal = Failure::new(Class::Refused, "refused revision 77ab012: it is not signed");
+        situation.refusal = Some(refusal);
+        insta::assert_snapshot!(told_below(&situation), @r"
+          ✗ refused since 12 s ago: refused revision 77ab012: it is not signed
+            to act: whoever holds the signing keys
+            next:   'limpet verify' says which rule refused it; if the commit is honest, whoever holds a listed key signs it again, else treat the Git server as compromised
+
+          what is wrong
+            ! refused revision 77ab012: it is not signed
+        ");
+        assert_eq!(exit_code(&status(&situation)), 77);
+    }
+
+    #[test]
+    fn a_held_plan_says_how_to_let_it_through() {
+        let mut situation = situation();
+        let held = Failure::new(
+            Class::Host,
+            "held a plan that removes 11 things: max_removals is 10",
+        );
+        situation
+            .held
+            .push(held.with_hint("let it through with 'limpet sync --allow-removals'"));
+        insta::assert_snapshot!(told_below(&situation), @r"
+          ✗ held since 12 s ago: held a plan that removes 11 things: max_removals is 10
+            to act: the operator of this host
+            next:   look at 'limpet plan', then allow it or put it right as the error below says
+
+          what is wrong
+            ! held a plan that removes 11 things: max_removals is 10
+              hint: let it through with 'limpet sync --allow-removals'
+        ");
+        assert_eq!(exit_code(&status(&situation)), 1);
+    }
+
+    #[test]
+    fn a_host_that_only_reports_lists_what_differs() {
+        let mut situation = situation();
+        let drift = |number: usize| Drift {
+            resource: ResourceId::new(Kind::File, format!("/srv/{number}")),
+            reason: Reason::Differs,
+            fields: vec!["content".into()],
+        };
+        situation.drift = (0..DRIFT_SHOWN + 2).map(drift).collect();
+        let text = told(&situation);
+        assert!(
+            text.contains("    differs     file:/srv/0 (content)\n"),
+            "{text}"
+        );
+        assert!(text.contains("… and 2 more: limpet plan\n"), "{text}");
+        insta::assert_snapshot!(told_below(&situation), @r"
+          ○ drifted since 12 s ago: 12 differences, file:/srv/0 first
+            to act: the operator of this host
+            next:   'limpet plan' shows the differences; they are corrected once 'report' is taken away, or commit what is there
+        ");
+        assert_eq!(exit_code(&status(&situation)), 1);
+    }
+
+    #[test]
+    fn an_unreachable_source_is_a_condition_of_a_converged_host() {
+        let mut situation = situation();
+        let offline = Failure::new(
+            Class::Transient,
+            "failed to reach 'git.example.net': no route",
+        );
+        situation.source = Some(offline);
+        let text = told(&situation);
+        assert!(text.starts_with("● gw-lag-02  converged"), "{text}");
+        insta::assert_snapshot!(told_below(&situation), @r"
+          ○ offline since 12 s ago: failed to reach 'git.example.net': no route
+            to act: nobody yet, it is tried again
+            next:   nothing: it is tried again by itself; 'limpet doctor' looks at the way to the source
+
+          what is wrong
+            ! failed to reach 'git.example.net': no route
+        ");
+    }
+
+    #[test]
+    fn what_is_owed_and_a_reboot_are_rows() {
+        let mut situation = situation();
+        situation.owed.push(OwedEffect {
+            resource: ResourceId::new(Kind::Unit, "app.service"),
+            because: ResourceId::new(Kind::File, "/etc/app.conf"),
+        });
+        situation.reboot_required = true;
+        let text = told(&situation);
+        let owed =
+            "    owed        restart of unit:app.service because file:/etc/app.conf changed\n";
+        assert!(text.contains(owed), "{text}");
+        assert!(
+            text.contains("    reboot      the system asks for one\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn every_state_but_the_quiet_ones_has_a_next_step() {
+        let states = [
+            State::Refused,
+            State::RolledBack,
+            State::Held,
+            State::Degraded,
+            State::Pending,
+            State::Waiting,
+            State::Paused,
+            State::Stale,
+            State::Drifted,
+        ];
+        let status = status(&situation());
+        let kinds = states.iter().map(|state| state.as_str());
+        let others = [
+            "offline",
+            "behind",
+            "agent-down",
+            "state-missing",
+            "config",
+            NOT_ENROLLED,
+        ];
+        for kind in kinds.chain(others) {
+            let condition = Condition {
+                kind: kind.to_owned(),
+                since: at(0),
+                reason: String::new(),
+                who: String::new(),
+            };
+            assert!(!status.next_step(&condition).is_empty(), "{kind}");
+        }
     }
 }

@@ -351,6 +351,7 @@ fn print_line(text: &str) {
 
 fn usage_error(message: String) -> u8 {
     let failure = Failure::new(Class::Config, message);
-    let _ = terminal::write_failure(&mut std::io::stderr(), &failure);
+    let terminal = terminal::Terminal::standard();
+    let _ = terminal.write_failure(&mut std::io::stderr(), &failure);
     USAGE
 }

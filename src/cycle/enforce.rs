@@ -19,7 +19,8 @@ use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
 use crate::model::{self, Action, Class, Failure, Outcome, Reason, ResourceId};
 use crate::plan::{self, InventoryKind, Observed, Plan, Rules, Step};
-use crate::record::{InventoryEntry, Record};
+use crate::record::history::{APPLIED as WORD_APPLIED, Note};
+use crate::record::{HistoryEntry, InventoryEntry, Record};
 use crate::report::journal;
 use crate::report::status::{Counts, Drift, OwedEffect};
 use crate::sys::{Host, clock};
@@ -80,7 +81,9 @@ impl Cycle {
             let has_news = plan.steps().any(is_news)
                 || !plan.released.is_empty()
                 || !plan.void_debts.is_empty();
-            if !has_news || passes == MAX_PASSES {
+            // A host that only reports does not even change what it remembers.
+            let is_reporting = self.config.apply.mode == ApplyMode::Report;
+            if !has_news || is_reporting || passes == MAX_PASSES {
                 break plan;
             }
             passes += 1;
@@ -358,6 +361,18 @@ impl Cycle {
                 because: owed.because,
             })
             .collect();
+        let last = self.last_status.as_ref().map(|status| &status.drift);
+        let is_told = |drift: &Drift| {
+            self.situation.drift.contains(drift) || last.is_some_and(|last| last.contains(drift))
+        };
+        for drift in looked.drift.iter().filter(|drift| !is_told(drift)) {
+            journal::reported(
+                &in_force.revision,
+                &drift.resource,
+                drift.reason,
+                &drift.fields,
+            );
+        }
         self.situation.drift = looked.drift;
         let revision = journal::short(&in_force.revision);
         let held = looked.held.map(|failure| Failure {
@@ -371,6 +386,14 @@ impl Cycle {
         let is_enforcing = self.situation.held.is_empty()
             && self.config.apply.mode == ApplyMode::Enforce
             && !self.is_paused();
+        if self.config.apply.mode == ApplyMode::Report {
+            // Nothing is applied, but this is what the host is compared with.
+            self.situation.revision = Some(in_force.revision.clone());
+            self.situation.subject = Some(in_force.subject.clone());
+            self.situation.signer = in_force.signer.clone();
+            self.situation.digest = Some(in_force.desired.digest.clone());
+            self.situation.applied_at = None;
+        }
         let was_clean = !is_new
             && self
                 .applied
@@ -391,6 +414,24 @@ impl Cycle {
                 is_clean,
             };
             self.record.remember(APPLIED, &applied)?;
+            let open = self.situation.failures.len();
+            let (outcome, detail) = match (is_clean, is_new) {
+                (true, true) => ("done", String::new()),
+                (true, false) => ("done", "complete, after failures".to_owned()),
+                (false, _) => ("failed", format!("{open} not as declared")),
+            };
+            let entry = HistoryEntry::of_host(
+                clock::now(),
+                &applied.revision,
+                WORD_APPLIED,
+                outcome,
+                &detail,
+            );
+            let note = Note {
+                subject: applied.subject.clone(),
+                signer: applied.signer.clone(),
+            };
+            self.record.note(&entry, &note)?;
             self.situation.take_applied(&applied);
             self.applied = Some(applied);
             if is_clean {
@@ -477,7 +518,11 @@ fn failures_of(done: &[Done]) -> Vec<Failure> {
 }
 
 /// Looks at everything that is declared or owned.
-fn observe(host: &Host, desired: &DesiredState, inventory: &plan::Inventory) -> Observed {
+pub(super) fn observe(
+    host: &Host,
+    desired: &DesiredState,
+    inventory: &plan::Inventory,
+) -> Observed {
     Observed {
         paths: Paths::observe(host, &desired.paths, &inventory.paths),
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
@@ -507,7 +552,7 @@ fn owned_keys(inventory: &plan::Inventory) -> BTreeSet<(InventoryKind, String)> 
 }
 
 /// The inventory, sorted by kind.
-fn inventory(record: &Record) -> Result<plan::Inventory, Failure> {
+pub(super) fn inventory(record: &Record) -> Result<plan::Inventory, Failure> {
     let mut inventory = plan::Inventory::default();
     for entry in record.inventory()? {
         let Some(kind) = InventoryKind::of_word(&entry.kind) else {

@@ -17,8 +17,9 @@ use crate::fetch::{Trouble, Upstream};
 use crate::fleet::{self, HostIdentity, Rendered};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
-use crate::record::Record;
+use crate::record::history::{MISTAKEN, Note, REFUSED};
 use crate::record::objects::ReadThrough;
+use crate::record::{HistoryEntry, Record};
 use crate::report::journal;
 use crate::report::status::Poll;
 use crate::sys::{Host, clock};
@@ -128,7 +129,7 @@ impl Cycle {
         }
         let policy = match read_policy(&self.host, &self.config) {
             Ok(policy) => policy,
-            Err(failure) => return Ok(self.refuse(tip, None, failure)),
+            Err(failure) => return Ok(self.refuse(client, tip, None, failure)),
         };
         let hashed = Hashed(Limited::new(client));
         let verdict = trust::verify(
@@ -166,10 +167,15 @@ impl Cycle {
                 if refusal.rule.depends_on_time() {
                     self.judged = None;
                 }
-                self.refuse(tip, refusal.signer.as_deref(), refusal.clone().into())
+                self.refuse(
+                    client,
+                    tip,
+                    refusal.signer.as_deref(),
+                    refusal.clone().into(),
+                )
             }
             Verdict::Diverged { .. } => match verdict.failure() {
-                Some(failure) => self.refuse(tip, None, failure),
+                Some(failure) => self.refuse(client, tip, None, failure),
                 None => "diverged".to_owned(),
             },
         };
@@ -193,13 +199,41 @@ impl Cycle {
         }
     }
 
-    fn refuse(&mut self, tip: ObjectId, signer: Option<&str>, failure: Failure) -> String {
+    fn refuse(
+        &mut self,
+        client: &dyn Upstream,
+        tip: ObjectId,
+        signer: Option<&str>,
+        failure: Failure,
+    ) -> String {
         if self.situation.refusal.as_ref() != Some(&failure) {
             journal::revision_refused(&tip.to_string(), signer, &failure);
+            // Who claims it: for the audit trail, where a commit that cannot even be described stays without a subject.
+            let described = trust::describe_commit(&Hashed(Limited::new(client)), tip).ok();
+            let note = described.map(|described| Note {
+                subject: described.subject,
+                signer: signer.map(str::to_owned).or(described.fingerprint),
+            });
+            self.write_rejection(&tip.to_string(), REFUSED, &failure, note.as_ref());
         }
         self.situation.refusal = Some(failure);
         self.situation.mistakes.clear();
         "refused".to_owned()
+    }
+
+    /// Writes into the audit trail that a revision was not taken over.
+    fn write_rejection(
+        &mut self,
+        revision: &str,
+        word: &str,
+        failure: &Failure,
+        note: Option<&Note>,
+    ) {
+        let detail = failure.to_string();
+        let entry = HistoryEntry::of_host(clock::now(), revision, word, "", &detail);
+        if let Err(failure) = self.record.reject(&entry, note) {
+            warn!("failed to write the history, ignoring: {failure}");
+        }
     }
 
     /// Renders a verified revision and makes it the trusted one; with an author's mistake the old one stays.
@@ -239,8 +273,16 @@ impl Cycle {
                 "held".to_owned()
             }
             Obstacle::Mistakes(failures) => {
+                let id = revision.commit().to_string();
+                let note = Note {
+                    subject: revision.subject().to_owned(),
+                    signer: revision.signer().map(ToString::to_string),
+                };
+                if let Some(first) = failures.first() {
+                    self.write_rejection(&id, MISTAKEN, first, Some(&note));
+                }
                 self.situation.mistakes = failures;
-                self.situation.mistaken = Some(revision.commit().to_string());
+                self.situation.mistaken = Some(id);
                 "the fleet data is wrong".to_owned()
             }
             Obstacle::Trouble(failure) => {
@@ -350,7 +392,7 @@ impl From<Failure> for Obstacle {
 const HIGHEST_TIME: &str = "highest-time";
 
 /// systemd-timesyncd and chrony's and ntp's units for it say here that the clock is right (systemd-time-wait-sync.service(8)).
-const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
+pub const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
 
 /// When this program was built, where its build says so.
 fn build_time() -> Timestamp {
@@ -367,7 +409,7 @@ fn latest(clock: Timestamp, built: Timestamp, highest: Option<Timestamp>) -> Tim
 }
 
 /// The time to judge keys by, now.
-pub(super) fn trusted_now(record: &Record) -> Timestamp {
+pub fn trusted_now(record: &Record) -> Timestamp {
     let highest = record.recall(HIGHEST_TIME).unwrap_or_default();
     latest(clock::now(), build_time(), highest)
 }

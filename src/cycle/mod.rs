@@ -20,21 +20,24 @@ use crate::fetch::client::Upstream;
 use crate::fleet::{DesiredState, Rendered};
 use crate::git::{ObjectId, Tree};
 use crate::model::{Failure, ResourceId};
-use crate::plan::{self, Step};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
 use crate::report::journal;
-use crate::report::preview::{Preview, PreviewChange, PreviewHeld};
+use crate::report::preview::Preview;
 use crate::report::status::{State as HostState, Status, StatusError};
 use crate::sys::jobs::{Job, Verb};
 use crate::sys::{Host, clock};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 
+pub mod audit;
 pub mod contents;
 mod enforce;
+mod explain;
 pub mod judge;
+pub mod look;
 mod pace;
 pub mod pause;
+mod preview;
 pub mod situation;
 pub mod state;
 
@@ -50,9 +53,6 @@ const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
 
 /// How long the fetcher may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-
-/// How many bytes of diffs a preview shows; it has to fit into one line of the control socket.
-const DIFF_BUDGET_BYTES: usize = 4 << 20;
 
 /// Why a cycle runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +215,11 @@ impl Cycle {
         Ok(cycle)
     }
 
+    /// The host configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// How often to poll.
     pub fn interval(&self) -> Duration {
         self.config.source.interval
@@ -246,6 +251,11 @@ impl Cycle {
         self.config = config;
         if is_another_source {
             self.forget_silence();
+        }
+        // What was only compared with was not applied.
+        match &self.applied {
+            Some(applied) => self.situation.take_applied(applied),
+            None => self.situation.revision = None,
         }
         self.judged = None;
         self.restore();
@@ -480,55 +490,12 @@ impl Cycle {
                     host: &self.host,
                     objects: &self.objects,
                 };
-                let mut budget = DIFF_BUDGET_BYTES;
-                let is_host_paused = self.is_paused();
-                let mut show = |step: &Step, report: bool| {
-                    let is_paused = is_host_paused || plan.paused.contains(&step.id);
-                    let diff = self
-                        .diff_of(step, &contents)
-                        .filter(|diff| diff.len() <= budget);
-                    budget -= diff.as_ref().map_or(0, String::len);
-                    preview.changes.push(PreviewChange {
-                        resource: step.id.clone(),
-                        action: step.action,
-                        reason: step.reason,
-                        fields: step.fields.clone(),
-                        diff,
-                        report: report && !is_paused,
-                        paused: is_paused,
-                    });
-                };
-                plan.steps().for_each(|step| show(step, false));
-                plan.reported.iter().for_each(|step| show(step, true));
-                let because = plan
-                    .held_because
-                    .as_ref()
-                    .map(|failure| failure.message.clone())
-                    .unwrap_or_default();
-                preview
-                    .held
-                    .extend(plan.held.iter().map(|step| PreviewHeld {
-                        resource: step.id.clone(),
-                        action: step.action,
-                        reason: because.clone(),
-                    }));
-                preview
-                    .errors
-                    .extend(plan.blocked.iter().map(StatusError::from));
+                preview::show(&mut preview, &self.host, &contents, &plan, self.is_paused());
             }
             Err(failure) => preview.errors.push(StatusError::from(&failure)),
         }
         self.in_force = Some(in_force);
         preview
-    }
-
-    /// What a step does to a content, as people read it.
-    fn diff_of(&self, step: &Step, contents: &StoredContents<'_>) -> Option<String> {
-        match &step.change {
-            plan::Change::Path(change) => crate::kinds::file::diff(&self.host, contents, change)
-                .unwrap_or_else(|failure| Some(format!("(no diff: {failure})\n"))),
-            _ => None,
-        }
     }
 
     /// Puts what `tree` declares in force without asking who signed it. Only for a local path, and only on local root's word.

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use crate::cycle::{BOOT_ID, Cycle};
 use crate::document::nearest;
 use crate::model::{Class, Failure, ResourceId};
-use crate::record::HistoryEntry;
+use crate::record::{HistoryEntry, Record};
 use crate::report::status::Pause;
 use crate::sys::{Host, clock};
 
@@ -123,15 +123,12 @@ impl Cycle {
 
     /// Is the whole host paused.
     pub(super) fn is_paused(&self) -> bool {
-        self.pauses.iter().any(|kept| kept.pause.resource.is_none())
+        is_host_among(&self.pauses)
     }
 
     /// The resources that are paused.
     pub(super) fn paused_resources(&self) -> BTreeSet<ResourceId> {
-        self.pauses
-            .iter()
-            .filter_map(|kept| kept.pause.resource.clone())
-            .collect()
+        resources_among(&self.pauses)
     }
 
     /// How long until the first pause ends; none when nothing is paused.
@@ -302,6 +299,7 @@ impl Cycle {
                 drift: false,
                 outcome: "done".to_owned(),
                 detail: detail.to_owned(),
+                diff: None,
             })
             .collect();
         self.record.conclude(&revision, &[], &[], &[], &lines)
@@ -312,9 +310,34 @@ impl Cycle {
     }
 
     fn boot_time(&self) -> Option<BootTime> {
-        let boot = self.record.recall(BOOT_ID).ok().flatten();
-        BootTime::read(&self.host, boot)
+        boot_time(&self.host, &self.record)
     }
+}
+
+fn boot_time(host: &Host, record: &Record) -> Option<BootTime> {
+    let boot = record.recall(BOOT_ID).ok().flatten();
+    BootTime::read(host, boot)
+}
+
+/// The pauses that last, for those who look beside an agent.
+pub(super) fn lasting(host: &Host, record: &Record) -> Result<Vec<KeptPause>, Failure> {
+    let mut pauses: Vec<KeptPause> = record.recall(PAUSES)?.unwrap_or_default();
+    let (now, boot_time) = (clock::now(), boot_time(host, record));
+    pauses.retain(|kept| !kept.left(now, boot_time.as_ref()).is_zero());
+    Ok(pauses)
+}
+
+/// Is the whole host among what is paused.
+pub(super) fn is_host_among(pauses: &[KeptPause]) -> bool {
+    pauses.iter().any(|kept| kept.pause.resource.is_none())
+}
+
+/// The resources among what is paused.
+pub(super) fn resources_among(pauses: &[KeptPause]) -> BTreeSet<ResourceId> {
+    pauses
+        .iter()
+        .filter_map(|kept| kept.pause.resource.clone())
+        .collect()
 }
 
 fn check_request(request: &PauseRequest) -> Result<(), Failure> {

@@ -12,13 +12,13 @@ use crate::sys::Host;
 use crate::trust::TrustedHead;
 
 /// Under which name the record keeps the trusted head.
-const HEAD: &str = "trusted-head";
+pub(super) const HEAD: &str = "trusted-head";
 
 /// Under which name the record keeps the name this host was enrolled by.
 pub(super) const HOST_NAME: &str = "host-name";
 
 /// Under which name the record keeps the trusted head before the last one.
-const HEAD_BEFORE: &str = "trusted-head-before";
+pub(super) const HEAD_BEFORE: &str = "trusted-head-before";
 
 /// What the second mark says.
 enum Mark {
@@ -151,6 +151,42 @@ pub fn read_mark(host: &Host) -> Result<Option<TrustedHead>, Failure> {
             ),
         )
         .with_hint("enrol this host again with 'limpet enroll' and a recent anchor")
+    })
+}
+
+/// What the two places that remember the trusted head say.
+#[derive(Debug)]
+pub enum Marks {
+    /// Neither remembers anything.
+    None,
+    /// Both remember this.
+    Agree(Box<TrustedHead>),
+    /// A crash came between the two writes; the next start finishes it.
+    Unfinished,
+    /// Only the second mark remembers anything.
+    Lost,
+    /// They remember different revisions.
+    Differ,
+}
+
+/// Compares the two places that remember the trusted head, and changes neither.
+pub fn compare_marks(host: &Host) -> Result<Marks, Failure> {
+    let mark = read_mark(host)?;
+    let (head, before): (Option<TrustedHead>, Option<TrustedHead>) =
+        match host.exists(config::STATE_DATABASE)? {
+            false => (None, None),
+            true => {
+                let record = Record::open_read_only(&host.outer_path(config::STATE_DATABASE))?;
+                (record.recall(HEAD)?, record.recall(HEAD_BEFORE)?)
+            }
+        };
+    Ok(match (head, mark) {
+        (None, None) => Marks::None,
+        (None, Some(_)) => Marks::Lost,
+        (Some(_), None) => Marks::Unfinished,
+        (Some(head), Some(mark)) if head == mark => Marks::Agree(Box::new(head)),
+        (Some(_), mark) if mark == before => Marks::Unfinished,
+        (Some(_), Some(_)) => Marks::Differ,
     })
 }
 

@@ -34,6 +34,7 @@ mod sources;
 mod subtree;
 mod template;
 mod unit_file;
+mod uses;
 
 pub use desired::{DesiredState, Origin};
 pub use digest::canonical_json;
@@ -41,6 +42,7 @@ pub use imaginary::{ImaginaryHost, UnusedRules};
 pub use paths::why_forbidden;
 pub use select::{Because, ChosenLayer};
 pub use subtree::SubTree;
+pub use uses::names_used;
 
 /// Who a host is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -227,6 +229,15 @@ impl<'tree> Fleet<'tree> {
         let mut rendered = resolve::resolve(self, &traits, limits, merged, layers)?;
         rendered.warnings = warnings;
         Ok(rendered)
+    }
+
+    /// What `host` is matched by: its labels and its facts.
+    pub fn labels_and_facts(
+        &self,
+        host: &HostIdentity,
+    ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+        let traits = self.traits(host);
+        (traits.labels, traits.facts)
     }
 
     fn traits(&self, host: &HostIdentity) -> inventory::Traits {

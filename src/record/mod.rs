@@ -14,13 +14,17 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Action, Class, Failure, Kind, OnRemoval, Reason, ResourceId};
+use crate::model::{Action, Class, Failure, Kind, OnRemoval, ResourceId};
 
+pub mod history;
 pub mod objects;
 
-/// The layout of the tables below; a database of a newer layout is refused, an older one is brought up to date.
-const SCHEMA_VERSION: i64 = 1;
+pub use history::HistoryEntry;
 
+/// The layout of the tables below; a database of a newer layout is refused, an older one is brought up to date.
+const SCHEMA_VERSION: i64 = 2;
+
+/// The first layout; those after it are what the modules below add.
 const SCHEMA: &str = "
     CREATE TABLE memory (
         name  TEXT PRIMARY KEY,
@@ -58,9 +62,6 @@ const SCHEMA: &str = "
     );
 ";
 
-/// How many lines of history are kept.
-const HISTORY_LIMIT: i64 = 10_000;
-
 /// The open database.
 #[derive(Debug)]
 pub struct Record {
@@ -97,27 +98,6 @@ pub struct Owed {
     pub because: ResourceId,
     /// The revision that was being applied, in hex.
     pub revision: String,
-}
-
-/// One line of the audit trail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HistoryEntry {
-    /// When it was done.
-    pub at: Timestamp,
-    /// The revision being applied, in hex.
-    pub revision: String,
-    /// What was changed; none for events of the whole host.
-    pub resource: Option<ResourceId>,
-    /// What was done: an action's word, or `applied`, `refused`.
-    pub action: String,
-    /// Why: a reason's word, or empty.
-    pub reason: String,
-    /// Was it a correction of drift, not a new revision.
-    pub drift: bool,
-    /// `done`, `failed` or `skipped`.
-    pub outcome: String,
-    /// The error, or which fields changed.
-    pub detail: String,
 }
 
 impl Record {
@@ -171,13 +151,18 @@ impl Record {
             .connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
-            0 => {
+            SCHEMA_VERSION => Ok(()),
+            0..SCHEMA_VERSION => {
                 let transaction = self.connection.unchecked_transaction()?;
-                transaction.execute_batch(SCHEMA)?;
+                if version < 1 {
+                    transaction.execute_batch(SCHEMA)?;
+                }
+                if version < 2 {
+                    transaction.execute_batch(history::LAYOUT_2)?;
+                }
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()
             }
-            SCHEMA_VERSION => Ok(()),
             _ => Err(rusqlite::Error::SqliteFailure(
                 rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA),
                 Some(format!("written by a newer limpet (layout {version})")),
@@ -314,17 +299,7 @@ impl Record {
                 )
                 .map_err(failure)?;
         }
-        for entry in history {
-            insert_history(&transaction, entry).map_err(failure)?;
-        }
-        if !history.is_empty() {
-            transaction
-                .execute(
-                    "DELETE FROM history WHERE id <= (SELECT MAX(id) FROM history) - ?1",
-                    [HISTORY_LIMIT],
-                )
-                .map_err(failure)?;
-        }
+        history::append(&transaction, history).map_err(failure)?;
         transaction.commit().map_err(failure)
     }
 
@@ -366,36 +341,6 @@ impl Record {
         }
         Ok(owed)
     }
-
-    /// The last `limit` lines of history, newest first.
-    pub fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, Failure> {
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT at, revision, resource, action, reason, drift, outcome, detail FROM history ORDER BY id DESC LIMIT ?1",
-            )
-            .map_err(failure)?;
-        let rows = statement
-            .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-                Ok(HistoryEntry {
-                    at: row
-                        .get::<_, String>(0)?
-                        .parse()
-                        .unwrap_or(Timestamp::UNIX_EPOCH),
-                    revision: row.get(1)?,
-                    resource: row
-                        .get::<_, Option<String>>(2)?
-                        .and_then(|text| text.parse().ok()),
-                    action: row.get(3)?,
-                    reason: row.get(4)?,
-                    drift: row.get(5)?,
-                    outcome: row.get(6)?,
-                    detail: row.get(7)?,
-                })
-            })
-            .map_err(failure)?;
-        rows.collect::<Result<_, _>>().map_err(failure)
-    }
 }
 
 fn upsert(connection: &Connection, revision: &str, entry: &InventoryEntry) -> rusqlite::Result<()> {
@@ -420,54 +365,12 @@ fn upsert(connection: &Connection, revision: &str, entry: &InventoryEntry) -> ru
     Ok(())
 }
 
-fn insert_history(connection: &Connection, entry: &HistoryEntry) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO history (at, revision, resource, action, reason, drift, outcome, detail)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            entry.at.to_string(),
-            entry.revision,
-            entry.resource.as_ref().map(ToString::to_string),
-            entry.action,
-            entry.reason,
-            entry.drift,
-            entry.outcome,
-            entry.detail,
-        ])?;
-    Ok(())
-}
-
 /// The entries of `inventory` by kind and key, for looking up.
 pub fn by_key(inventory: &[InventoryEntry]) -> BTreeMap<(&str, &str), &InventoryEntry> {
     inventory
         .iter()
         .map(|entry| ((entry.kind.as_str(), entry.key.as_str()), entry))
         .collect()
-}
-
-impl HistoryEntry {
-    /// A line about one resource.
-    pub fn of_resource(
-        at: Timestamp,
-        revision: &str,
-        resource: &ResourceId,
-        action: Action,
-        reason: Reason,
-        drift: bool,
-    ) -> Self {
-        HistoryEntry {
-            at,
-            revision: revision.to_owned(),
-            resource: Some(resource.clone()),
-            action: action.as_str().to_owned(),
-            reason: reason.as_str().to_owned(),
-            drift,
-            outcome: String::new(),
-            detail: String::new(),
-        }
-    }
 }
 
 /// Is the file itself broken; a full disk, a lock or a newer layout are not.

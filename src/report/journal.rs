@@ -85,7 +85,8 @@ pub fn revision_refused(revision: &str, signer: Option<&str>, failure: &Failure)
     error!(
         message_id = REVISION_REFUSED,
         limpet_revision = revision,
-        limpet_signer = signer.unwrap_or(""),
+        limpet_signer = signer.unwrap_or("unknown"),
+        limpet_reason = %failure.message,
         limpet_outcome = "refused",
         "{failure}"
     );
@@ -127,6 +128,22 @@ pub fn changed(
     }
 }
 
+/// One resource differs and is only reported; said when the difference is new.
+pub fn reported(revision: &str, resource: &ResourceId, reason: Reason, fields: &[String]) {
+    let detail = if fields.is_empty() {
+        reason.to_string()
+    } else {
+        fields.join(", ")
+    };
+    info!(
+        limpet_revision = revision,
+        limpet_resource = %resource,
+        limpet_reason = reason.as_str(),
+        limpet_outcome = "reported",
+        "{resource} differs, only reported: {detail}",
+    );
+}
+
 /// One resource could not be brought to its declared state; said when the failure is new.
 pub fn resource_failed(revision: &str, resource: &ResourceId, failure: &Failure) {
     let name = resource.to_string();
@@ -161,4 +178,67 @@ pub fn recovered(revision: &str) {
         limpet_revision = revision,
         "recovered: everything is as declared again"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    const CODE: &str = include_str!("journal.rs");
+    const CATALOG: &str = include_str!("../../systemd/limpet.catalog");
+
+    /// The texts of 32 hexadecimal digits in `text`, each after `before`.
+    fn ids<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
+        let found = text.split(before).skip(1).filter_map(|rest| rest.get(..32));
+        found
+            .filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .collect()
+    }
+
+    #[test]
+    fn every_message_id_has_one_entry_in_the_catalog() {
+        let entries = ids(CATALOG, "\n-- ");
+        let known = ids(CODE, ": &str = \"");
+        assert!(known.len() >= 6, "{known:?}");
+        for id in &known {
+            let count = entries.iter().filter(|entry| *entry == id).count();
+            assert_eq!(count, 1, "{id} in systemd/limpet.catalog");
+        }
+    }
+
+    #[test]
+    fn what_the_catalog_quotes_is_sent() {
+        for entry in CATALOG.split("\n-- ").skip(1) {
+            let Some((before, _)) = CODE.split_once(&format!(": &str = \"{}\"", &entry[..32]))
+            else {
+                continue; // settled, and not sent by this version
+            };
+            let name = before.rsplit(' ').next().unwrap_or_default();
+            let sent: Vec<&str> = CODE
+                .split(&format!("message_id = {name},"))
+                .skip(1)
+                .filter_map(|rest| rest.split(");").next())
+                .collect();
+            assert!(!sent.is_empty(), "{name} is never sent");
+            for quoted in entry.split('@').skip(1).step_by(2) {
+                let field = format!("{} = ", quoted.to_ascii_lowercase());
+                assert!(
+                    sent.iter().all(|fields| fields.contains(&field)),
+                    "{name} is sent without {quoted}, which its entry quotes"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_entry_of_the_catalog_has_a_subject_and_what_to_do() {
+        for entry in CATALOG.split("\n-- ").skip(1) {
+            for part in [
+                "\nSubject: ",
+                "\nDefined-By: limpet\n",
+                "\nDocumentation: man:limpet(8)\n",
+                "\n\n",
+            ] {
+                assert!(entry.contains(part), "{part:?} is missing in: {entry}");
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod chance;
 pub mod clock;
 pub mod command;
+pub mod disk;
 pub mod files;
 pub mod identity;
 pub mod jobs;

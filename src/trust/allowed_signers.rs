@@ -16,6 +16,19 @@ pub struct AllowedSigners {
     signers: Vec<AllowedSigner>,
 }
 
+/// A key as the file lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedKey<'a> {
+    /// Whose it is.
+    pub principal: &'a str,
+    /// `SHA256:…`
+    pub fingerprint: String,
+    /// It may sign from then on.
+    pub valid_after: Option<Timestamp>,
+    /// It may sign until then.
+    pub valid_before: Option<Timestamp>,
+}
+
 /// One line of the file.
 #[derive(Debug, Clone)]
 pub(super) struct AllowedSigner {
@@ -74,6 +87,16 @@ impl AllowedSigners {
 
     pub(super) fn find(&self, key: &PublicKey) -> Option<&AllowedSigner> {
         self.signers.iter().find(|signer| signer.key == *key)
+    }
+
+    /// The keys that are listed, in the file's order, with when they may sign.
+    pub fn keys(&self) -> impl Iterator<Item = ListedKey<'_>> {
+        self.signers.iter().map(|signer| ListedKey {
+            principal: &signer.principal,
+            fingerprint: signer.key.fingerprint(),
+            valid_after: signer.valid_after,
+            valid_before: signer.valid_before,
+        })
     }
 
     /// Who is listed, in the file's order: principal and fingerprint.

@@ -29,7 +29,7 @@ mod tests;
 mod tree;
 mod wire;
 
-pub use allowed_signers::AllowedSigners;
+pub use allowed_signers::{AllowedSigners, ListedKey};
 pub use authority::Signer;
 pub use key::{KeyError, PublicKey};
 pub use revoked::Revoked;
@@ -273,6 +273,17 @@ pub fn resume(
         trusted.fleet.clone(),
         trusted.signer.clone(),
     ))
+}
+
+/// The files of the commit `id`, whoever signed it, relative to `source_path`: for looking only, because nothing is trusted by this and
+/// no [`VerifiedRevision`] comes of it. `objects` must hash what it returns.
+pub fn unverified_files<'a>(
+    objects: &'a dyn Objects,
+    source_path: &str,
+    id: ObjectId,
+) -> Result<impl Tree + 'a, Failure> {
+    let commit = read_commit(objects, id)?;
+    Ok(Files::new(objects, commit.tree, source_path))
 }
 
 /// What a person sees of a commit before trusting it as an anchor.

@@ -48,8 +48,31 @@ fn report_mode_looks_and_touches_nothing() {
         .apply()
         .expect(1)
         .says("drifted")
-        .says("file:/srv/f00");
+        .says("file:/srv/f00 differs, only reported: missing");
     assert_eq!(scene.get("srv/f00"), None);
+    let second = scene.apply().expect(1).says("drifted");
+    assert!(
+        !second.stderr.contains("only reported"),
+        "said once: {second:?}"
+    );
+
+    scene.put("srv/f00", "0");
+    let third = scene.apply().expect(0).says("converged");
+    assert!(
+        third.stdout.contains("it is only compared with"),
+        "{third:?}"
+    );
+
+    scene.put("srv/f00", "by hand");
+    scene
+        .apply()
+        .expect(1)
+        .says("file:/srv/f00 differs, only reported: content");
+    scene.put("etc/limpet/limpet.toml", &config);
+    scene
+        .apply()
+        .expect(0)
+        .says("file:/srv/f00: update (content)");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod repository;
 mod scene;
 
 mod agent;
+mod audit;
 mod enforcement;
 mod guards;
 mod pauses;

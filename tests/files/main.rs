@@ -5,6 +5,7 @@
 mod laws;
 mod machine;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use limpet::kinds::file::{Original, PathSpec, Paths, diff, save_original};
@@ -701,9 +702,14 @@ fn a_plan_shows_what_changes_but_nothing_that_is_not_for_everybody() {
         let Step::Change(change) = step else {
             panic!("{step:?}")
         };
-        shown += &diff(&machine.host, &machine.contents(), &change.change)
-            .unwrap()
-            .unwrap();
+        shown += &diff(
+            &machine.host,
+            &machine.contents(),
+            &change.change,
+            &BTreeSet::new(),
+        )
+        .unwrap()
+        .unwrap();
     }
     insta::assert_snapshot!(shown, @"
     --- /dev/null

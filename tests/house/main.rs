@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The modules from the top floor down, as `lib.rs` lists them.
 const FLOORS: [&[&str]; 11] = [
     &["cli"],
-    &["agent"],
+    &["agent", "doctor"],
     &["cycle"],
     &["apply"],
     &["plan"],

@@ -1,26 +1,43 @@
 //! What a change does to a path's content, for people to read.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use similar::TextDiff;
 
 use crate::kinds::file::{Edit, PathChange};
 use crate::kinds::kind::Contents;
 use crate::model::Failure;
 use crate::sys::Host;
-use crate::sys::files::{Entry, Hashing};
+use crate::sys::files::{Entry, Hashing, above};
 
 /// Larger contents are not compared line by line.
 const LIMIT_BYTES: u64 = 1 << 20;
 
+/// How long one comparison may take; what is not done by then is shown as removed and added.
+const TIME_LIMIT: Duration = Duration::from_millis(300);
+
 /// A unified diff of what the change does to the content; `None` when it leaves the content alone.
 ///
 /// What not everybody on the host may read, before or after, is not shown: a plan is seen, logged and pasted by more people than the file.
+/// `closing` are the directories that will not let everybody pass any more, as [`closing`] finds them.
 pub fn diff(
     host: &Host,
     contents: &dyn Contents,
     change: &PathChange,
+    closing: &BTreeSet<&str>,
 ) -> Result<Option<String>, Failure> {
     let path = change.path.as_str();
-    let now = host.look(path, Hashing::Skip)?.entry;
+    if let Edit::MakeDirectory { .. } | Edit::SetAccess { .. } | Edit::RemoveDirectory = change.edit
+    {
+        return Ok(None);
+    }
+    let look = host.look(path, Hashing::Skip)?;
+    let now = look.entry;
+    let will_close = above(path).any(|directory| closing.contains(directory));
+    if will_close || is_behind_a_closed_directory(host, &look.physical)? {
+        return Ok(Some(withheld(path)));
+    }
     let new = match &change.edit {
         Edit::WriteFile {
             content, access, ..
@@ -57,6 +74,43 @@ pub fn diff(
     Ok(unified(path, old.as_deref(), new.as_deref()))
 }
 
+/// The directories among `changes` that will not let everybody pass.
+pub fn closing<'a>(changes: impl Iterator<Item = &'a PathChange>) -> BTreeSet<&'a str> {
+    let closes = |change: &PathChange| match &change.edit {
+        Edit::MakeDirectory { access, .. } => access.mode & 0o001 == 0,
+        Edit::SetAccess { mode, .. } => mode.is_some_and(|mode| mode & 0o001 == 0),
+        _ => false,
+    };
+    changes
+        .filter(|change| closes(change))
+        .map(|change| change.path.as_str())
+        .collect()
+}
+
+/// May everybody on the host read what lies at `path`; not when nobody can tell.
+pub fn is_public(host: &Host, path: &str) -> bool {
+    let look = || -> Result<bool, Failure> {
+        let look = host.look(path, Hashing::Skip)?;
+        let is_open =
+            !matches!(look.entry, Entry::File { attributes, .. } if attributes.mode & 0o004 == 0);
+        Ok(is_open && !is_behind_a_closed_directory(host, &look.physical)?)
+    };
+    look().unwrap_or(false)
+}
+
+/// Is there a directory on the way to `path` that not everybody may pass: then not everybody may read what lies there, whatever its mode.
+fn is_behind_a_closed_directory(host: &Host, path: &str) -> Result<bool, Failure> {
+    let mut walk = host.walk()?;
+    // The root directory is everybody's, or nobody could do anything.
+    for directory in above(path).filter(|directory| *directory != "/") {
+        let entry = walk.look(directory, Hashing::Skip)?.entry;
+        if matches!(entry, Entry::Directory(attributes) if attributes.mode & 0o001 == 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn unified(path: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Option<String> {
     if old == new {
         return None;
@@ -70,7 +124,9 @@ fn unified(path: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Option<String>
         ));
     };
     let name = |bytes: Option<&[u8]>| if bytes.is_some() { path } else { "/dev/null" };
-    let diff = TextDiff::from_lines(old_text, new_text);
+    let diff = TextDiff::configure()
+        .timeout(TIME_LIMIT)
+        .diff_lines(old_text, new_text);
     Some(harmless(
         &diff.unified_diff().header(name(old), name(new)).to_string(),
     ))

@@ -20,7 +20,7 @@ mod observe;
 mod original;
 mod plan;
 
-pub use diff::diff;
+pub use diff::{closing, diff, is_public};
 pub use observe::{ObservedPath, ObservedPaths};
 pub use original::{Applied, Original, save_original};
 pub use plan::{applied, applied_after};

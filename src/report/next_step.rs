@@ -1,0 +1,46 @@
+//! What to do about a condition, in one line for whoever reads the status.
+
+use crate::report::status::{Condition, Status};
+
+impl Status {
+    /// The next step for `condition`; empty when there is nothing to do.
+    pub fn next_step(&self, condition: &Condition) -> &'static str {
+        match condition.kind.as_str() {
+            "refused" => {
+                "'limpet verify' says which rule refused it; if the commit is honest, whoever holds a listed key signs it again, else treat the Git server as compromised"
+            }
+            "state-missing" => {
+                "enrol this host again with 'limpet enroll' and a recent anchor, if it was restored on purpose"
+            }
+            "rolled-back" => "push a correction: a newer commit is applied by itself",
+            "held" => {
+                "look at 'limpet plan', then allow it or put it right as the error below says"
+            }
+            "degraded" if self.errors.iter().any(|error| error.revision.is_some()) => {
+                "the author corrects the place below and pushes; the revision in force stays enforced"
+            }
+            "degraded" => {
+                "put right what the errors below say; it is tried again by itself, at once with 'limpet sync --wait'"
+            }
+            "pending" => "those who may approve it run 'limpet approve'",
+            "waiting" => "nothing: it goes on by itself once the host is healthy",
+            "paused" => "nothing: it ends by itself, or now with 'limpet resume'",
+            "stale" => "find out why no new signed commit arrives: 'limpet doctor' asks the source",
+            "drifted" => {
+                "'limpet plan' shows the differences; they are corrected once 'report' is taken away, or commit what is there"
+            }
+            "offline" => {
+                "nothing: it is tried again by itself; 'limpet doctor' looks at the way to the source"
+            }
+            "behind" => {
+                "nothing: wait for the server to catch up; to go back on purpose, push a signed revert"
+            }
+            "config" => "correct the host configuration, then 'systemctl reload limpet.service'",
+            "agent-down" => {
+                "'systemctl start limpet.service'; 'journalctl -u limpet.service' says why it ended"
+            }
+            "not-enrolled" => "enrol it: limpet enroll URL --anchor COMMIT --allowed-signers FILE",
+            _ => "",
+        }
+    }
+}
