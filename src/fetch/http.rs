@@ -12,7 +12,9 @@ use base64::Engine;
 use ureq::http::{HeaderMap, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
-use super::attempt::{Attempt, host_of};
+use super::attempt::{Attempt, host_of, proxy_wants_credentials};
+use super::pack_header::PackHeader;
+use super::{Lane, Trouble, credential, retry_after};
 use crate::config::Source;
 use crate::model::{Class, Failure};
 
@@ -26,6 +28,10 @@ const SYSTEM_ROOTS: [&str; 2] = [
 const USER_AGENT: &str = concat!("git/2.0 (limpet/", env!("CARGO_PKG_VERSION"), ")");
 
 const MAX_REDIRECTS: usize = 5;
+
+/// How long a server may take to accept a connection: shorter than the silence it may keep afterwards, because a server that is
+/// down is a reason to ask a mirror, and one at the other end of the world still answers within a second.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// A text whose contents are never shown.
 struct Secret(String);
@@ -49,6 +55,7 @@ pub struct Response {
 pub struct ResponseBody {
     reader: ureq::BodyReader<'static>,
     attempt: std::rc::Rc<Attempt>,
+    pack: PackHeader,
 }
 
 impl fmt::Debug for ResponseBody {
@@ -61,12 +68,15 @@ impl Read for ResponseBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let attempt = &self.attempt;
         let result = match self.reader.read(buffer) {
-            Ok(count) => attempt.spend(count).map(|()| count),
+            Ok(count) => attempt
+                .spend(count)
+                .and_then(|()| self.pack.check(attempt, &buffer[..count]))
+                .map(|()| count),
             Err(error) => Err(attempt.explain(ureq::Error::from(error))),
         };
-        result.map_err(|failure| {
-            attempt.keep_failure(&failure);
-            io::Error::other(failure)
+        result.map_err(|trouble| {
+            attempt.keep_trouble(&trouble);
+            io::Error::other(trouble.failure)
         })
     }
 }
@@ -82,15 +92,16 @@ pub struct Http {
 
 impl Http {
     /// A client for `url` as `source` configures it. `credentials` is the directory in which systemd put the credentials.
-    pub fn new(source: &Source, url: &str, credentials: Option<&Path>) -> Result<Self, Failure> {
+    pub fn new(source: &Source, url: &str, credentials: Option<&Path>) -> Result<Self, Trouble> {
         let is_https = url.starts_with("https://");
         let authorization = match &source.token {
             None => None,
             Some(name) if !is_https => {
                 let message =
                     format!("refused to send credential '{name}' to '{url}' in clear text");
-                return Err(Failure::new(Class::Config, message)
-                    .with_hint("use an https:// address, or remove source.token"));
+                return Err(Trouble::from(Failure::new(Class::Config, message))
+                    .with_hint("use an https:// address, or remove source.token")
+                    .in_lane(Lane::Denied));
             }
             Some(name) => Some(read_authorization(
                 name,
@@ -133,10 +144,10 @@ impl Http {
         url: &str,
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, Trouble> {
         let result = self.request_following(attempt, url, headers, body);
-        if let Err(failure) = &result {
-            attempt.keep_failure(failure);
+        if let Err(trouble) = &result {
+            attempt.keep_trouble(trouble);
         }
         result
     }
@@ -147,7 +158,7 @@ impl Http {
         url: &str,
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, Trouble> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.request_once(attempt, &url, headers, body)?;
@@ -159,6 +170,7 @@ impl Http {
                     body: ResponseBody {
                         reader: body.into_reader(),
                         attempt: attempt.clone(),
+                        pack: PackHeader::default(),
                     },
                 });
             }
@@ -173,12 +185,13 @@ impl Http {
                 .unwrap_or_default();
             url = resolve_redirect(&url, location).map_err(|cause| {
                 attempt
-                    .failure(Class::Host, cause)
+                    .trouble(Class::Host, cause)
                     .with_hint("configure the repository's final address")
+                    .in_lane(Lane::Denied)
             })?;
         }
         let cause = format!("more than {MAX_REDIRECTS} redirects");
-        Err(attempt.failure(Class::Host, cause))
+        Err(attempt.trouble(Class::Host, cause).in_lane(Lane::Denied))
     }
 
     fn request_once(
@@ -187,7 +200,7 @@ impl Http {
         url: &str,
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
-    ) -> Result<ureq::http::Response<ureq::Body>, Failure> {
+    ) -> Result<ureq::http::Response<ureq::Body>, Trouble> {
         let time_left = attempt.time_left();
         if time_left.is_zero() {
             return Err(attempt.too_long());
@@ -201,7 +214,7 @@ impl Http {
         {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let invalid = |error| attempt.failure(Class::Config, format!("invalid request: {error}"));
+        let invalid = |error| attempt.trouble(Class::Config, format!("invalid request: {error}"));
         let result = match body {
             Some(body) => {
                 let request = request.method("POST").body(body).map_err(invalid)?;
@@ -226,43 +239,45 @@ impl Http {
             .timeout_global(Some(time_left))
             .timeout_per_read(Some(attempt.silence()))
             .timeout_per_write(Some(attempt.silence()))
-            .timeout_connect(Some(attempt.silence()))
+            .timeout_connect(Some(attempt.silence().min(CONNECT_LIMIT)))
             .build()
     }
 
-    fn explain_status(&self, attempt: &Attempt, status: u16, headers: &HeaderMap) -> Failure {
+    fn explain_status(&self, attempt: &Attempt, status: u16, headers: &HeaderMap) -> Trouble {
         let fail =
-            |class, cause: &str| attempt.failure(class, format!("{cause} (HTTP status {status})"));
-        match (status, &self.token_name) {
+            |class, cause: &str| attempt.trouble(class, format!("{cause} (HTTP status {status})"));
+        let mut trouble = match (status, &self.token_name) {
             (401, Some(name)) => fail(Class::Host, "the server does not accept the credentials")
                 .with_hint(format!(
                     "renew the credential '{name}' of limpet-fetch.service"
-                )),
+                ))
+                .in_lane(Lane::Denied),
             (401, None) => fail(Class::Host, "the server wants credentials")
-                .with_hint("set source.token and load that credential in limpet-fetch.service"),
+                .with_hint("set source.token and load that credential in limpet-fetch.service")
+                .in_lane(Lane::Denied),
             (403, _) => fail(Class::Host, "the server forbids reading the repository")
-                .with_hint("give this host's credentials read access to it"),
-            (404 | 410, _) => fail(Class::Host, "there is no such repository").with_hint(
-                "check source.url; some servers also say so to those who may not read it",
-            ),
-            (407, _) => fail(Class::Host, "the proxy wants credentials"),
-            (429, _) => {
-                let retry_after = headers
-                    .get(header::RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok())
-                    .and_then(|value| value.parse::<u32>().ok());
-                match retry_after {
-                    Some(seconds) => fail(
-                        Class::Transient,
-                        &format!("the server asks to wait {seconds} s"),
-                    ),
-                    None => fail(Class::Transient, "the server asks to come less often"),
-                }
-            }
+                .with_hint("give this host's credentials read access to it")
+                .in_lane(Lane::Denied),
+            (404 | 410, _) => fail(Class::Host, "there is no such repository")
+                .with_hint(
+                    "check source.url; some servers also say so to those who may not read it",
+                )
+                .in_lane(Lane::Denied),
+            (407, _) => proxy_wants_credentials(attempt),
+            (429, _) => fail(Class::Transient, "the server asks to come less often"),
             (500..=599, _) => fail(Class::Transient, "the server is in trouble"),
             _ => fail(Class::Host, "the server's answer makes no sense")
                 .with_hint("check that source.url is a Git repository"),
+        };
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(text) = header(header::RETRY_AFTER) {
+            trouble.retry_after_secs =
+                retry_after::parse(text, header(header::DATE), retry_after::now());
         }
+        if let Some(secs) = trouble.retry_after_secs {
+            trouble.failure.message += &format!("; it asks to wait {secs} s");
+        }
+        trouble
     }
 }
 
@@ -270,21 +285,12 @@ fn read_authorization(
     name: &str,
     username: Option<&str>,
     credentials: Option<&Path>,
-) -> Result<Secret, Failure> {
-    let fail = |cause: String| {
-        Failure::new(Class::Host, format!("failed to read credential '{name}': {cause}")).with_hint(
-            format!("add 'LoadCredential={name}:/path/to/file' to limpet-fetch.service with 'systemctl edit'"),
-        )
-    };
-    let directory = credentials.ok_or_else(|| fail("systemd passed no credentials".to_owned()))?;
-    if name.contains('/') || name.starts_with('.') {
-        return Err(fail("not the name of a credential".to_owned()));
-    }
-    let text =
-        std::fs::read_to_string(directory.join(name)).map_err(|error| fail(error.to_string()))?;
+) -> Result<Secret, Trouble> {
+    let text = credential::read(name, credentials)?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.is_empty() || token.contains(|c: char| !c.is_ascii() || c.is_ascii_control()) {
-        return Err(fail("it is empty, or not one line of ASCII".to_owned()));
+        let cause = "it is empty, or not one line of ASCII";
+        return Err(credential::unusable(name, cause));
     }
     Ok(Secret(match username {
         None => format!("Bearer {token}"),
@@ -528,7 +534,7 @@ mod tests {
                     assert_eq!(format!("{secret:?}"), "[redacted]");
                     secret.0
                 }
-                Err(failure) => failure.message,
+                Err(trouble) => trouble.failure.message,
             }
         };
         insta::assert_snapshot!(check("s3cret\n", "git-token", None), @"Bearer s3cret");

@@ -45,7 +45,7 @@ fn body(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn statuses_are_explained() {
     insta::assert_snapshot!(check(always(status("429 Slow\r\nRetry-After: 120"))), @"
-    Transient: failed to fetch from 'URL/fleet.git': the server asks to wait 120 s (HTTP status 429)
+    Transient: failed to fetch from 'URL/fleet.git': the server asks to come less often (HTTP status 429); it asks to wait 120 s
     hint: none
     ");
     insta::assert_snapshot!(check(always(status("429 Slow\r\nRetry-After: Fri, 21 Nov 2026"))), @"
