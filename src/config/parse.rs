@@ -237,7 +237,7 @@ impl Reader {
             self.absolute("ca_file", file, table, place);
         }
         if let Some(proxy) = &declared.proxy
-            && !["http://", "https://", "socks5://"]
+            && !["http://", "https://"]
                 .iter()
                 .any(|scheme| proxy.starts_with(scheme))
         {

@@ -137,7 +137,32 @@ allow_unsigned_repositories = false
 
 #[test]
 fn a_secret_goes_only_where_it_is_safe() {
-    insta::assert_snapshot!(parse(&[MINIMAL, "[source]\nurl = \"http://a/x\"\ntoken = \"t\"\nssh_key = \"k\"\nmirrors = [\"https://b/x\", \"git://c/x\", 1]"]).unwrap_err(), @"");
+    insta::assert_snapshot!(parse(&[MINIMAL, "[source]\nurl = \"http://a/x\"\ntoken = \"t\"\nssh_key = \"k\"\nproxy = \"socks5://p:1\"\nmirrors = [\"https://b/x\", \"git://c/x\"]"]).unwrap_err(), @r#"
+    error: /etc/limpet/1.toml:6:27: 'git://c/x' is no address of a repository: 'git://' is not supported
+      |
+    6 | mirrors = ["https://b/x", "git://c/x"]
+      |                           ^^^^^^^^^^^
+      |
+    hint: write https://…, ssh://user@host/path, user@host:path, file:///… or an absolute path
+    error: /etc/limpet/1.toml:3:9: `token` in [source] is sent only over https
+      |
+    3 | token = "t"
+      |         ^^^
+      |
+    hint: use an https:// address, or remove `token`
+    error: /etc/limpet/1.toml:4:11: `ssh_key` in [source] is for an address over ssh
+      |
+    4 | ssh_key = "k"
+      |           ^^^
+      |
+    hint: use an ssh:// address, or remove `ssh_key`
+    error: /etc/limpet/1.toml:5:9: 'socks5://p:1' is no proxy's address
+      |
+    5 | proxy = "socks5://p:1"
+      |         ^^^^^^^^^^^^^^
+      |
+    hint: write: proxy = "http://proxy:3128"
+    "#);
 }
 
 #[test]

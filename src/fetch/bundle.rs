@@ -274,7 +274,7 @@ mod tests {
         ));
         let header = header.unwrap();
         assert_eq!(header.tip, Some(A.parse().unwrap()));
-        assert_eq!(header.prerequisites, [B.parse().unwrap()]);
+        assert_eq!(header.prerequisites, [B.parse::<ObjectId>().unwrap()]);
         let header = check(&format!("# v2 git bundle\n{B} HEAD\n\n")).unwrap();
         assert_eq!(header.tip, None);
     }

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use ureq::ProxyProtocol;
 use ureq::http::{HeaderMap, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
 
 use super::attempt::{Attempt, host_of, proxy_wants_credentials};
+use super::connect::connector;
 use super::pack_header::PackHeader;
 use super::{Lane, Trouble, credential, retry_after};
 use crate::config::Source;
@@ -32,6 +35,10 @@ const MAX_REDIRECTS: usize = 5;
 /// How long a server may take to accept a connection: shorter than the silence it may keep afterwards, because a server that is
 /// down is a reason to ask a mirror, and one at the other end of the world still answers within a second.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a connection is kept that nobody uses: over the usual interval, and not much longer, because what stands between us
+/// and the server forgets it then without a word.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// A text whose contents are never shown.
 struct Secret(String);
@@ -118,18 +125,19 @@ impl Http {
             .root_certs(RootCerts::new_with_certs(&roots))
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(choose_proxy(source.proxy.as_deref(), url, |name| {
                 std::env::var(name).ok()
             })?)
+            .max_idle_age(IDLE_LIMIT)
             .user_agent(USER_AGENT)
             .accept_encoding(ureq::config::AutoHeaderValue::None)
             .tls_config(tls)
-            .build()
-            .new_agent();
+            .build();
+        let agent = ureq::Agent::with_parts(config, connector(), DefaultResolver::default());
         Ok(Http {
             agent,
             authorization,
@@ -380,8 +388,11 @@ fn choose_proxy(
     };
     // The value may hold a password, so it is not shown.
     match ureq::Proxy::new(&value) {
-        Ok(proxy) => Ok(Some(proxy)),
-        Err(_) => Err(
+        // Others would be passed by without a word.
+        Ok(proxy) if matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) => {
+            Ok(Some(proxy))
+        }
+        _ => Err(
             Failure::new(Class::Config, format!("invalid proxy address in {name}"))
                 .with_hint("write it as http://host:port"),
         ),
@@ -518,10 +529,12 @@ mod tests {
             let environment = [both[1], ("no_proxy", no_proxy)];
             assert_eq!(check(None, url, &environment), expected, "{no_proxy}");
         }
-        assert_eq!(
-            check(Some("gopher://user:secret@x"), url, &[]),
-            "invalid proxy address in source.proxy"
-        );
+        for wrong in ["gopher://user:secret@x", "socks5://user:secret@x:1080"] {
+            assert_eq!(
+                check(Some(wrong), url, &[]),
+                "invalid proxy address in source.proxy"
+            );
+        }
     }
 
     #[test]

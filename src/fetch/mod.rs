@@ -37,6 +37,7 @@ mod bundle;
 mod cache;
 pub mod child;
 pub mod client;
+mod connect;
 mod credential;
 mod http;
 mod http_server;
