@@ -64,6 +64,11 @@ impl Attempt {
             .get_or_insert_with(|| trouble.clone());
     }
 
+    /// What may be received.
+    pub fn max_bytes(&self) -> u64 {
+        self.limits.bytes
+    }
+
     /// The trouble with a pack of `count` objects, when that is too many.
     pub fn count_objects(&self, count: u32) -> Result<(), Trouble> {
         if count <= self.limits.objects {

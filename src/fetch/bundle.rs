@@ -58,7 +58,10 @@ pub fn poll(
         }
     })?;
     let size = file.metadata().map_err(|error| host(&error))?.len();
-    attempt.spend(usize::try_from(size).unwrap_or(usize::MAX))?;
+    if size > attempt.max_bytes() {
+        let limit = attempt.max_bytes() >> 20;
+        return Err(host(&format!("it is larger than {limit} MiB")));
+    }
     let mut input = BufReader::with_capacity(64 << 10, file);
     let header = read_header(&mut input, full_ref).map_err(|cause| {
         host(&cause).with_hint("make one with 'git bundle create fleet.bundle main'")

@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 
 use super::attempt::{Attempt, host_of, proxy_wants_credentials};
 use super::connect::connector;
+use super::credential::Credentials;
 use super::pack_header::PackHeader;
 use super::{Lane, Trouble, credential, retry_after};
 use crate::config::Source;
@@ -95,11 +95,13 @@ pub struct Http {
     authorization: Option<Secret>,
     /// The credential's name, for hints.
     token_name: Option<String>,
+    /// The proxy's host and port.
+    proxy: Option<String>,
 }
 
 impl Http {
-    /// A client for `url` as `source` configures it. `credentials` is the directory in which systemd put the credentials.
-    pub fn new(source: &Source, url: &str, credentials: Option<&Path>) -> Result<Self, Trouble> {
+    /// A client for `url` as `source` configures it. `credentials` has the token.
+    pub fn new(source: &Source, url: &str, credentials: &Credentials) -> Result<Self, Trouble> {
         let is_https = url.starts_with("https://");
         let authorization = match &source.token {
             None => None,
@@ -125,13 +127,14 @@ impl Http {
             .root_certs(RootCerts::new_with_certs(&roots))
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
+        let proxy = choose_proxy(source.proxy.as_deref(), url, |name| {
+            std::env::var(name).ok()
+        })?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(choose_proxy(source.proxy.as_deref(), url, |name| {
-                std::env::var(name).ok()
-            })?)
+            .proxy(proxy.clone())
             .max_idle_age(IDLE_LIMIT)
             .user_agent(USER_AGENT)
             .accept_encoding(ureq::config::AutoHeaderValue::None)
@@ -142,6 +145,7 @@ impl Http {
             agent,
             authorization,
             token_name: source.token.clone(),
+            proxy: proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())),
         })
     }
 
@@ -233,7 +237,14 @@ impl Http {
                 self.agent.run(self.limited(request, attempt, time_left))
             }
         };
-        result.map_err(|error| attempt.explain(error))
+        result.map_err(|error| {
+            let mut trouble = attempt.explain(error);
+            if let Some(proxy) = &self.proxy {
+                // Or a proxy that is down would look like a server that is.
+                trouble.failure.message += &format!(" (through the proxy '{proxy}')");
+            }
+            trouble
+        })
     }
 
     fn limited<B: ureq::AsSendBody>(
@@ -292,9 +303,9 @@ impl Http {
 fn read_authorization(
     name: &str,
     username: Option<&str>,
-    credentials: Option<&Path>,
+    credentials: &Credentials,
 ) -> Result<Secret, Trouble> {
-    let text = credential::read(name, credentials)?;
+    let text = credentials.read(name)?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.is_empty() || token.contains(|c: char| !c.is_ascii() || c.is_ascii_control()) {
         let cause = "it is empty, or not one line of ASCII";
@@ -540,9 +551,10 @@ mod tests {
     #[test]
     fn a_token_is_read_from_its_credential_and_never_shown() {
         let directory = tempfile::tempdir().unwrap();
+        let credentials = Credentials::Directory(directory.path().to_owned());
         let check = |contents: &str, name: &str, username: Option<&str>| {
             std::fs::write(directory.path().join("git-token"), contents).unwrap();
-            match read_authorization(name, username, Some(directory.path())) {
+            match read_authorization(name, username, &credentials) {
                 Ok(secret) => {
                     assert_eq!(format!("{secret:?}"), "[redacted]");
                     secret.0

@@ -1,6 +1,5 @@
 //! A Git server behind HTTP (gitprotocol-http(5)).
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use gix_transport::client::blocking_io::{Transport, http::connect_http};
 
 use super::Trouble;
 use super::attempt::Attempt;
+use super::credential::Credentials;
 use super::http::Http;
 use super::refs::{self, Advertisement, Refs};
 use super::remote::{Exchange, read_listing};
@@ -22,7 +22,7 @@ use crate::model::Class;
 pub struct HttpServer {
     source: Source,
     base_url: String,
-    credentials: Option<PathBuf>,
+    credentials: Credentials,
     /// Kept for its connection and its TLS session, and dropped after a failure, so that a new certificate or token is read.
     http: Option<Arc<Http>>,
     /// Whether this server wants a handshake before anything else.
@@ -31,11 +31,11 @@ pub struct HttpServer {
 
 impl HttpServer {
     /// The server of the repository at `url`.
-    pub fn new(source: &Source, url: &str, credentials: Option<PathBuf>) -> Self {
+    pub fn new(source: &Source, url: &str, credentials: &Credentials) -> Self {
         HttpServer {
             source: source.clone(),
             base_url: url.trim_end_matches('/').to_owned(),
-            credentials,
+            credentials: credentials.clone(),
             http: None,
             needs_handshake: false,
         }
@@ -51,7 +51,7 @@ impl HttpServer {
         let http = match &self.http {
             Some(http) => http.clone(),
             None => {
-                let http = Http::new(&self.source, &self.base_url, self.credentials.as_deref())?;
+                let http = Http::new(&self.source, &self.base_url, &self.credentials)?;
                 self.http.insert(Arc::new(http)).clone()
             }
         };

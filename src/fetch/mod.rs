@@ -25,6 +25,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use self::cache::Cache;
+use self::credential::Credentials;
 use self::places::{Places, Serving};
 use self::protocol::{ObjectAnswer, PollAnswer, Request};
 use self::store::{ReadError, Store};
@@ -56,6 +57,7 @@ mod trouble;
 
 pub use self::child::Child;
 pub use self::client::{Client, Tip, Upstream};
+pub use self::credential::Secrets;
 pub use self::trouble::{Lane, Trouble};
 
 /// What one poll may use.
@@ -151,7 +153,7 @@ pub fn serve(
     listener: &UnixListener,
     limits: Limits,
 ) -> Result<(), Failure> {
-    let fetcher = Fetcher::new(source, cache, credentials, limits);
+    let fetcher = Fetcher::new(source, cache, &credentials.into(), limits);
     let fail = |error: io::Error| {
         Failure::new(
             Class::Transient,
@@ -217,7 +219,12 @@ pub fn serve_parent(
     nix::sys::prctl::set_no_new_privs().map_err(|error| fail(error.into()))?;
     let mut input = BufReader::new(stream);
     let start = protocol::read_start(&mut input).map_err(fail)?;
-    let fetcher = Fetcher::new(&start.source()?, &start.cache, credentials, limits);
+    // What the parent was handed by systemd is this process's too; what it tells goes first.
+    let credentials = match start.secrets {
+        Some(ref secrets) => Credentials::Given(secrets.clone()),
+        None => credentials.into(),
+    };
+    let fetcher = Fetcher::new(&start.source()?, &start.cache, &credentials, limits);
     Session::new(&fetcher).run(&mut input, stream).map_err(fail)
 }
 
@@ -253,8 +260,8 @@ enum Doubt {
 }
 
 impl Fetcher {
-    fn new(source: &Source, cache: &Path, credentials: Option<PathBuf>, limits: Limits) -> Self {
-        let places = Places::new(source, cache, credentials.as_deref());
+    fn new(source: &Source, cache: &Path, credentials: &Credentials, limits: Limits) -> Self {
+        let places = Places::new(source, cache, credentials);
         let serving = match &source.url {
             SourceUrl::Path(path) if !Path::new(path).is_file() => {
                 Serving::Local(PathBuf::from(path))

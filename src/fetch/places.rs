@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Attempt;
 use super::cache::Cache;
+use super::credential::Credentials;
 use super::http_server::HttpServer;
 use super::remote::{self, Wanted};
 use super::ssh::SshServer;
@@ -42,7 +43,7 @@ pub enum Serving {
 
 impl Places {
     /// The places of `source`, with a cache below `directory`.
-    pub fn new(source: &Source, directory: &Path, credentials: Option<&Path>) -> Self {
+    pub fn new(source: &Source, directory: &Path, credentials: &Credentials) -> Self {
         let urls = std::iter::once(&source.url).chain(&source.mirrors);
         Places {
             places: urls
@@ -136,8 +137,7 @@ enum Kind {
 }
 
 impl Place {
-    fn new(source: &Source, url: &SourceUrl, credentials: Option<&Path>) -> Self {
-        let credentials = credentials.map(Path::to_owned);
+    fn new(source: &Source, url: &SourceUrl, credentials: &Credentials) -> Self {
         let is_familiar = url.has_authority_of(&source.url);
         let source = Source {
             token: source.token.clone().filter(|_| is_familiar),

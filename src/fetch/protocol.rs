@@ -16,7 +16,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::Trouble;
+use super::{Secrets, Trouble};
 use crate::config::{Source, SourceUrl};
 use crate::git::{MAX_OBJECT_BYTES, Object, ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
@@ -78,11 +78,14 @@ pub struct Start {
     proxy: Option<String>,
     /// The cache directory.
     pub cache: std::path::PathBuf,
+    /// Credentials that no systemd hands over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Secrets>,
 }
 
 impl Start {
     /// The part of `source` that a fetcher needs, with the cache directory it shall use.
-    pub fn new(source: &Source, cache: &std::path::Path) -> Self {
+    pub fn new(source: &Source, cache: &std::path::Path, secrets: Option<Secrets>) -> Self {
         let text = |url: &SourceUrl| url.as_str().to_owned();
         Start {
             url: text(&source.url),
@@ -95,6 +98,7 @@ impl Start {
             known_hosts: source.known_hosts.clone(),
             proxy: source.proxy.clone(),
             cache: cache.to_owned(),
+            secrets,
         }
     }
 
@@ -492,7 +496,7 @@ mod tests {
             known_hosts: "/etc/limpet/known_hosts".to_owned(),
             proxy: None,
         };
-        let start = Start::new(&source, Path::new("/var/cache/limpet"));
+        let start = Start::new(&source, Path::new("/var/cache/limpet"), None);
         let mut wire = Vec::new();
         write_start(&mut wire, &start).unwrap();
         let read = read_start(&mut Cursor::new(wire)).unwrap();

@@ -14,7 +14,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -28,6 +27,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::attempt::Attempt;
+use super::credential::Credentials;
 use super::http_server::speaks_no_git;
 use super::pack_header::PackHeader;
 use super::refs::{self, Advertisement, Refs};
@@ -52,17 +52,17 @@ pub struct SshServer {
     address: SshAddress,
     ssh_key: Option<String>,
     known_hosts: String,
-    credentials: Option<PathBuf>,
+    credentials: Credentials,
 }
 
 impl SshServer {
     /// The server of the repository at `address`.
-    pub fn new(source: &Source, address: &SshAddress, credentials: Option<PathBuf>) -> Self {
+    pub fn new(source: &Source, address: &SshAddress, credentials: &Credentials) -> Self {
         SshServer {
             address: address.clone(),
             ssh_key: source.ssh_key.clone(),
             known_hosts: source.known_hosts.clone(),
-            credentials,
+            credentials: credentials.clone(),
         }
     }
 
@@ -81,7 +81,7 @@ impl SshServer {
         let Some(name) = &self.ssh_key else {
             return Ok(None);
         };
-        let text = credential::read(name, self.credentials.as_deref())?;
+        let text = self.credentials.read(name)?;
         let write = || {
             let mut file = File::from(memfd_create(c"ssh-key", MFdFlags::MFD_CLOEXEC)?);
             file.set_permissions(std::fs::Permissions::from_mode(0o600))?;

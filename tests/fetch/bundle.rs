@@ -115,8 +115,8 @@ fn what_is_wrong_with_a_bundle_is_said_and_nothing_of_it_stays() {
     hint: a repository of configuration has far fewer; check source.url
     ");
     insta::assert_snapshot!(tell(&vec![b'x'; 2 << 20]), @"
-    Host: failed to fetch from 'DIR/fleet.bundle': the server sent more than 1 MiB
-    hint: files of that size do not belong in a repository of configuration
+    Host: failed to fetch from 'DIR/fleet.bundle': it is larger than 1 MiB
+    hint: none
     ");
 
     let partial = bundle(

@@ -96,18 +96,26 @@ fn what_is_wrong_with_a_proxy_is_said() {
     let check = |proxy: &str, lane| {
         let trouble = poll(proxy).unwrap_err();
         assert_eq!(trouble.lane, lane, "{trouble:?}");
-        show(&trouble.failure, &[(&server.url, "URL")])
+        let ports = [closed.port, picky.port].map(|port| format!(":{port}'"));
+        show(
+            &trouble.failure,
+            &[
+                (&server.url, "URL"),
+                (&ports[0], ":PORT'"),
+                (&ports[1], ":PORT'"),
+            ],
+        )
     };
     insta::assert_snapshot!(check(&format!("http://127.0.0.1:{}", closed.port), Lane::Denied), @"
-    Host: failed to fetch from 'URL/fleet.git': the proxy wants credentials (HTTP status 407)
+    Host: failed to fetch from 'URL/fleet.git': the proxy wants credentials (HTTP status 407) (through the proxy '127.0.0.1:PORT')
     hint: write them into https_proxy of limpet-fetch.service: http://user:password@host:port
     ");
     insta::assert_snapshot!(check(&format!("http://127.0.0.1:{}", picky.port), Lane::Denied), @"
-    Host: failed to fetch from 'URL/fleet.git': no way through the proxy: proxy server responded 403/403
+    Host: failed to fetch from 'URL/fleet.git': no way through the proxy: proxy server responded 403/403 (through the proxy '127.0.0.1:PORT')
     hint: ask who runs the proxy to allow it
     ");
     insta::assert_snapshot!(check("http://127.0.0.1:1", Lane::Ordinary), @"
-    Transient: failed to fetch from 'URL/fleet.git': Connection refused (os error 111)
+    Transient: failed to fetch from 'URL/fleet.git': Connection refused (os error 111) (through the proxy '127.0.0.1:1')
     hint: none
     ");
 }

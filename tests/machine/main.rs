@@ -10,6 +10,7 @@ mod fixture {
     pub mod machine;
     pub mod package;
     pub mod repository;
+    pub mod ssh_server;
 }
 
 mod scene;
@@ -22,4 +23,5 @@ mod packages;
 mod quiet;
 mod refusals;
 mod resilience;
+mod sources;
 mod units;
