@@ -24,7 +24,7 @@ pub struct Arguments {
     #[arg(long, required = true)]
     once: bool,
     /// Another source than the host configuration's
-    #[arg(long, value_name = "PATH|URL")]
+    #[arg(long, value_name = "PATH|URL", value_parser = super::enroll::source_url)]
     source: Option<String>,
     /// The root directory of the machine, such as an image being built
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -56,7 +56,15 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         config.host.name = name.clone();
     }
     if let Some(source) = &arguments.source {
-        config.source.url = SourceUrl::parse(source).map_err(one)?;
+        let url = SourceUrl::parse(source).map_err(one)?;
+        // Another server gets no secret of this one's, and mirrors are of the repository that they are named with.
+        if !url.has_authority_of(&config.source.url) {
+            config.source.token = None;
+            config.source.username = None;
+            config.source.ssh_key = None;
+        }
+        config.source.mirrors.clear();
+        config.source.url = url;
     }
     host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)
         .map_err(one)?;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::CommandResult;
 use crate::cli::terminal::Terminal;
-use crate::config::{self, Config};
+use crate::config::{self, Config, SourceUrl};
 use crate::cycle::state;
+use crate::fetch::Secrets;
 use crate::fetch::child::{Child, Launch};
 use crate::fetch::client::Upstream;
 use crate::git::{Hashed, ObjectId};
@@ -28,6 +29,19 @@ const CONFIG_BEFORE: &str = "/etc/limpet/limpet.toml.before";
 /// Where the certificates are while the anchor is looked at, before anything is written for good.
 const PASSING_CA_FILE: &str = "/run/limpet/enroll-ca.pem";
 
+/// Where the ssh servers' keys are meanwhile.
+const PASSING_KNOWN_HOSTS: &str = "/run/limpet/enroll-known_hosts";
+
+/// The credential that holds a token.
+const TOKEN: &str = "git-token";
+/// The credential that holds a key for ssh.
+const SSH_KEY: &str = "git-ssh-key";
+/// Where systemd learns which credentials the fetcher gets.
+const FETCHER_DROP_INS: &str = "/etc/systemd/system/limpet-fetch.service.d";
+
+/// The largest secret, in bytes: a key of 16,384 bits has room.
+const SECRET_LIMIT: usize = 16 << 10;
+
 /// The largest trust file or certificate bundle we copy, in bytes.
 const FILE_LIMIT: u64 = 4 << 20;
 
@@ -37,13 +51,14 @@ const REVOKED_TEXT: &str = "# One revoked key or fingerprint (SHA256:...) a line
 /// Enrols this host: writes the host configuration and starts the agent.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where the repository is: https://, http:// or a path
+    /// Where the repository is: https://, http://, ssh:// or user@host:path, or the path of a repository or bundle file
+    #[arg(value_parser = source_url)]
     url: String,
     /// The first commit to trust, as a full id
-    #[arg(long, value_name = "COMMIT")]
+    #[arg(long, value_name = "COMMIT", value_parser = full_id)]
     anchor: String,
     /// The branch to follow
-    #[arg(long, default_value = "main")]
+    #[arg(long, default_value = "main", value_parser = branch)]
     branch: String,
     /// Who may sign, in the syntax of ssh-keygen's allowed_signers; copied to /etc/limpet
     #[arg(long, value_name = "FILE")]
@@ -54,8 +69,20 @@ pub struct Arguments {
     /// Certificates to trust beside the system's; copied to /etc/limpet
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Keys of the ssh server, as ssh-keyscan prints them; copied to /etc/limpet
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+    /// A private key to read the repository with over ssh; copied to /etc/limpet for root alone
+    #[arg(long, value_name = "FILE")]
+    ssh_key: Option<PathBuf>,
+    /// A token to read the repository with over https; copied to /etc/limpet for root alone
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+    /// The user whose password the token is (without: it is a bearer token)
+    #[arg(long, requires = "token")]
+    username: Option<String>,
     /// The name the repository knows this host by (default: the hostname up to the first dot)
-    #[arg(long)]
+    #[arg(long, value_parser = host_name)]
     name: Option<String>,
     /// A label, such as site=lagos; may be given more than once
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -63,6 +90,39 @@ pub struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+}
+
+/// Reads an address for the command line.
+pub(super) fn source_url(text: &str) -> Result<String, String> {
+    match SourceUrl::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(failure) => Err(match failure.hint {
+            Some(hint) => format!("{}; {hint}", failure.message),
+            None => failure.message,
+        }),
+    }
+}
+
+fn full_id(text: &str) -> Result<String, String> {
+    ObjectId::from_hex(text.as_bytes())
+        .ok()
+        .filter(|id| text.len() == id.kind().len_in_hex() && !id.is_null())
+        .map(|_| text.to_owned())
+        .ok_or_else(|| "no full commit id: write all that 'git rev-parse' prints".to_owned())
+}
+
+fn branch(text: &str) -> Result<String, String> {
+    if config::is_branch(text) {
+        return Ok(text.to_owned());
+    }
+    Err("no name of a branch: write it without refs/heads/".to_owned())
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    if config::is_host_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("no host name: use letters, digits, '-', '_' and '.'".to_owned())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -77,8 +137,24 @@ struct Enrolment {
     allowed_signers: Vec<u8>,
     revoked: Vec<u8>,
     ca: Option<Vec<u8>>,
+    known_hosts: Option<Vec<u8>>,
+    /// What the fetcher shows to the server.
+    secrets: Vec<Secret>,
     config: Config,
     text: String,
+}
+
+/// A secret that systemd will hand to the fetcher.
+struct Secret {
+    /// The credential's name, and that of the file in `/etc/limpet` that holds it.
+    name: &'static str,
+    text: String,
+}
+
+impl Secret {
+    fn path(&self) -> String {
+        format!("/etc/limpet/{}", self.name)
+    }
 }
 
 /// Runs the command.
@@ -167,16 +243,38 @@ fn gather(host: &Host, arguments: &Arguments) -> Result<Enrolment, Vec<Failure>>
         .map(|path| host.read_foreign_file(path, FILE_LIMIT))
         .transpose()
         .map_err(one)?;
+    let foreign = |path: &Option<PathBuf>| {
+        let path = path.as_ref();
+        path.map(|path| host.read_foreign_file(path, FILE_LIMIT))
+            .transpose()
+            .map_err(one)
+    };
+    let known_hosts = foreign(&arguments.known_hosts)?;
+    let mut secrets = Vec::new();
+    for (name, path) in [(TOKEN, &arguments.token), (SSH_KEY, &arguments.ssh_key)] {
+        if let (Some(bytes), Some(path)) = (foreign(path)?, path) {
+            let text = String::from_utf8(bytes).ok();
+            let text = text
+                .filter(|text| text.len() <= SECRET_LIMIT)
+                .ok_or_else(|| {
+                    let message = format!("'{}' is too large, or no text", path.display());
+                    vec![Failure::new(Class::Config, message)]
+                })?;
+            secrets.push(Secret { name, text });
+        }
+    }
     let name = arguments
         .name
         .clone()
         .map_or_else(|| host.read_short_name(), Ok)
         .map_err(one)?;
-    let (config, text) = compose(arguments, &name, None)?;
+    let (config, text) = compose(host, arguments, &name, None)?;
     Ok(Enrolment {
         allowed_signers,
         revoked,
         ca,
+        known_hosts,
+        secrets,
         config,
         text,
     })
@@ -190,6 +288,7 @@ struct SeenAnchor {
 
 /// The host configuration as text, and what it says.
 fn compose(
+    host: &Host,
     arguments: &Arguments,
     name: &str,
     seen: Option<&SeenAnchor>,
@@ -211,6 +310,15 @@ fn compose(
     );
     if arguments.ca_file.is_some() {
         let _ = writeln!(text, "ca_file = {}", quoted(CA_FILE));
+    }
+    if arguments.token.is_some() {
+        let _ = writeln!(text, "token = {}", quoted(TOKEN));
+    }
+    if let Some(username) = &arguments.username {
+        let _ = writeln!(text, "username = {}", quoted(username));
+    }
+    if arguments.ssh_key.is_some() {
+        let _ = writeln!(text, "ssh_key = {}", quoted(SSH_KEY));
     }
     let mut anchor = format!("commit = {}", quoted(&arguments.anchor));
     if let Some(seen) = seen {
@@ -235,7 +343,9 @@ fn compose(
             .collect();
         let _ = writeln!(text, "labels = {{ {} }}", pairs.join(", "));
     }
-    let config = Config::parse(&[(config::CONFIG_FILE.to_owned(), text.clone())])?;
+    let mut fragments = vec![(config::CONFIG_FILE.to_owned(), text.clone())];
+    fragments.extend(super::drop_ins(host)?);
+    let config = Config::parse(&fragments)?;
     Ok((config, text))
 }
 
@@ -258,13 +368,40 @@ fn look_at_anchor(
             .map_err(|failure| vec![failure])?;
         source.ca_file = Some(PASSING_CA_FILE.to_owned());
     }
-    let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
-    let seen = Child::spawn(&launch, &source).and_then(|child| {
-        child.poll(None)?;
-        trust::describe_commit(&Hashed(&child), id)
-    });
-    if enrolment.ca.is_some() {
-        host.remove_own_file(PASSING_CA_FILE)
+    if let Some(known_hosts) = &enrolment.known_hosts {
+        host.ensure_own_directory("/run/limpet", 0o755)
+            .map_err(|failure| vec![failure])?;
+        host.write_own_file(PASSING_KNOWN_HOSTS, known_hosts, 0o644)
+            .map_err(|failure| vec![failure])?;
+        source.known_hosts = PASSING_KNOWN_HOSTS.to_owned();
+    }
+    let mut secrets = Secrets::default();
+    for secret in &enrolment.secrets {
+        secrets.insert(secret.name, secret.text.clone());
+    }
+    let named = [&source.token, &source.ssh_key].into_iter().flatten();
+    let unknown = named.into_iter().find(|name| !secrets.has(name)).cloned();
+    let seen = match unknown {
+        // A drop-in names it, and only systemd can tell it, only to the fetcher.
+        Some(name) => Err(Failure::new(
+            Class::Transient,
+            format!("only limpet-fetch.service has the credential '{name}'"),
+        )),
+        None => {
+            let mut launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
+            launch.secrets = Some(secrets);
+            Child::spawn(&launch, &source).and_then(|child| {
+                child.poll(None)?;
+                trust::describe_commit(&Hashed(&child), id)
+            })
+        }
+    };
+    let passing = [
+        (PASSING_CA_FILE, enrolment.ca.is_some()),
+        (PASSING_KNOWN_HOSTS, enrolment.known_hosts.is_some()),
+    ];
+    for (path, _) in passing.into_iter().filter(|(_, is_there)| *is_there) {
+        host.remove_own_file(path)
             .map_err(|failure| vec![failure])?;
     }
     match seen {
@@ -274,7 +411,7 @@ fn look_at_anchor(
                 signer: described.fingerprint.clone(),
             };
             let name = enrolment.config.host.name.clone();
-            (enrolment.config, enrolment.text) = compose(arguments, &name, Some(&pinned))?;
+            (enrolment.config, enrolment.text) = compose(host, arguments, &name, Some(&pinned))?;
             let signer = described.fingerprint.unwrap_or_else(|| "nobody".to_owned());
             Ok(Some(format!("'{}' signed by {signer}", described.subject)))
         }
@@ -354,7 +491,35 @@ fn write(host: &Host, enrolment: &Enrolment) -> Result<(), Failure> {
     if let Some(ca) = &enrolment.ca {
         host.write_own_file(CA_FILE, ca, 0o644)?;
     }
+    if let Some(known_hosts) = &enrolment.known_hosts {
+        host.write_own_file(config::KNOWN_HOSTS, known_hosts, 0o644)?;
+    }
+    write_secrets(host, &enrolment.secrets)?;
     host.write_own_file(config::CONFIG_FILE, enrolment.text.as_bytes(), 0o644)
+}
+
+/// Puts secrets where only root can read them, and tells systemd to hand them to the fetcher.
+fn write_secrets(host: &Host, secrets: &[Secret]) -> Result<(), Failure> {
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    let mut unit = String::from("# Written by limpet enroll.\n[Service]\n");
+    for secret in secrets {
+        host.write_own_file(&secret.path(), secret.text.as_bytes(), 0o600)?;
+        let _ = writeln!(unit, "LoadCredential={}:{}", secret.name, secret.path());
+    }
+    host.ensure_own_directory(FETCHER_DROP_INS, 0o755)?;
+    host.write_own_file(
+        &format!("{FETCHER_DROP_INS}/enrolled.conf"),
+        unit.as_bytes(),
+        0o644,
+    )?;
+    if host.systemd().is_available() {
+        host.systemd()
+            .reload()
+            .map_err(|error| error.into_failure("read the units again"))?;
+    }
+    Ok(())
 }
 
 /// Starts the units, with the new configuration if they run already.
@@ -414,4 +579,26 @@ fn run_jobs(host: &Host, jobs: &[(&str, Verb)]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    #[test]
+    fn a_command_line_that_cannot_be_meant_is_wrong_usage() {
+        let id = "3f2a91c0d4e5b6a798081726354433221100ffee";
+        let check = |words: &[&str]| {
+            let words = ["limpet", "enroll"].iter().chain(words);
+            assert_eq!(crate::cli::main(words.map(OsString::from)), 64);
+        };
+        check(&["git://host/x", "--anchor", id]);
+        check(&["https://user:secret@host/x", "--anchor", id]);
+        check(&["ssh://-oProxyCommand=x/y", "--anchor", id]);
+        check(&["https://host/x", "--anchor", "3f2a91c"]);
+        check(&["https://host/x", "--anchor", &"0".repeat(40)]);
+        check(&["https://host/x", "--anchor", id, "--name", "../x"]);
+        check(&["https://host/x", "--anchor", id, "--branch", "refs/heads/x"]);
+        check(&["https://host/x", "--anchor", id, "--username", "me"]);
+    }
 }

@@ -126,21 +126,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 /// Reads the host configuration of `host`.
 fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
-    let one = |failure: Failure| vec![failure];
-    let limit = config::MAX_FILE_BYTES;
-    let text = |path: &str| -> Result<Option<(String, String)>, Vec<Failure>> {
-        let Some(bytes) = host.read_file(path, limit).map_err(one)? else {
-            return Ok(None);
-        };
-        let text = String::from_utf8(bytes).map_err(|_| {
-            vec![Failure::new(
-                Class::Config,
-                format!("the host configuration '{path}' is not UTF-8"),
-            )]
-        })?;
-        Ok(Some((path.to_owned(), text)))
-    };
-    let own = text(config::CONFIG_FILE)?.ok_or_else(|| vec![not_enrolled()])?;
+    let own = read_fragment(host, config::CONFIG_FILE)?.ok_or_else(|| vec![not_enrolled()])?;
     // The weakest fragment: what a configuration that does not name the host means.
     let name = host.read_short_name().ok();
     let mut fragments: Vec<(String, String)> = name
@@ -148,15 +134,39 @@ fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
         .into_iter()
         .collect();
     fragments.push(own);
+    fragments.extend(drop_ins(host)?);
+    Config::parse(&fragments)
+}
+
+/// The drop-ins of the host configuration, in their order: file and text.
+fn drop_ins(host: &Host) -> Result<Vec<(String, String)>, Vec<Failure>> {
+    let mut fragments = Vec::new();
     for name in host
         .list_own_directory(config::CONFIG_DIRECTORY)
-        .map_err(one)?
+        .map_err(|failure| vec![failure])?
     {
         if name.ends_with(".toml") && !name.starts_with('.') {
-            fragments.extend(text(&format!("{}/{name}", config::CONFIG_DIRECTORY))?);
+            let path = format!("{}/{name}", config::CONFIG_DIRECTORY);
+            fragments.extend(read_fragment(host, &path)?);
         }
     }
-    Config::parse(&fragments)
+    Ok(fragments)
+}
+
+fn read_fragment(host: &Host, path: &str) -> Result<Option<(String, String)>, Vec<Failure>> {
+    let Some(bytes) = host
+        .read_file(path, config::MAX_FILE_BYTES)
+        .map_err(|failure| vec![failure])?
+    else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bytes).map_err(|_| {
+        vec![Failure::new(
+            Class::Config,
+            format!("the host configuration '{path}' is not UTF-8"),
+        )]
+    })?;
+    Ok(Some((path.to_owned(), text)))
 }
 
 fn not_enrolled() -> Failure {

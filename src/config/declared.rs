@@ -21,10 +21,12 @@ pub(super) struct DeclaredSource {
     pub branch: Option<String>,
     pub path: Option<String>,
     pub interval: Option<String>,
-    pub mirrors: Option<Vec<String>>,
+    #[serde(rename = "mirrors")]
+    _mirrors: Option<Vec<String>>,
     pub ca_file: Option<String>,
     pub token: Option<String>,
     pub username: Option<String>,
+    pub ssh_key: Option<String>,
     pub proxy: Option<String>,
 }
 

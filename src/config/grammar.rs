@@ -30,7 +30,7 @@ pub(super) fn is_fingerprint(text: &str) -> bool {
 }
 
 /// What git-check-ref-format(1) takes for a branch.
-pub(super) fn is_branch(name: &str) -> bool {
+pub fn is_branch(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 200
         && !name.starts_with("refs/")

@@ -14,7 +14,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use grammar::is_host_name;
+pub use grammar::{is_branch, is_host_name};
 
 /// A validated host configuration.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct Config {
 pub struct Source {
     /// Where the repository is.
     pub url: SourceUrl,
+    /// Where else it is; tried in turn when `url` fails.
+    pub mirrors: Vec<SourceUrl>,
     /// The branch, without `refs/heads/`.
     pub branch: String,
     /// The directory of the repository that holds fleet.toml; `""` is its root.
@@ -46,6 +48,10 @@ pub struct Source {
     pub token: Option<String>,
     /// With `token`: HTTP basic authentication.
     pub username: Option<String>,
+    /// The name of a systemd credential that holds a private key for ssh.
+    pub ssh_key: Option<String>,
+    /// The file of the ssh servers' keys that is read beside the system's: [`KNOWN_HOSTS`], except while enrolling.
+    pub known_hosts: String,
     /// A proxy's URL.
     pub proxy: Option<String>,
 }
@@ -55,8 +61,25 @@ pub struct Source {
 pub enum SourceUrl {
     /// `https://` or `http://`, as written, without credentials.
     Http(String),
-    /// A local repository: an absolute path.
+    /// `ssh://` or `user@host:path`.
+    Ssh(SshAddress),
+    /// On this machine, a repository or a bundle file: an absolute path.
     Path(String),
+}
+
+/// A repository behind ssh. No part of it begins with a dash or holds blanks or control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshAddress {
+    /// As written.
+    pub text: String,
+    /// The user to log in as; the server's idea of us when left out.
+    pub user: Option<String>,
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// 22 when left out.
+    pub port: Option<u16>,
+    /// As the server's shell shall see it: from its root, or from the user's home.
+    pub path: String,
 }
 
 /// `[trust]`
@@ -161,6 +184,8 @@ pub const OBJECTS_DATABASE: &str = "/var/lib/limpet/objects/objects.db";
 pub const ORIGINALS_DIRECTORY: &str = "/var/lib/limpet/originals";
 /// The fetcher's cache.
 pub const CACHE_DIRECTORY: &str = "/var/cache/limpet";
+/// The keys of the ssh servers that a source may be on.
+pub const KNOWN_HOSTS: &str = "/etc/limpet/known_hosts";
 /// Where an operator reaches the agent.
 pub const CONTROL_SOCKET: &str = "/run/limpet/control.sock";
 /// Where the applier reaches the fetcher.
@@ -179,8 +204,11 @@ impl Config {
                 path: String::new(),
                 interval: parse::DEFAULT_INTERVAL,
                 ca_file: None,
+                mirrors: Vec::new(),
                 token: None,
                 username: None,
+                ssh_key: None,
+                known_hosts: KNOWN_HOSTS.to_owned(),
                 proxy: None,
             },
             trust: Trust {

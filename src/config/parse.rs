@@ -28,6 +28,9 @@ pub(super) const DEFAULT_ALLOWED_SIGNERS: &str = "/etc/limpet/allowed_signers";
 pub(super) const DEFAULT_REVOKED: &str = "/etc/limpet/revoked";
 pub(super) const DEFAULT_MAX_REMOVALS: usize = 10;
 
+/// All of them share the time of one poll.
+const MAX_MIRRORS: usize = 8;
+
 /// Polling more often than this would only burden the server.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 /// Polling more rarely than this is no polling.
@@ -144,7 +147,7 @@ impl Reader {
     }
 
     fn source(&mut self, table: &Table, place: &Place) -> Option<Source> {
-        let declared: DeclaredSource = self.read(table, place, "[source]", &["tags", "ssh_key"]);
+        let declared: DeclaredSource = self.read(table, place, "[source]", &["tags"]);
         let url = match &declared.url {
             None => {
                 self.missing(
@@ -193,11 +196,33 @@ impl Reader {
             None => Some(DEFAULT_INTERVAL),
             Some(text) => self.interval(text, table, place),
         };
-        if declared.mirrors.is_some_and(|mirrors| !mirrors.is_empty()) {
-            self.unsupported(table, "mirrors", place, "`mirrors` in [source]");
-        }
+        let mirrors = self.mirrors(table);
         if let Some(token) = &declared.token {
             self.credential("token", token, table, place);
+            if url.as_ref().is_some_and(|url| !url.is_https()) {
+                self.wrong(
+                    table,
+                    "token",
+                    place,
+                    "`token` in [source] is sent only over https".to_owned(),
+                    "use an https:// address, or remove `token`",
+                );
+            }
+        }
+        if let Some(key) = &declared.ssh_key {
+            self.credential("ssh_key", key, table, place);
+            if url
+                .as_ref()
+                .is_some_and(|url| !matches!(url, SourceUrl::Ssh(_)))
+            {
+                self.wrong(
+                    table,
+                    "ssh_key",
+                    place,
+                    "`ssh_key` in [source] is for an address over ssh".to_owned(),
+                    "use an ssh:// address, or remove `ssh_key`",
+                );
+            }
         }
         if declared.username.is_some() && declared.token.is_none() {
             self.wrong(
@@ -212,7 +237,7 @@ impl Reader {
             self.absolute("ca_file", file, table, place);
         }
         if let Some(proxy) = &declared.proxy
-            && !["http://", "https://", "socks5://"]
+            && !["http://", "https://"]
                 .iter()
                 .any(|scheme| proxy.starts_with(scheme))
         {
@@ -226,14 +251,43 @@ impl Reader {
         }
         Some(Source {
             url: url?,
+            mirrors,
             branch,
             path,
             interval: interval?,
             ca_file: declared.ca_file,
             token: declared.token,
             username: declared.username,
+            ssh_key: declared.ssh_key,
+            known_hosts: super::KNOWN_HOSTS.to_owned(),
             proxy: declared.proxy,
         })
+    }
+
+    fn mirrors(&mut self, table: &Table) -> Vec<SourceUrl> {
+        let elements = table.get("mirrors").and_then(Value::as_array);
+        let mut mirrors = Vec::new();
+        for element in elements.unwrap_or_default() {
+            // What is no text was told.
+            match element.as_str().map(SourceUrl::parse) {
+                Some(Ok(url)) => mirrors.push(url),
+                Some(Err(failure)) => {
+                    let mut mistake = Mistake::new(&element.place, failure.message);
+                    mistake.hint = failure.hint;
+                    self.mistakes.push(mistake);
+                }
+                None => {}
+            }
+        }
+        if mirrors.len() > MAX_MIRRORS
+            && let Some(element) = elements.unwrap_or_default().get(MAX_MIRRORS)
+        {
+            self.mistakes.push(Mistake::new(
+                &element.place,
+                format!("more than {MAX_MIRRORS} `mirrors` in [source]"),
+            ));
+        }
+        mirrors
     }
 
     fn interval(&mut self, text: &str, table: &Table, place: &Place) -> Option<Duration> {

@@ -38,12 +38,15 @@ fn what_is_left_out_has_its_default() {
             url: Http(
                 "https://git.example.net/fleet.git",
             ),
+            mirrors: [],
             branch: "main",
             path: "",
             interval: 60s,
             ca_file: None,
             token: None,
             username: None,
+            ssh_key: None,
+            known_hosts: "/etc/limpet/known_hosts",
             proxy: None,
         },
         trust: Trust {
@@ -94,7 +97,7 @@ url      = "https://git.example.net/fleet.git"
 branch   = "main"
 path     = "."
 interval = "60s"
-mirrors  = []
+mirrors  = ["git@mirror:fleet.git", "/media/usb/fleet.bundle"]
 ca_file  = "/etc/limpet/ca.pem"
 token    = "git-token"
 username = "oauth2"
@@ -122,6 +125,44 @@ allow_unsigned_repositories = false
     assert_eq!(config.trust.anchor.payload_sha256, Some([0xaa; 32]));
     assert_eq!(config.apply.mode, ApplyMode::Report);
     assert_eq!(config.source.path, "");
+    assert_eq!(config.source.mirrors.len(), 2);
+
+    let config = parse(&[
+        MINIMAL,
+        "[source]\nurl = \"git@host:fleet.git\"\nssh_key = \"git-ssh-key\"",
+    ])
+    .unwrap();
+    assert_eq!(config.source.ssh_key.as_deref(), Some("git-ssh-key"));
+}
+
+#[test]
+fn a_secret_goes_only_where_it_is_safe() {
+    insta::assert_snapshot!(parse(&[MINIMAL, "[source]\nurl = \"http://a/x\"\ntoken = \"t\"\nssh_key = \"k\"\nproxy = \"socks5://p:1\"\nmirrors = [\"https://b/x\", \"git://c/x\"]"]).unwrap_err(), @r#"
+    error: /etc/limpet/1.toml:6:27: 'git://c/x' is no address of a repository: 'git://' is not supported
+      |
+    6 | mirrors = ["https://b/x", "git://c/x"]
+      |                           ^^^^^^^^^^^
+      |
+    hint: write https://…, ssh://user@host/path, user@host:path, file:///… or an absolute path
+    error: /etc/limpet/1.toml:3:9: `token` in [source] is sent only over https
+      |
+    3 | token = "t"
+      |         ^^^
+      |
+    hint: use an https:// address, or remove `token`
+    error: /etc/limpet/1.toml:4:11: `ssh_key` in [source] is for an address over ssh
+      |
+    4 | ssh_key = "k"
+      |           ^^^
+      |
+    hint: use an ssh:// address, or remove `ssh_key`
+    error: /etc/limpet/1.toml:5:9: 'socks5://p:1' is no proxy's address
+      |
+    5 | proxy = "socks5://p:1"
+      |         ^^^^^^^^^^^^^^
+      |
+    hint: write: proxy = "http://proxy:3128"
+    "#);
 }
 
 #[test]
@@ -219,7 +260,7 @@ proptest! {
     }
 
     #[test]
-    fn values_never_panic(key in "url|branch|path|interval|token|proxy", value in "[ -~é]{0,12}") {
+    fn values_never_panic(key in "url|branch|path|interval|token|ssh_key|proxy", value in "[ -~é]{0,12}") {
         let value = serde_json::Value::from(value);
         let _ = parse(&[MINIMAL, &format!("[source]\n{key} = {value}")]);
     }

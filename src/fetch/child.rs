@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::{Gid, Uid, User};
 
-use super::Trouble;
 use super::client::{Client, Tip, Upstream};
 use super::protocol::{self, Start};
+use super::{Secrets, Trouble};
 use crate::config::Source;
 use crate::git::{Object, ObjectError, ObjectId, Objects};
 use crate::model::{Class, Failure};
@@ -27,6 +27,8 @@ pub struct Launch {
     pub cache: PathBuf,
     /// The user and group to run as; `None` for the caller's own.
     pub drop_to: Option<(u32, u32)>,
+    /// Credentials, instead of those that systemd handed to the caller.
+    pub secrets: Option<Secrets>,
 }
 
 impl Launch {
@@ -44,6 +46,7 @@ impl Launch {
             program: PathBuf::from("/proc/self/exe"),
             cache: cache.to_owned(),
             drop_to,
+            secrets: None,
         }
     }
 }
@@ -86,7 +89,11 @@ impl Child {
             client: Client::over(ours.try_clone().map_err(fail)?),
             process,
         };
-        protocol::write_start(&mut &ours, &Start::new(source, &launch.cache)).map_err(fail)?;
+        protocol::write_start(
+            &mut &ours,
+            &Start::new(source, &launch.cache, launch.secrets.clone()),
+        )
+        .map_err(fail)?;
         Ok(child)
     }
 

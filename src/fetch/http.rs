@@ -4,15 +4,20 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use ureq::ProxyProtocol;
 use ureq::http::{HeaderMap, Uri, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
 
-use super::attempt::{Attempt, host_of};
+use super::attempt::{Attempt, host_of, proxy_wants_credentials};
+use super::connect::connector;
+use super::credential::Credentials;
+use super::pack_header::PackHeader;
+use super::{Lane, Trouble, credential, retry_after};
 use crate::config::Source;
 use crate::model::{Class, Failure};
 
@@ -26,6 +31,14 @@ const SYSTEM_ROOTS: [&str; 2] = [
 const USER_AGENT: &str = concat!("git/2.0 (limpet/", env!("CARGO_PKG_VERSION"), ")");
 
 const MAX_REDIRECTS: usize = 5;
+
+/// How long a server may take to accept a connection: shorter than the silence it may keep afterwards, because a server that is
+/// down is a reason to ask a mirror, and one at the other end of the world still answers within a second.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a connection is kept that nobody uses: over the usual interval, and not much longer, because what stands between us
+/// and the server forgets it then without a word.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
 
 /// A text whose contents are never shown.
 struct Secret(String);
@@ -49,6 +62,7 @@ pub struct Response {
 pub struct ResponseBody {
     reader: ureq::BodyReader<'static>,
     attempt: std::rc::Rc<Attempt>,
+    pack: PackHeader,
 }
 
 impl fmt::Debug for ResponseBody {
@@ -61,12 +75,15 @@ impl Read for ResponseBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let attempt = &self.attempt;
         let result = match self.reader.read(buffer) {
-            Ok(count) => attempt.spend(count).map(|()| count),
+            Ok(count) => attempt
+                .spend(count)
+                .and_then(|()| self.pack.check(attempt, &buffer[..count]))
+                .map(|()| count),
             Err(error) => Err(attempt.explain(ureq::Error::from(error))),
         };
-        result.map_err(|failure| {
-            attempt.keep_failure(&failure);
-            io::Error::other(failure)
+        result.map_err(|trouble| {
+            attempt.keep_trouble(&trouble);
+            io::Error::other(trouble.failure)
         })
     }
 }
@@ -78,19 +95,22 @@ pub struct Http {
     authorization: Option<Secret>,
     /// The credential's name, for hints.
     token_name: Option<String>,
+    /// The proxy's host and port.
+    proxy: Option<String>,
 }
 
 impl Http {
-    /// A client for `url` as `source` configures it. `credentials` is the directory in which systemd put the credentials.
-    pub fn new(source: &Source, url: &str, credentials: Option<&Path>) -> Result<Self, Failure> {
+    /// A client for `url` as `source` configures it. `credentials` has the token.
+    pub fn new(source: &Source, url: &str, credentials: &Credentials) -> Result<Self, Trouble> {
         let is_https = url.starts_with("https://");
         let authorization = match &source.token {
             None => None,
             Some(name) if !is_https => {
                 let message =
                     format!("refused to send credential '{name}' to '{url}' in clear text");
-                return Err(Failure::new(Class::Config, message)
-                    .with_hint("use an https:// address, or remove source.token"));
+                return Err(Trouble::from(Failure::new(Class::Config, message))
+                    .with_hint("use an https:// address, or remove source.token")
+                    .in_lane(Lane::Denied));
             }
             Some(name) => Some(read_authorization(
                 name,
@@ -107,22 +127,25 @@ impl Http {
             .root_certs(RootCerts::new_with_certs(&roots))
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
-        let agent = ureq::Agent::config_builder()
+        let proxy = choose_proxy(source.proxy.as_deref(), url, |name| {
+            std::env::var(name).ok()
+        })?;
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(choose_proxy(source.proxy.as_deref(), url, |name| {
-                std::env::var(name).ok()
-            })?)
+            .proxy(proxy.clone())
+            .max_idle_age(IDLE_LIMIT)
             .user_agent(USER_AGENT)
             .accept_encoding(ureq::config::AutoHeaderValue::None)
             .tls_config(tls)
-            .build()
-            .new_agent();
+            .build();
+        let agent = ureq::Agent::with_parts(config, connector(), DefaultResolver::default());
         Ok(Http {
             agent,
             authorization,
             token_name: source.token.clone(),
+            proxy: proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())),
         })
     }
 
@@ -133,10 +156,10 @@ impl Http {
         url: &str,
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, Trouble> {
         let result = self.request_following(attempt, url, headers, body);
-        if let Err(failure) = &result {
-            attempt.keep_failure(failure);
+        if let Err(trouble) = &result {
+            attempt.keep_trouble(trouble);
         }
         result
     }
@@ -147,7 +170,7 @@ impl Http {
         url: &str,
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, Trouble> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.request_once(attempt, &url, headers, body)?;
@@ -159,6 +182,7 @@ impl Http {
                     body: ResponseBody {
                         reader: body.into_reader(),
                         attempt: attempt.clone(),
+                        pack: PackHeader::default(),
                     },
                 });
             }
@@ -173,12 +197,13 @@ impl Http {
                 .unwrap_or_default();
             url = resolve_redirect(&url, location).map_err(|cause| {
                 attempt
-                    .failure(Class::Host, cause)
+                    .trouble(Class::Host, cause)
                     .with_hint("configure the repository's final address")
+                    .in_lane(Lane::Denied)
             })?;
         }
         let cause = format!("more than {MAX_REDIRECTS} redirects");
-        Err(attempt.failure(Class::Host, cause))
+        Err(attempt.trouble(Class::Host, cause).in_lane(Lane::Denied))
     }
 
     fn request_once(
@@ -187,7 +212,7 @@ impl Http {
         url: &str,
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
-    ) -> Result<ureq::http::Response<ureq::Body>, Failure> {
+    ) -> Result<ureq::http::Response<ureq::Body>, Trouble> {
         let time_left = attempt.time_left();
         if time_left.is_zero() {
             return Err(attempt.too_long());
@@ -201,7 +226,7 @@ impl Http {
         {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let invalid = |error| attempt.failure(Class::Config, format!("invalid request: {error}"));
+        let invalid = |error| attempt.trouble(Class::Config, format!("invalid request: {error}"));
         let result = match body {
             Some(body) => {
                 let request = request.method("POST").body(body).map_err(invalid)?;
@@ -212,7 +237,14 @@ impl Http {
                 self.agent.run(self.limited(request, attempt, time_left))
             }
         };
-        result.map_err(|error| attempt.explain(error))
+        result.map_err(|error| {
+            let mut trouble = attempt.explain(error);
+            if let Some(proxy) = &self.proxy {
+                // Or a proxy that is down would look like a server that is.
+                trouble.failure.message += &format!(" (through the proxy '{proxy}')");
+            }
+            trouble
+        })
     }
 
     fn limited<B: ureq::AsSendBody>(
@@ -226,65 +258,58 @@ impl Http {
             .timeout_global(Some(time_left))
             .timeout_per_read(Some(attempt.silence()))
             .timeout_per_write(Some(attempt.silence()))
-            .timeout_connect(Some(attempt.silence()))
+            .timeout_connect(Some(attempt.silence().min(CONNECT_LIMIT)))
             .build()
     }
 
-    fn explain_status(&self, attempt: &Attempt, status: u16, headers: &HeaderMap) -> Failure {
+    fn explain_status(&self, attempt: &Attempt, status: u16, headers: &HeaderMap) -> Trouble {
         let fail =
-            |class, cause: &str| attempt.failure(class, format!("{cause} (HTTP status {status})"));
-        match (status, &self.token_name) {
+            |class, cause: &str| attempt.trouble(class, format!("{cause} (HTTP status {status})"));
+        let mut trouble = match (status, &self.token_name) {
             (401, Some(name)) => fail(Class::Host, "the server does not accept the credentials")
                 .with_hint(format!(
                     "renew the credential '{name}' of limpet-fetch.service"
-                )),
+                ))
+                .in_lane(Lane::Denied),
             (401, None) => fail(Class::Host, "the server wants credentials")
-                .with_hint("set source.token and load that credential in limpet-fetch.service"),
+                .with_hint("set source.token and load that credential in limpet-fetch.service")
+                .in_lane(Lane::Denied),
             (403, _) => fail(Class::Host, "the server forbids reading the repository")
-                .with_hint("give this host's credentials read access to it"),
-            (404 | 410, _) => fail(Class::Host, "there is no such repository").with_hint(
-                "check source.url; some servers also say so to those who may not read it",
-            ),
-            (407, _) => fail(Class::Host, "the proxy wants credentials"),
-            (429, _) => {
-                let retry_after = headers
-                    .get(header::RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok())
-                    .and_then(|value| value.parse::<u32>().ok());
-                match retry_after {
-                    Some(seconds) => fail(
-                        Class::Transient,
-                        &format!("the server asks to wait {seconds} s"),
-                    ),
-                    None => fail(Class::Transient, "the server asks to come less often"),
-                }
-            }
+                .with_hint("give this host's credentials read access to it")
+                .in_lane(Lane::Denied),
+            (404 | 410, _) => fail(Class::Host, "there is no such repository")
+                .with_hint(
+                    "check source.url; some servers also say so to those who may not read it",
+                )
+                .in_lane(Lane::Denied),
+            (407, _) => proxy_wants_credentials(attempt),
+            (429, _) => fail(Class::Transient, "the server asks to come less often"),
             (500..=599, _) => fail(Class::Transient, "the server is in trouble"),
             _ => fail(Class::Host, "the server's answer makes no sense")
                 .with_hint("check that source.url is a Git repository"),
+        };
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(text) = header(header::RETRY_AFTER) {
+            trouble.retry_after_secs =
+                retry_after::parse(text, header(header::DATE), retry_after::now());
         }
+        if let Some(secs) = trouble.retry_after_secs {
+            trouble.failure.message += &format!("; it asks to wait {secs} s");
+        }
+        trouble
     }
 }
 
 fn read_authorization(
     name: &str,
     username: Option<&str>,
-    credentials: Option<&Path>,
-) -> Result<Secret, Failure> {
-    let fail = |cause: String| {
-        Failure::new(Class::Host, format!("failed to read credential '{name}': {cause}")).with_hint(
-            format!("add 'LoadCredential={name}:/path/to/file' to limpet-fetch.service with 'systemctl edit'"),
-        )
-    };
-    let directory = credentials.ok_or_else(|| fail("systemd passed no credentials".to_owned()))?;
-    if name.contains('/') || name.starts_with('.') {
-        return Err(fail("not the name of a credential".to_owned()));
-    }
-    let text =
-        std::fs::read_to_string(directory.join(name)).map_err(|error| fail(error.to_string()))?;
+    credentials: &Credentials,
+) -> Result<Secret, Trouble> {
+    let text = credentials.read(name)?;
     let token = text.trim_end_matches(['\r', '\n']);
     if token.is_empty() || token.contains(|c: char| !c.is_ascii() || c.is_ascii_control()) {
-        return Err(fail("it is empty, or not one line of ASCII".to_owned()));
+        let cause = "it is empty, or not one line of ASCII";
+        return Err(credential::unusable(name, cause));
     }
     Ok(Secret(match username {
         None => format!("Bearer {token}"),
@@ -374,8 +399,11 @@ fn choose_proxy(
     };
     // The value may hold a password, so it is not shown.
     match ureq::Proxy::new(&value) {
-        Ok(proxy) => Ok(Some(proxy)),
-        Err(_) => Err(
+        // Others would be passed by without a word.
+        Ok(proxy) if matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) => {
+            Ok(Some(proxy))
+        }
+        _ => Err(
             Failure::new(Class::Config, format!("invalid proxy address in {name}"))
                 .with_hint("write it as http://host:port"),
         ),
@@ -512,23 +540,26 @@ mod tests {
             let environment = [both[1], ("no_proxy", no_proxy)];
             assert_eq!(check(None, url, &environment), expected, "{no_proxy}");
         }
-        assert_eq!(
-            check(Some("gopher://user:secret@x"), url, &[]),
-            "invalid proxy address in source.proxy"
-        );
+        for wrong in ["gopher://user:secret@x", "socks5://user:secret@x:1080"] {
+            assert_eq!(
+                check(Some(wrong), url, &[]),
+                "invalid proxy address in source.proxy"
+            );
+        }
     }
 
     #[test]
     fn a_token_is_read_from_its_credential_and_never_shown() {
         let directory = tempfile::tempdir().unwrap();
+        let credentials = Credentials::Directory(directory.path().to_owned());
         let check = |contents: &str, name: &str, username: Option<&str>| {
             std::fs::write(directory.path().join("git-token"), contents).unwrap();
-            match read_authorization(name, username, Some(directory.path())) {
+            match read_authorization(name, username, &credentials) {
                 Ok(secret) => {
                     assert_eq!(format!("{secret:?}"), "[redacted]");
                     secret.0
                 }
-                Err(failure) => failure.message,
+                Err(trouble) => trouble.failure.message,
             }
         };
         insta::assert_snapshot!(check("s3cret\n", "git-token", None), @"Bearer s3cret");

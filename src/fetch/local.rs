@@ -63,18 +63,17 @@ pub fn open(path: &Path) -> Result<gix::Repository, Failure> {
     Ok(repository)
 }
 
-/// The commit that `branch` points to.
-pub fn read_tip(repository: &gix::Repository, branch: &str) -> Result<ObjectId, Failure> {
-    let full_ref = format!("refs/heads/{branch}");
+/// The commit that `full_ref` points to.
+pub fn read_tip(repository: &gix::Repository, full_ref: &str) -> Result<ObjectId, Failure> {
     let place = repository.git_dir().display();
     let found = repository
-        .try_find_reference(full_ref.as_str())
+        .try_find_reference(full_ref)
         .map_err(|error| {
             let message = format!("failed to read '{full_ref}' of '{place}': {error}");
             Failure::new(Class::Host, message)
         })?
         // gix also finds `refs/tags/refs/heads/…` and the like when the exact name is missing.
-        .filter(|reference| reference.name().as_bstr() == full_ref.as_str());
+        .filter(|reference| reference.name().as_bstr() == full_ref);
     match found.map(|mut reference| reference.peel_to_id().map(|id| id.detach())) {
         Some(Ok(id)) => Ok(id),
         Some(Err(error)) => Err(Failure::new(
@@ -83,7 +82,10 @@ pub fn read_tip(repository: &gix::Repository, branch: &str) -> Result<ObjectId, 
         )),
         None => Err(Failure::new(
             Class::Host,
-            format!("found no branch '{branch}' in '{place}'"),
+            format!(
+                "found no branch '{}' in '{place}'",
+                full_ref.trim_start_matches("refs/heads/")
+            ),
         )
         .with_hint("check source.branch")),
     }

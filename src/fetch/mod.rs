@@ -4,10 +4,12 @@
 //! (a *poll*), and hands out single objects by id. Nobody trusts it: the applier hashes every object and judges every tip.
 //!
 //! - [`protocol`] what goes over the socket; [`client`] the applier's end; [`child`] a fetcher without systemd
-//! - `remote` a source behind HTTP and its cache, over `http`, `attempt`, `refs` and `transport`; `local` a repository on this machine
-//! - `store` the objects of either
+//! - `places` the source's URL and its mirrors; each is a repository on this machine (`local`), a file (`bundle`) or a server
+//! - `remote` polls a server into the `cache`; `http_server` over `http` and `transport`, `ssh` over the program of that name
+//! - `attempt` the limits of one poll; `trouble` why it brought nothing; `store` the objects that were brought
 //!
-//! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read.
+//! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read. The
+//! only program that is run is ssh.
 // The fetcher is another process without a `Host`: it reads its cache, the clock and the environment itself.
 #![allow(clippy::disallowed_methods)]
 
@@ -22,27 +24,40 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use self::cache::Cache;
+use self::credential::Credentials;
+use self::places::{Places, Serving};
 use self::protocol::{ObjectAnswer, PollAnswer, Request};
-use self::remote::{Doubt, Remote};
 use self::store::{ReadError, Store};
 use crate::config::{Source, SourceUrl};
 use crate::git::{ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
 
 mod attempt;
+mod bundle;
+mod cache;
 pub mod child;
 pub mod client;
+mod connect;
+mod credential;
 mod http;
+mod http_server;
 mod local;
+mod pack_header;
+mod places;
 pub mod protocol;
 mod refs;
 mod remote;
+mod retry_after;
+mod ssh;
+mod ssh_words;
 mod store;
 mod transport;
 mod trouble;
 
 pub use self::child::Child;
 pub use self::client::{Client, Tip, Upstream};
+pub use self::credential::Secrets;
 pub use self::trouble::{Lane, Trouble};
 
 /// What one poll may use.
@@ -54,6 +69,8 @@ pub struct Limits {
     pub silence: Duration,
     /// What the server may send.
     pub bytes: u64,
+    /// The objects that one pack may hold.
+    pub objects: u32,
 }
 
 impl Limits {
@@ -62,6 +79,7 @@ impl Limits {
         total: Duration::from_secs(15 * 60),
         silence: Duration::from_secs(60),
         bytes: 1 << 30,
+        objects: 2_000_000,
     };
 }
 
@@ -135,7 +153,7 @@ pub fn serve(
     listener: &UnixListener,
     limits: Limits,
 ) -> Result<(), Failure> {
-    let fetcher = Fetcher::new(source, cache, credentials, limits);
+    let fetcher = Fetcher::new(source, cache, &credentials.into(), limits);
     let fail = |error: io::Error| {
         Failure::new(
             Class::Transient,
@@ -201,7 +219,12 @@ pub fn serve_parent(
     nix::sys::prctl::set_no_new_privs().map_err(|error| fail(error.into()))?;
     let mut input = BufReader::new(stream);
     let start = protocol::read_start(&mut input).map_err(fail)?;
-    let fetcher = Fetcher::new(&start.source(), &start.cache, credentials, limits);
+    // What the parent was handed by systemd is this process's too; what it tells goes first.
+    let credentials = match start.secrets {
+        Some(ref secrets) => Credentials::Given(secrets.clone()),
+        None => credentials.into(),
+    };
+    let fetcher = Fetcher::new(&start.source()?, &start.cache, &credentials, limits);
     Session::new(&fetcher).run(&mut input, stream).map_err(fail)
 }
 
@@ -213,60 +236,87 @@ fn serve_client(fetcher: &Fetcher, stream: &UnixStream) -> io::Result<()> {
 
 /// What all clients share.
 struct Fetcher {
-    branch: String,
+    /// The source, as people know it.
+    url: String,
     limits: Limits,
-    origin: Origin,
+    /// Locked while it is polled: a second client waits, and finds everything there.
+    places: Mutex<Places>,
+    cache: Cache,
+    /// Where objects are read from.
+    serving: Mutex<Serving>,
     /// Why the cache should be fetched anew.
     doubt: Mutex<Option<Doubt>>,
     /// Counts the polls that may have replaced the cache.
     generation: AtomicU64,
 }
 
-enum Origin {
-    Local(PathBuf),
-    Remote {
-        /// Locked while it is polled: a second client waits, and finds everything there.
-        remote: Box<Mutex<Remote>>,
-        url: String,
-        cache: PathBuf,
-    },
+/// Why a cache is not good enough any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// An object cannot be read, or has other bytes than its id says.
+    Corrupt,
+    /// An object is missing.
+    Incomplete,
 }
 
 impl Fetcher {
-    fn new(source: &Source, cache: &Path, credentials: Option<PathBuf>, limits: Limits) -> Self {
+    fn new(source: &Source, cache: &Path, credentials: &Credentials, limits: Limits) -> Self {
+        let places = Places::new(source, cache, credentials);
+        let serving = match &source.url {
+            SourceUrl::Path(path) if !Path::new(path).is_file() => {
+                Serving::Local(PathBuf::from(path))
+            }
+            _ => Serving::Cache,
+        };
         Fetcher {
-            branch: source.branch.clone(),
+            url: source.url.as_str().to_owned(),
             limits,
-            origin: match &source.url {
-                SourceUrl::Path(path) => Origin::Local(PathBuf::from(path)),
-                SourceUrl::Http(url) => {
-                    let remote = Remote::new(source, url, cache, credentials);
-                    Origin::Remote {
-                        cache: remote.cache().to_owned(),
-                        url: url.clone(),
-                        remote: Box::new(Mutex::new(remote)),
-                    }
-                }
-            },
+            cache: places.cache().clone(),
+            places: Mutex::new(places),
+            serving: Mutex::new(serving),
             doubt: Mutex::new(None),
             generation: AtomicU64::new(0),
         }
     }
 
     fn suspect(&self, doubt: Doubt) {
-        let mut slot = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = locked(&self.doubt);
         if *slot != Some(Doubt::Corrupt) {
             *slot = Some(doubt);
         }
     }
+
+    fn open(&self) -> Result<(bool, Store), Failure> {
+        let serving = locked(&self.serving).clone();
+        let repository = match &serving {
+            Serving::Local(path) => local::open(path)?,
+            Serving::Cache => store::open(self.cache.path()).map_err(|_| {
+                let message = format!("nothing is fetched from '{}' yet", self.url);
+                Failure::new(Class::Transient, message)
+            })?,
+        };
+        Ok((serving == Serving::Cache, Store::new(repository)))
+    }
+}
+
+/// What `mutex` guards. After a panic it is as good as before: what the fetcher keeps in memory is only there to be quick.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One client's requests, in order.
 struct Session<'fetcher> {
     fetcher: &'fetcher Fetcher,
     /// Opened when the first object is asked for and closed with the connection, because an open store keeps its packs mapped.
-    store: Option<(u64, Store)>,
+    store: Option<Opened>,
     trusted: Option<ObjectId>,
+}
+
+/// An open store.
+struct Opened {
+    generation: u64,
+    is_cache: bool,
+    store: Store,
 }
 
 impl<'fetcher> Session<'fetcher> {
@@ -319,42 +369,35 @@ impl<'fetcher> Session<'fetcher> {
         self.store = None;
         self.trusted = trusted;
         let fetcher = self.fetcher;
-        match &fetcher.origin {
-            Origin::Local(path) => {
-                let repository = local::open(path)?;
-                let tip = local::read_tip(&repository, &fetcher.branch)?;
-                self.store = Some((0, Store::new(repository)));
-                Ok(tip)
-            }
-            Origin::Remote { remote, .. } => {
-                // After a panic the remote is as good as before: what it keeps is only there to be quick.
-                let mut remote = remote.lock().unwrap_or_else(PoisonError::into_inner);
-                let doubt = *fetcher.doubt.lock().unwrap_or_else(PoisonError::into_inner);
-                let tip = remote.poll(trusted, doubt, fetcher.limits)?;
-                *fetcher.doubt.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                fetcher.generation.fetch_add(1, Ordering::Relaxed);
-                Ok(tip)
-            }
+        let mut places = locked(&fetcher.places);
+        let doubt = *locked(&fetcher.doubt);
+        let (tip, serving) = places.poll(trusted, doubt, fetcher.limits)?;
+        if serving == Serving::Cache {
+            *locked(&fetcher.doubt) = None;
         }
+        *locked(&fetcher.serving) = serving;
+        fetcher.generation.fetch_add(1, Ordering::Relaxed);
+        Ok(tip)
     }
 
     /// The object called `id`, or the answer that says why not.
     fn read(&mut self, id: &ObjectId) -> Result<(ObjectKind, &[u8]), ObjectAnswer> {
         let fetcher = self.fetcher;
         let generation = fetcher.generation.load(Ordering::Relaxed);
-        if self.store.as_ref().is_none_or(|(at, _)| *at != generation) {
-            let repository = match &fetcher.origin {
-                Origin::Local(path) => local::open(path),
-                Origin::Remote { url, cache, .. } => store::open(cache).map_err(|_| {
-                    let message = format!("nothing is fetched from '{url}' yet");
-                    Failure::new(Class::Transient, message)
-                }),
-            };
-            let repository = repository.map_err(ObjectAnswer::Failure)?;
-            self.store = Some((generation, Store::new(repository)));
+        if self
+            .store
+            .as_ref()
+            .is_none_or(|opened| opened.generation != generation)
+        {
+            let (is_cache, store) = fetcher.open().map_err(ObjectAnswer::Failure)?;
+            self.store = Some(Opened {
+                generation,
+                is_cache,
+                store,
+            });
         }
-        let (_, store) = self.store.as_mut().expect("it was opened just above");
-        let is_cache = matches!(fetcher.origin, Origin::Remote { .. });
+        let opened = self.store.as_mut().expect("it was opened just above");
+        let (is_cache, store) = (opened.is_cache, &mut opened.store);
         let damaged = |cause: &str| {
             if is_cache {
                 fetcher.suspect(Doubt::Corrupt);

@@ -16,7 +16,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::Trouble;
+use super::{Secrets, Trouble};
 use crate::config::{Source, SourceUrl};
 use crate::git::{MAX_OBJECT_BYTES, Object, ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
@@ -65,48 +65,59 @@ pub enum ObjectAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// `https://…`, `http://…`, or an absolute path.
+    /// As [`SourceUrl::parse`] reads it.
     url: String,
+    #[serde(default)]
+    mirrors: Vec<String>,
     branch: String,
     ca_file: Option<String>,
     token: Option<String>,
     username: Option<String>,
+    ssh_key: Option<String>,
+    known_hosts: String,
     proxy: Option<String>,
     /// The cache directory.
     pub cache: std::path::PathBuf,
+    /// Credentials that no systemd hands over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Secrets>,
 }
 
 impl Start {
     /// The part of `source` that a fetcher needs, with the cache directory it shall use.
-    pub fn new(source: &Source, cache: &std::path::Path) -> Self {
-        let (SourceUrl::Http(url) | SourceUrl::Path(url)) = &source.url;
+    pub fn new(source: &Source, cache: &std::path::Path, secrets: Option<Secrets>) -> Self {
+        let text = |url: &SourceUrl| url.as_str().to_owned();
         Start {
-            url: url.clone(),
+            url: text(&source.url),
+            mirrors: source.mirrors.iter().map(text).collect(),
             branch: source.branch.clone(),
             ca_file: source.ca_file.clone(),
             token: source.token.clone(),
             username: source.username.clone(),
+            ssh_key: source.ssh_key.clone(),
+            known_hosts: source.known_hosts.clone(),
             proxy: source.proxy.clone(),
             cache: cache.to_owned(),
+            secrets,
         }
     }
 
     /// The source to serve. Its `path` and `interval` concern only the applier, and are empty.
-    pub fn source(&self) -> Source {
-        Source {
-            url: if self.url.starts_with('/') {
-                SourceUrl::Path(self.url.clone())
-            } else {
-                SourceUrl::Http(self.url.clone())
-            },
+    pub fn source(&self) -> Result<Source, Failure> {
+        let mirrors = self.mirrors.iter().map(|url| SourceUrl::parse(url));
+        Ok(Source {
+            url: SourceUrl::parse(&self.url)?,
+            mirrors: mirrors.collect::<Result<_, _>>()?,
             branch: self.branch.clone(),
             path: String::new(),
             interval: std::time::Duration::ZERO,
             ca_file: self.ca_file.clone(),
             token: self.token.clone(),
             username: self.username.clone(),
+            ssh_key: self.ssh_key.clone(),
+            known_hosts: self.known_hosts.clone(),
             proxy: self.proxy.clone(),
-        }
+        })
     }
 }
 
@@ -473,22 +484,24 @@ mod tests {
     #[test]
     fn a_child_learns_its_source() {
         let source = Source {
-            url: SourceUrl::Http("https://git.example.net/fleet.git".to_owned()),
+            url: SourceUrl::parse("https://git.example.net/fleet.git").unwrap(),
+            mirrors: vec![SourceUrl::parse("git@mirror:fleet.git").unwrap()],
             branch: "main".to_owned(),
             path: String::new(),
             interval: std::time::Duration::ZERO,
             ca_file: Some("/etc/limpet/ca.pem".to_owned()),
             token: Some("git-token".to_owned()),
             username: None,
+            ssh_key: None,
+            known_hosts: "/etc/limpet/known_hosts".to_owned(),
             proxy: None,
         };
-        let start = Start::new(&source, Path::new("/var/cache/limpet"));
+        let start = Start::new(&source, Path::new("/var/cache/limpet"), None);
         let mut wire = Vec::new();
         write_start(&mut wire, &start).unwrap();
         let read = read_start(&mut Cursor::new(wire)).unwrap();
         assert_eq!(read, start);
-        assert_eq!(read.source().url, source.url);
-        assert_eq!(read.source().branch, "main");
+        assert_eq!(read.source().unwrap(), source);
     }
 
     proptest! {

@@ -3,6 +3,8 @@
 //! Written out here although gix can do it too: a poll that finds nothing new is one request this way, and its failures are ours
 //! to explain.
 
+use std::io::{self, Read};
+
 use crate::git::ObjectId;
 
 /// The body of an `ls-refs` request for names that begin with `full_ref`.
@@ -97,6 +99,38 @@ pub fn parse_ls_refs(bytes: &[u8], full_ref: &str) -> Result<Option<ObjectId>, S
     Err("it ends in the middle".to_owned())
 }
 
+/// The same in a repository whose ids are of `format`.
+pub fn parse_ls_refs_of(
+    bytes: &[u8],
+    full_ref: &str,
+    format: gix::hash::Kind,
+) -> Result<Option<ObjectId>, String> {
+    match parse_ls_refs(bytes, full_ref)? {
+        Some(tip) if tip.kind() != format => Err("an id of another object format".to_owned()),
+        tip => Ok(tip),
+    }
+}
+
+/// Reads packets off `input` until a flush, and returns them as they came, the flush included; at most `limit` bytes.
+pub fn read_until_flush(input: &mut impl Read, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    loop {
+        let start = bytes.len();
+        bytes.resize(start + 4, 0);
+        input.read_exact(&mut bytes[start..])?;
+        let size = packet_size(&bytes[start..]).map_err(io::Error::other)?;
+        if size == 0 {
+            return Ok(Some(bytes));
+        }
+        let end = start + size.max(4);
+        if end as u64 > limit {
+            return Ok(None);
+        }
+        bytes.resize(end, 0);
+        input.read_exact(&mut bytes[start + 4..])?;
+    }
+}
+
 /// `<id> <name>[ <attribute>…]`: the id when the name is `full_ref`.
 fn parse_reference(line: &[u8], full_ref: &str) -> Result<Option<ObjectId>, String> {
     if let Some(message) = line.strip_prefix(b"ERR ") {
@@ -135,6 +169,15 @@ fn push_packet(body: &mut Vec<u8>, line: &str) {
     body.extend(format!("{:04x}{line}", line.len() + 4).into_bytes());
 }
 
+/// The number that a packet begins with.
+fn packet_size(bytes: &[u8]) -> Result<usize, &'static str> {
+    bytes
+        .get(..4)
+        .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        .and_then(|digits| usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())
+        .ok_or("it is not in packet lines")
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Packet<'a> {
     Data(&'a [u8]),
@@ -152,19 +195,14 @@ impl<'a> Iterator for Packets<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let size = self
-            .0
-            .get(..4)
-            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-            .and_then(|digits| usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        let packet = match size {
-            Some(0) => (4, Packet::Flush),
-            Some(1..=3) => (4, Packet::Other),
-            Some(size) => match self.0.get(4..size) {
+        let packet = match packet_size(self.0) {
+            Ok(0) => (4, Packet::Flush),
+            Ok(1..=3) => (4, Packet::Other),
+            Ok(size) => match self.0.get(4..size) {
                 Some(data) => (size, Packet::Data(data)),
                 None => return self.fail("it ends in the middle"),
             },
-            None => return self.fail("it is not in packet lines"),
+            Err(cause) => return self.fail(cause),
         };
         self.0 = &self.0[packet.0..];
         Some(Ok(packet.1))

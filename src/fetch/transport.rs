@@ -43,7 +43,7 @@ impl GitHttp {
             .collect();
         self.http
             .request(&self.attempt, url, &headers, body)
-            .map_err(io::Error::other)
+            .map_err(|trouble| io::Error::other(trouble.failure))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Failure;
+use crate::model::{Class, Failure};
 
 /// How soon it makes sense to ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,6 +39,59 @@ impl Trouble {
     }
 }
 
+impl Trouble {
+    /// The same, with a hint for the reader.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.failure.hint = Some(hint.into());
+        self
+    }
+
+    /// The same in another lane.
+    pub fn in_lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
+        self
+    }
+
+    /// What became of a poll for which several places were asked in turn, of which `troubles` tells in that order; the first is
+    /// the source itself. None when nothing was asked.
+    pub fn of_all(troubles: Vec<Trouble>) -> Option<Self> {
+        let has = |lane| troubles.iter().any(|trouble| trouble.lane == lane);
+        // One place that may come back is a reason to ask again soon; one that answered at all shows that there is a network.
+        let lane = [Lane::Ordinary, Lane::Denied]
+            .into_iter()
+            .find(|lane| has(*lane))
+            .unwrap_or(Lane::Offline);
+        let is_transient = troubles
+            .iter()
+            .any(|trouble| trouble.failure.class == Class::Transient);
+        // As long as one of them may be asked there is no need to wait.
+        let retry_after_secs = troubles
+            .iter()
+            .map(|trouble| trouble.retry_after_secs)
+            .collect::<Option<Vec<u64>>>()
+            .and_then(|all| all.into_iter().min());
+        let messages: Vec<&str> = troubles
+            .iter()
+            .map(|trouble| trouble.failure.message.as_str())
+            .collect();
+        let message = messages.join("; ");
+        let first = troubles.into_iter().next()?;
+        Some(Trouble {
+            failure: Failure {
+                class: if is_transient {
+                    Class::Transient
+                } else {
+                    first.failure.class
+                },
+                message,
+                ..first.failure
+            },
+            lane,
+            retry_after_secs,
+        })
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Trouble {
@@ -52,5 +105,49 @@ impl From<Failure> for Trouble {
 impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         trouble.failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(message: &str, lane: Lane, retry_after_secs: Option<u64>) -> Trouble {
+        let class = match lane {
+            Lane::Denied => Class::Host,
+            _ => Class::Transient,
+        };
+        Trouble {
+            failure: Failure::new(class, message),
+            lane,
+            retry_after_secs,
+        }
+    }
+
+    #[test]
+    fn the_trouble_with_all_places_is_that_of_the_most_hopeful() {
+        use Lane::{Denied, Offline, Ordinary};
+        let check = |lanes: &[Lane]| {
+            let troubles = lanes.iter().map(|lane| trouble("x", *lane, None));
+            Trouble::of_all(troubles.collect()).unwrap().lane
+        };
+        assert_eq!(check(&[Offline, Offline]), Offline);
+        assert_eq!(check(&[Denied, Offline]), Denied);
+        assert_eq!(check(&[Denied, Denied]), Denied);
+        assert_eq!(check(&[Denied, Offline, Ordinary]), Ordinary);
+        assert_eq!(Trouble::of_all(Vec::new()), None);
+    }
+
+    #[test]
+    fn all_places_are_told_and_waited_for_only_when_all_ask_for_it() {
+        let first = trouble("a is full", Lane::Ordinary, Some(90)).with_hint("wait");
+        let second = trouble("b is full", Lane::Ordinary, Some(60));
+        let third = trouble("c is gone", Lane::Denied, None);
+        let both = Trouble::of_all(vec![first.clone(), second.clone()]).unwrap();
+        assert_eq!(both.failure.message, "a is full; b is full");
+        assert_eq!(both.failure.hint.as_deref(), Some("wait"));
+        assert_eq!(both.retry_after_secs, Some(60));
+        let all = Trouble::of_all(vec![first, second, third]).unwrap();
+        assert_eq!(all.retry_after_secs, None);
     }
 }

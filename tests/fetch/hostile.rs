@@ -2,12 +2,23 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 
-use crate::setting::{SHORT, Setting, http_source};
+use limpet::fetch::child::Launch;
+use limpet::fetch::{Child, Lane, Trouble, Upstream};
+use limpet::model::Class;
+
+use crate::setting::{SHORT, Setting, http_source, source_at};
 use crate::show;
 
 /// Polls a server that answers every connection by `answer`, and says how that ends.
 fn check(answer: impl Fn(TcpStream) + Send + 'static) -> String {
+    let (trouble, url) = trouble_with(answer);
+    show(&trouble.failure, &[(&url, "URL")])
+}
+
+/// The trouble with such a server, and its address.
+fn trouble_with(answer: impl Fn(TcpStream) + Send + 'static) -> (Trouble, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -18,8 +29,7 @@ fn check(answer: impl Fn(TcpStream) + Send + 'static) -> String {
     let setting = Setting::new();
     let url = format!("http://127.0.0.1:{port}");
     let client = setting.fetcher(http_source(&format!("{url}/fleet.git"), None), SHORT);
-    let failure = client.poll(None).unwrap_err().failure;
-    show(&failure, &[(&url, "URL")])
+    (client.poll(None).unwrap_err(), url)
 }
 
 /// Answers with `response` to whatever is asked, once per connection.
@@ -45,7 +55,7 @@ fn body(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn statuses_are_explained() {
     insta::assert_snapshot!(check(always(status("429 Slow\r\nRetry-After: 120"))), @"
-    Transient: failed to fetch from 'URL/fleet.git': the server asks to wait 120 s (HTTP status 429)
+    Transient: failed to fetch from 'URL/fleet.git': the server asks to come less often (HTTP status 429); it asks to wait 120 s
     hint: none
     ");
     insta::assert_snapshot!(check(always(status("429 Slow\r\nRetry-After: Fri, 21 Nov 2026"))), @"
@@ -68,6 +78,56 @@ fn statuses_are_explained() {
     Host: failed to fetch from 'URL/fleet.git': refused a redirect to '': it is no absolute address
     hint: configure the repository's final address
     ");
+}
+
+#[test]
+fn a_status_says_how_soon_to_ask_again() {
+    let check = |line: &str| {
+        let trouble = trouble_with(always(status(line))).0;
+        (trouble.lane, trouble.retry_after_secs)
+    };
+    for line in ["401 Who", "403 No", "404 None", "410 Gone", "407 Proxy"] {
+        assert_eq!(check(line), (Lane::Denied, None), "{line}");
+    }
+    for line in ["500 Oops", "503 Busy", "429 Slow", "418 Teapot"] {
+        assert_eq!(check(line), (Lane::Ordinary, None), "{line}");
+    }
+    let wait = |line: &str| check(line).1;
+    assert_eq!(wait("503 Busy\r\nRetry-After: 7"), Some(7));
+    assert_eq!(wait("404 None\r\nRetry-After: 7"), Some(7));
+    assert_eq!(wait("503 Busy\r\nRetry-After: 999999"), Some(86_400));
+    let dates = "503 Busy\r\nDate: Wed, 01 Jan 2031 00:00:00 GMT\r\nRetry-After: Wed, 01 Jan 2031 00:02:00 GMT";
+    assert_eq!(wait(dates), Some(120));
+    assert_eq!(wait("503 Busy\r\nRetry-After: soon"), None);
+}
+
+#[test]
+fn a_host_without_a_network_is_offline() {
+    let setting = Setting::new();
+    let program = setting.directory.path().join("limpet");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --map-root-user --net {} \"$@\"\n",
+        env!("CARGO_BIN_EXE_limpet")
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let launch = Launch {
+        program,
+        cache: setting.cache(),
+        drop_to: None,
+        secrets: None,
+    };
+    for url in [
+        "http://192.0.2.1/fleet.git",
+        "http://fleet.example.net/fleet.git",
+        "ssh://git@192.0.2.1/fleet.git",
+        "ssh://git@fleet.example.net/fleet.git",
+    ] {
+        let child = Child::spawn(&launch, &source_at(url)).unwrap();
+        let trouble = child.poll(None).unwrap_err();
+        assert_eq!(trouble.lane, Lane::Offline, "{trouble:?}");
+        assert_eq!(trouble.failure.class, Class::Transient, "{trouble:?}");
+    }
 }
 
 #[test]
@@ -128,13 +188,28 @@ fn a_server_that_sends_too_much_is_stopped() {
 
 #[test]
 fn half_a_pack_is_explained() {
+    insta::assert_snapshot!(check(git_with_pack(9)), @"
+    Transient: failed to fetch from 'URL/fleet.git': the server's answer makes no sense: Failed to consume the pack sent by the remote: Failed to write the received pack: An IO operation failed while streaming an entry: failed to fill whole buffer
+    hint: none
+    ");
+}
+
+#[test]
+fn a_pack_of_too_many_objects_is_refused_by_its_header() {
+    insta::assert_snapshot!(check(git_with_pack(u32::MAX)), @"");
+}
+
+/// A Git server whose pack says that it holds `count` objects, and then ends.
+fn git_with_pack(count: u32) -> impl Fn(TcpStream) + Send {
     let id = "3f2a91c0d4e5b6a798081726354433221100ffee";
     let packet = |line: &str| format!("{:04x}{line}", line.len() + 4);
     let introduction =
         packet("version 2\n") + &packet("ls-refs\n") + &packet("fetch=shallow\n") + "0000";
     let listing = packet(&format!("{id} refs/heads/main\n")) + "0000";
-    let pack = packet("packfile\n") + &packet("\u{1}PACK\0\0\0\u{2}\0\0\0\u{9}");
-    let answer = move |mut stream: TcpStream| {
+    let header = [&b"\x01PACK\0\0\0\x02"[..], &count.to_be_bytes()].concat();
+    let pack = [packet("packfile\n").as_bytes(), b"0011", &header].concat();
+    let (introduction, listing) = (introduction.into_bytes(), listing.into_bytes());
+    move |mut stream: TcpStream| {
         let mut request = vec![0; 8192];
         let count = stream.read(&mut request).unwrap_or(0);
         let mut request = String::from_utf8_lossy(&request[..count]).into_owned();
@@ -155,12 +230,8 @@ fn half_a_pack_is_explained() {
             text.len()
         );
         let _ = stream.write_all(head.as_bytes());
-        let _ = stream.write_all(text.as_bytes());
-    };
-    insta::assert_snapshot!(check(answer), @"
-    Transient: failed to fetch from 'URL/fleet.git': the server's answer makes no sense: Failed to consume the pack sent by the remote: Failed to write the received pack: An IO operation failed while streaming an entry: failed to fill whole buffer
-    hint: none
-    ");
+        let _ = stream.write_all(text);
+    }
 }
 
 #[test]

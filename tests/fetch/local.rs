@@ -78,8 +78,8 @@ fn what_cannot_be_read_is_explained() {
     hint: it must be a Git repository, bare or with a work tree
     "#);
     insta::assert_snapshot!(check(&setting.repository().join("HEAD")), @"
-    Host: failed to open repository 'DIR/repos/fleet.git/HEAD': it is no directory
-    hint: check source.url
+    Host: failed to fetch from 'DIR/repos/fleet.git/HEAD': it is neither a Git repository nor a Git bundle
+    hint: make one with 'git bundle create fleet.bundle main'
     ");
 
     insta::assert_snapshot!(check(Path::new("/tmp/none.git")), @"

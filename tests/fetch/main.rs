@@ -7,11 +7,19 @@ use limpet::model::Failure;
 
 #[path = "../fixture/git_server.rs"]
 mod git_server;
+#[path = "../fixture/ssh_server.rs"]
+mod ssh_server;
+
+mod bundle;
 mod hostile;
+mod idle;
 mod local;
+mod mirrors;
+mod proxy;
 mod remote;
 mod setting;
 mod socket;
+mod ssh;
 
 /// A failure as people read it, with what differs from run to run replaced.
 fn show(failure: &Failure, replacements: &[(&str, &str)]) -> String {
@@ -21,6 +29,19 @@ fn show(failure: &Failure, replacements: &[(&str, &str)]) -> String {
         text = text.replace(from, to);
     }
     text
+}
+
+/// Waits until `is_true`, but not for ever.
+#[track_caller]
+fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_true() {
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(10),
+            "waited in vain until {what}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// Reads commit, tree and all blobs below it, and says how many objects that are.

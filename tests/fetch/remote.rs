@@ -458,6 +458,58 @@ fn what_a_killed_fetch_left_behind_is_swept() {
 }
 
 #[test]
+fn an_overgrown_cache_is_fetched_anew_as_one_pack() {
+    let setting = Setting::new();
+    let first = setting.commit("main", "first", &[("a", "1")]);
+    let (_server, source) = serve(&setting);
+    let limits = limpet::fetch::Limits {
+        bytes: 1 << 20,
+        ..LONG
+    };
+    let client = setting.fetcher(source, limits);
+    client.poll(None).unwrap();
+    let pattern = format!("{}/*.git/objects/pack", setting.cache().display());
+    let packs = || glob::glob(&pattern).unwrap().next().unwrap().unwrap();
+    let count = || std::fs::read_dir(packs()).unwrap().count();
+    let one = count();
+
+    // As many packs as some hundred fetches leave behind.
+    for number in 0..200 {
+        std::fs::write(packs().join(format!("pack-{number}.pack")), "").unwrap();
+    }
+    assert_eq!(client.poll(Some(first)).unwrap().commit, first);
+    assert_eq!(count(), one);
+    assert_eq!(read_all(&client, first).unwrap(), 3);
+
+    // A few that are large.
+    std::fs::write(packs().join("pack-large.pack"), vec![0; 3 << 20]).unwrap();
+    assert_eq!(client.poll(Some(first)).unwrap().commit, first);
+    assert_eq!(count(), one);
+    assert_eq!(read_all(&client, first).unwrap(), 3);
+}
+
+#[test]
+fn a_cache_that_was_cut_short_is_fetched_anew() {
+    let setting = Setting::new();
+    let first = setting.commit("main", "first", &[("a", &"text\n".repeat(1000))]);
+    let (_server, source) = serve(&setting);
+    setting.fetcher(source.clone(), LONG).poll(None).unwrap();
+    for extension in ["pack", "idx"] {
+        let pattern = format!("{}/*/objects/pack/*.{extension}", setting.cache().display());
+        let path = glob::glob(&pattern).unwrap().next().unwrap().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let client = setting.fetcher(source.clone(), LONG);
+        // Where the damage is only seen when an object is read, the poll after that heals it.
+        let _ = client.poll(None);
+        let _ = read_all(&client, first);
+        assert_eq!(client.poll(None).unwrap().commit, first, "{extension}");
+        assert_eq!(read_all(&client, first).unwrap(), 3, "{extension}");
+    }
+}
+
+#[test]
 fn many_objects_are_handed_out() {
     let setting = Setting::new();
     let files: Vec<(String, String)> = (0..10_000)

@@ -136,13 +136,24 @@ impl Setting {
 pub fn http_source(url: &str, ca_file: Option<&Path>) -> Source {
     Source {
         url: SourceUrl::Http(url.to_owned()),
+        mirrors: Vec::new(),
         branch: "main".to_owned(),
         path: String::new(),
         interval: Duration::from_secs(10),
         ca_file: ca_file.map(|path| path.to_str().unwrap().to_owned()),
         token: None,
         username: None,
+        ssh_key: None,
+        known_hosts: limpet::config::KNOWN_HOSTS.to_owned(),
         proxy: None,
+    }
+}
+
+/// A source at any address.
+pub fn source_at(url: &str) -> Source {
+    Source {
+        url: SourceUrl::parse(url).unwrap(),
+        ..http_source("", None)
     }
 }
 
@@ -159,6 +170,7 @@ pub const LONG: Limits = Limits {
     total: Duration::from_secs(120),
     silence: Duration::from_secs(60),
     bytes: 256 << 20,
+    objects: 1_000_000,
 };
 
 /// Limits that end a test quickly: only for servers that misbehave.
@@ -166,4 +178,5 @@ pub const SHORT: Limits = Limits {
     total: Duration::from_secs(3),
     silence: Duration::from_secs(1),
     bytes: 1 << 20,
+    objects: 1000,
 };

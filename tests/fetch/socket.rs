@@ -130,6 +130,7 @@ fn launch(setting: &Setting) -> Launch {
         program: PathBuf::from(env!("CARGO_BIN_EXE_limpet")),
         cache: setting.cache(),
         drop_to: None,
+        secrets: None,
     }
 }
 

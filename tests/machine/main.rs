@@ -10,6 +10,7 @@ mod fixture {
     pub mod machine;
     pub mod package;
     pub mod repository;
+    pub mod ssh_server;
 }
 
 mod scene;
@@ -23,4 +24,5 @@ mod quiet;
 mod refusals;
 mod resilience;
 mod schedule;
+mod sources;
 mod units;

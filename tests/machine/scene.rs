@@ -42,7 +42,11 @@ pub const LAYER: &str = "layers/base/scene.toml";
 impl Scene {
     /// A machine with the package and a repository whose signed anchor has `layer` as its only layer, not enrolled yet.
     pub fn prepared(label: &str, layer: &str) -> Scene {
-        let repository = Repository::new();
+        Scene::prepared_in(label, layer, Repository::new())
+    }
+
+    /// The same in `repository`, which is empty.
+    pub fn prepared_in(label: &str, layer: &str, repository: Repository) -> Scene {
         repository.write(
             "fleet.toml",
             "format = 1\nfleet = \"tests\"\n\n[[match]]\nhosts = [\"*\"]\nlayers = [\"base\"]\n",
