@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 12] = [
     "history",
     "why",
     "pause",
@@ -16,7 +16,6 @@ const COMMANDS: [&str; 13] = [
     "secret",
     "init",
     "doctor",
-    "diff",
     "completions",
     "man",
 ];

@@ -16,6 +16,7 @@ pub mod agent;
 mod agent_or_record;
 pub mod apply;
 pub mod check;
+pub mod diff;
 pub mod enroll;
 pub mod fetch;
 mod later;
@@ -52,6 +53,7 @@ enum Command {
     Enroll(enroll::Arguments),
     Apply(apply::Arguments),
     Check(check::Arguments),
+    Diff(diff::Arguments),
     Render(render::Arguments),
     #[command(hide = true)]
     Agent(agent::Arguments),
@@ -87,6 +89,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Enroll(arguments) => enroll::run(arguments, &terminal),
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Check(arguments) => check::run(arguments, &terminal),
+        Command::Diff(arguments) => diff::run(arguments, &terminal),
         Command::Render(arguments) => render::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),

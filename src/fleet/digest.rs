@@ -32,9 +32,9 @@ pub fn canonical_json(state: &DesiredState) -> Value {
     let mut canonical = json!({
         "format": 1,
         "fleet": state.fleet,
-        "paths": state.paths.iter().map(path).collect::<Vec<_>>(),
-        "packages": state.packages.iter().map(package).collect::<Vec<_>>(),
-        "units": state.units.iter().map(unit).collect::<Vec<_>>(),
+        "paths": state.paths.iter().map(path_json).collect::<Vec<_>>(),
+        "packages": state.packages.iter().map(package_json).collect::<Vec<_>>(),
+        "units": state.units.iter().map(unit_json).collect::<Vec<_>>(),
         "needs": needs,
     });
     canonical.sort_all_objects();
@@ -47,12 +47,12 @@ pub(super) fn compute(state: &DesiredState) -> String {
     hex(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
-/// `bytes` in hexadecimal.
 fn ids(ids: &[ResourceId]) -> Value {
     ids.iter().map(ToString::to_string).collect()
 }
 
-fn path(path: &DesiredPath) -> Value {
+/// One path.
+pub(super) fn path_json(path: &DesiredPath) -> Value {
     let mut value = json!({
         "path": path.path,
         "id": path.id,
@@ -102,7 +102,8 @@ fn octal(mode: u32) -> String {
     format!("{mode:04o}")
 }
 
-fn package(package: &DesiredPackage) -> Value {
+/// One package.
+pub(super) fn package_json(package: &DesiredPackage) -> Value {
     let mut value = json!({
         "name": package.name,
         "id": package.id,
@@ -125,7 +126,8 @@ fn package(package: &DesiredPackage) -> Value {
     value
 }
 
-fn unit(unit: &DesiredUnit) -> Value {
+/// One unit.
+pub(super) fn unit_json(unit: &DesiredUnit) -> Value {
     json!({
         "name": unit.name,
         "id": unit.id,

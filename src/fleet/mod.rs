@@ -18,6 +18,7 @@ use crate::document::{Mistake, Place, Source};
 use crate::git::{ObjectError, Tree};
 use crate::model::{Class, Failure};
 
+pub mod compare;
 mod declared;
 pub mod desired;
 mod digest;
@@ -227,6 +228,15 @@ impl<'tree> Fleet<'tree> {
         let mut rendered = resolve::resolve(self, &traits, limits, merged, layers)?;
         rendered.warnings = warnings;
         Ok(rendered)
+    }
+
+    /// The same without [`Rendered::values`] and [`Rendered::variables`], which cost more than the state itself.
+    pub fn render_state(
+        &self,
+        host: &HostIdentity,
+        limits: &Limits,
+    ) -> Result<Rendered, Vec<Failure>> {
+        self.render(host, limits)
     }
 
     fn traits(&self, host: &HostIdentity) -> inventory::Traits {
