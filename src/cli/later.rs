@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 11] = [
     "history",
     "why",
     "pause",
@@ -14,7 +14,6 @@ const COMMANDS: [&str; 12] = [
     "trust",
     "approve",
     "secret",
-    "init",
     "doctor",
     "completions",
     "man",

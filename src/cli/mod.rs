@@ -19,6 +19,7 @@ pub mod check;
 pub mod diff;
 pub mod enroll;
 pub mod fetch;
+pub mod init;
 mod later;
 pub mod plan;
 pub mod render;
@@ -54,6 +55,7 @@ enum Command {
     Apply(apply::Arguments),
     Check(check::Arguments),
     Diff(diff::Arguments),
+    Init(init::Arguments),
     Render(render::Arguments),
     #[command(hide = true)]
     Agent(agent::Arguments),
@@ -90,6 +92,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Check(arguments) => check::run(arguments, &terminal),
         Command::Diff(arguments) => diff::run(arguments, &terminal),
+        Command::Init(arguments) => init::run(arguments, &terminal),
         Command::Render(arguments) => render::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),

@@ -116,11 +116,11 @@ pub(super) fn told_fields(difference: &Difference) -> Vec<String> {
     let fields = &difference.fields;
     match difference.change {
         ChangeKind::Removed => {
-            let word = fields
-                .get("on_removal")
-                .and_then(|field| field.before.as_ref()?.as_str());
+            let before = |key: &str| fields.get(key).and_then(|field| field.before.as_ref()?.as_str());
+            let was_absent = before("state") == Some("absent") || before("type") == Some("absent");
             vec![
-                match word {
+                match before("on_removal") {
+                    _ if was_absent => "no longer kept away: what limpet removed is put back",
                     Some("keep") => "no longer declared: stays as it is",
                     Some("delete") => "no longer declared: deleted",
                     _ => "no longer declared: what was there before limpet is put back, or it goes",
