@@ -137,14 +137,20 @@ impl Checked {
                 ));
                 continue;
             }
-            self.note_layers_of(&host, fleet);
-            match fleet.render(&host, &Limits::default()) {
+            match fleet.render_state(&host, &Limits::default()) {
                 Ok(rendered) => {
-                    let layers = rendered.layers.into_iter().map(|layer| layer.name);
-                    self.proven.extend(layers);
+                    for layer in rendered.layers {
+                        if !self.proven.contains(&layer.name) {
+                            self.used.insert(layer.name.clone());
+                            self.proven.insert(layer.name);
+                        }
+                    }
                     self.digests.push((name, rendered.state.digest));
                 }
-                Err(failures) => self.add(failures),
+                Err(failures) => {
+                    self.note_layers_of(&host, fleet);
+                    self.add(failures);
+                }
             }
             known.push(host);
         }
@@ -166,7 +172,7 @@ impl Checked {
                 host.rule
             ));
             self.note_layers_of(&host.identity, fleet);
-            if let Err(failures) = fleet.render(&host.identity, &Limits::default()) {
+            if let Err(failures) = fleet.render_state(&host.identity, &Limits::default()) {
                 self.add_imaginary(host, failures);
             }
         }

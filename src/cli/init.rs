@@ -170,14 +170,20 @@ fn next_steps(directory: &Path, name: &str, written: &[&str]) -> String {
         step("git init -b main", "");
     }
     step("git config gpg.format ssh", "commits are signed");
-    step("git config user.signingKey ~/.ssh/id_ed25519.pub", "with this key");
+    step(
+        "git config user.signingKey ~/.ssh/id_ed25519.pub",
+        "with this key",
+    );
     step("git config commit.gpgSign true", "always");
     text.push_str(
         "  echo \"$(git config user.email) namespaces=\\\"git\\\" $(cut -d' ' -f1,2 ~/.ssh/id_ed25519.pub)\" >>allowed_signers\n",
     );
     let mut step = |command: &str, why: &str| text.push_str(&format!("  {command:<58}# {why}\n"));
     step("git add -A && git commit -m \"first revision\"", "");
-    step("git rev-parse HEAD", "the anchor: hosts are enrolled with it");
+    step(
+        "git rev-parse HEAD",
+        "the anchor: hosts are enrolled with it",
+    );
     text = text
         .lines()
         .map(|line| line.trim_end_matches("# ").trim_end())

@@ -263,7 +263,7 @@ impl Cycle {
     pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<DesiredState, Vec<Failure>> {
         let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
         let limits = fleet::Limits::from(&self.config.apply);
-        let rendered = fleet::render(files, &identity, &limits)?;
+        let rendered = fleet::render_state(files, &identity, &limits)?;
         for warning in &rendered.warnings {
             warn!("{warning}");
         }

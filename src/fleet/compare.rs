@@ -102,9 +102,8 @@ pub fn implied(after: &DesiredState, differences: &[Difference]) -> Vec<Implied>
         if unit.masked == Some(true) || unit.running == Some(false) {
             continue;
         }
-        let owns = |path: &str| {
-            unit.files.iter().any(|own| own == path) || is_own_file(&unit.name, path)
-        };
+        let owns =
+            |path: &str| unit.files.iter().any(|own| own == path) || is_own_file(&unit.name, path);
         let among = |ids: &[ResourceId]| -> Vec<ResourceId> {
             ids.iter()
                 .filter(|id| others.contains(id))

@@ -142,9 +142,9 @@ impl Comparison {
             comparison.take(host, old, new, &contents, &mut groups);
         }
         comparison.groups = groups.into_values().collect();
-        comparison
-            .groups
-            .sort_by(|a, b| (b.hosts.len(), &a.hosts[0].name).cmp(&(a.hosts.len(), &b.hosts[0].name)));
+        comparison.groups.sort_by(|a, b| {
+            (b.hosts.len(), &a.hosts[0].name).cmp(&(a.hosts.len(), &b.hosts[0].name))
+        });
         Ok(comparison)
     }
 
@@ -182,7 +182,9 @@ impl Comparison {
                 .map(|name| HostIdentity::named(name.as_str()))
                 .collect();
             for host in fleet.imagine_hosts(&known).hosts {
-                if imagined.contains(&host.identity) || asked.iter().any(|asked| asked.shown == host.identity.name) {
+                if imagined.contains(&host.identity)
+                    || asked.iter().any(|asked| asked.shown == host.identity.name)
+                {
                     continue;
                 }
                 imagined.push(host.identity.clone());
@@ -205,7 +207,11 @@ impl Comparison {
         host: &Asked,
         is_before: bool,
     ) -> Option<Result<DesiredState, ()>> {
-        let is_known = if is_before { host.was_known } else { host.is_known };
+        let is_known = if is_before {
+            host.was_known
+        } else {
+            host.is_known
+        };
         let Some(fleet) = side.fleet().filter(|_| is_known) else {
             return Some(match &side.fleet {
                 Err(_) => Err(()),
@@ -282,9 +288,8 @@ impl Comparison {
                 (difference, shown)
             })
             .collect();
-        let digest = |state: &DesiredState| {
-            (!state.digest.is_empty()).then(|| state.digest.clone())
-        };
+        let digest =
+            |state: &DesiredState| (!state.digest.is_empty()).then(|| state.digest.clone());
         let group_host = GroupHost {
             name: host.shown,
             digest_before: digest(&old).filter(|_| is_comparable),

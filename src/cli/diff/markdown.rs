@@ -102,7 +102,13 @@ fn heading(group: &Group) -> String {
     let names: Vec<&str> = group.hosts.iter().map(|host| host.name.as_str()).collect();
     let spans: Vec<String> = some_of(&names)
         .into_iter()
-        .map(|name| if name == "…" { name.to_owned() } else { code(name) })
+        .map(|name| {
+            if name == "…" {
+                name.to_owned()
+            } else {
+                code(name)
+            }
+        })
         .collect();
     let mut text = format!(
         "\n#### {}: {}\n",
@@ -194,11 +200,7 @@ fn fence(diff: &str) -> String {
     text.push_str(&fence);
     text.push('\n');
     if lines.len() > shown {
-        let _ = write!(
-            text,
-            "\n… {} more\n",
-            counted(lines.len() - shown, "line")
-        );
+        let _ = write!(text, "\n… {} more\n", counted(lines.len() - shown, "line"));
     }
     text
 }

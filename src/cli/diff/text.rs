@@ -11,7 +11,12 @@ use crate::fleet::compare::{ChangeKind, Difference, FieldDifference};
 
 /// The comparison as text.
 pub(super) fn report(comparison: &Comparison) -> String {
-    let mut text = format!("{} → {}: {}\n", comparison.before, comparison.after, summary(comparison));
+    let mut text = format!(
+        "{} → {}: {}\n",
+        comparison.before,
+        comparison.after,
+        summary(comparison)
+    );
     for group in &comparison.groups {
         let _ = writeln!(text, "\n{}", names(group));
         if let Some(words) = words_for_fate(group) {
@@ -69,7 +74,11 @@ pub(super) fn summary(comparison: &Comparison) -> String {
 /// `2 hosts: web-1, web-2`; of many, the first and the last.
 pub(super) fn names(group: &Group) -> String {
     let names: Vec<&str> = group.hosts.iter().map(|host| host.name.as_str()).collect();
-    format!("{}: {}", counted(names.len(), "host"), some_of(&names).join(", "))
+    format!(
+        "{}: {}",
+        counted(names.len(), "host"),
+        some_of(&names).join(", ")
+    )
 }
 
 /// All of `names`, or the first and the last of many.
@@ -89,8 +98,12 @@ pub(super) fn words_for_fate(group: &Group) -> Option<&'static str> {
     match group.fate {
         Fate::Stays => None,
         Fate::New => Some("new in the fleet: everything is added"),
-        Fate::Gone => Some("no longer in the inventory: as long as a rule fits its machine, it goes on with what that gives"),
-        Fate::Mended => Some("could not be rendered before, and now can: what changes on it is not known"),
+        Fate::Gone => Some(
+            "no longer in the inventory: as long as a rule fits its machine, it goes on with what that gives",
+        ),
+        Fate::Mended => {
+            Some("could not be rendered before, and now can: what changes on it is not known")
+        }
     }
 }
 
@@ -116,7 +129,11 @@ pub(super) fn told_fields(difference: &Difference) -> Vec<String> {
     let fields = &difference.fields;
     match difference.change {
         ChangeKind::Removed => {
-            let before = |key: &str| fields.get(key).and_then(|field| field.before.as_ref()?.as_str());
+            let before = |key: &str| {
+                fields
+                    .get(key)
+                    .and_then(|field| field.before.as_ref()?.as_str())
+            };
             let was_absent = before("state") == Some("absent") || before("type") == Some("absent");
             vec![
                 match before("on_removal") {
