@@ -6,14 +6,17 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::CommandResult;
 use super::terminal::Terminal;
+
 use crate::fleet::{Fleet, HostIdentity, ImaginaryHost, Limits};
 use crate::git::Tree;
 use crate::model::{Class, Failure};
 use crate::sys::workdir::WorkDir;
+
+mod findings;
 
 /// Parse and render every host of a fleet repository; no root needed
 #[derive(Debug, Args)]
@@ -24,19 +27,36 @@ pub struct Arguments {
     /// Print each known host's name and the digest of its desired state
     #[arg(long)]
     digests: bool,
+    /// How mistakes are told
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
+    format: Format,
 }
 
 /// Checks the working tree; every mistake is an error, told once.
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let tree = WorkDir::open(&arguments.path).map_err(|failure| vec![failure])?;
-    let checked = check(&tree)?;
+    let checked = match check(&tree) {
+        Ok(checked) => checked,
+        // What every host reads is wrong: nothing more can be said.
+        Err(mistakes) => Checked {
+            mistakes,
+            ..Checked::default()
+        },
+    };
+    if arguments.format != Format::Human {
+        terminal.data(&findings::report(
+            arguments.format,
+            &arguments.path,
+            &checked,
+        )?)?;
+    }
     for note in &checked.notes {
         terminal.message(&format!("note: {note}"));
     }
     if !checked.mistakes.is_empty() {
         return Err(checked.mistakes);
     }
-    if arguments.digests {
+    if arguments.digests && matches!(arguments.format, Format::Human | Format::Github) {
         let lines: Vec<String> = checked
             .digests
             .iter()
@@ -54,6 +74,19 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         counted(checked.layers.len(), "layer")
     ));
     Ok(0)
+}
+
+/// How mistakes are told: always to people, on stderr; and to a program, on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// To people only
+    Human,
+    /// Workflow commands, which GitHub and Forgejo show beside the lines
+    Github,
+    /// One JSON object
+    Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
 }
 
 #[derive(Default)]
@@ -104,14 +137,20 @@ impl Checked {
                 ));
                 continue;
             }
-            self.note_layers_of(&host, fleet);
-            match fleet.render(&host, &Limits::default()) {
+            match fleet.render_state(&host, &Limits::default()) {
                 Ok(rendered) => {
-                    let layers = rendered.layers.into_iter().map(|layer| layer.name);
-                    self.proven.extend(layers);
+                    for layer in rendered.layers {
+                        if !self.proven.contains(&layer.name) {
+                            self.used.insert(layer.name.clone());
+                            self.proven.insert(layer.name);
+                        }
+                    }
                     self.digests.push((name, rendered.state.digest));
                 }
-                Err(failures) => self.add(failures),
+                Err(failures) => {
+                    self.note_layers_of(&host, fleet);
+                    self.add(failures);
+                }
             }
             known.push(host);
         }
@@ -133,7 +172,7 @@ impl Checked {
                 host.rule
             ));
             self.note_layers_of(&host.identity, fleet);
-            if let Err(failures) = fleet.render(&host.identity, &Limits::default()) {
+            if let Err(failures) = fleet.render_state(&host.identity, &Limits::default()) {
                 self.add_imaginary(host, failures);
             }
         }

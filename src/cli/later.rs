@@ -5,13 +5,11 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 6] = [
     "rollback",
     "trust",
     "approve",
     "secret",
-    "init",
-    "diff",
     "completions",
     "man",
 ];

@@ -16,10 +16,12 @@ pub mod agent;
 mod agent_or_record;
 pub mod apply;
 pub mod check;
+pub mod diff;
 pub mod doctor;
 pub mod enroll;
 pub mod fetch;
 pub mod history;
+pub mod init;
 mod later;
 pub mod pause;
 pub mod plan;
@@ -63,6 +65,8 @@ enum Command {
     Enroll(enroll::Arguments),
     Apply(apply::Arguments),
     Check(check::Arguments),
+    Diff(diff::Arguments),
+    Init(init::Arguments),
     Render(render::Arguments),
     #[command(hide = true)]
     Agent(agent::Arguments),
@@ -103,6 +107,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Enroll(arguments) => enroll::run(arguments, &terminal),
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Check(arguments) => check::run(arguments, &terminal),
+        Command::Diff(arguments) => diff::run(arguments, &terminal),
+        Command::Init(arguments) => init::run(arguments, &terminal),
         Command::Render(arguments) => render::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),

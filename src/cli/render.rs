@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 
 use super::CommandResult;
@@ -36,7 +37,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let tree = WorkDir::open(&arguments.path).map_err(|failure| vec![failure])?;
     let host = HostIdentity::named(arguments.host.as_str());
-    let rendered = fleet::render(&tree, &host, &Limits::default())?;
+    let limits = Limits::default();
+    let rendered = if arguments.json && !arguments.origins {
+        fleet::render_state(&tree, &host, &limits)?
+    } else {
+        fleet::render(&tree, &host, &limits)?
+    };
     let text = if arguments.json {
         terminal::json(&as_json(&arguments.host, &rendered, arguments.origins))?
     } else {
@@ -99,25 +105,37 @@ fn write_values(text: &mut String, title: &str, values: &[OriginatedValue], orig
     }
 }
 
-fn as_json(host: &str, rendered: &Rendered, origins: bool) -> serde_json::Value {
-    let layers: Vec<_> = rendered
+/// The object, written as it is read: that of ten thousand files is large.
+#[derive(Serialize)]
+struct AsJson<'a, S: Serialize> {
+    contents: BTreeMap<&'a str, &'a str>,
+    digest: &'a str,
+    fleet: &'a str,
+    host: &'a str,
+    layers: Vec<serde_json::Value>,
+    state: S,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variables: Option<serde_json::Value>,
+}
+
+fn as_json<'a>(host: &'a str, rendered: &'a Rendered, origins: bool) -> AsJson<'a, impl Serialize> {
+    let layers = rendered
         .layers
         .iter()
         .map(|layer| json!({ "name": layer.name, "because": layer.because.to_string() }))
         .collect();
-    let mut object = json!({
-        "host": host,
-        "fleet": rendered.state.fleet,
-        "digest": rendered.state.digest,
-        "layers": layers,
-        "state": fleet::canonical_json(&rendered.state),
-        "contents": texts(&rendered.state).collect::<BTreeMap<_, _>>(),
-    });
-    if origins {
-        object["values"] = values_json(&rendered.values);
-        object["variables"] = values_json(&rendered.variables);
+    AsJson {
+        contents: texts(&rendered.state).collect(),
+        digest: &rendered.state.digest,
+        fleet: &rendered.state.fleet,
+        host,
+        layers,
+        state: fleet::canonical(&rendered.state),
+        values: origins.then(|| values_json(&rendered.values)),
+        variables: origins.then(|| values_json(&rendered.variables)),
     }
-    object
 }
 
 fn values_json(values: &[OriginatedValue]) -> serde_json::Value {

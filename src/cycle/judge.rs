@@ -345,7 +345,7 @@ impl Cycle {
     pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<Rendered, Vec<Failure>> {
         let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
         let limits = fleet::Limits::from(&self.config.apply);
-        fleet::render(files, &identity, &limits)
+        fleet::render_state(files, &identity, &limits)
     }
 }
 

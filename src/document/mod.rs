@@ -20,4 +20,4 @@ pub use deserialize::Expectation;
 pub use mistake::{Mistake, nearest, single_line};
 pub use parse::{MAX_BYTES, parse};
 pub use place::{Place, Source};
-pub use value::{Data, Entry, Table, Value};
+pub use value::{Data, Entry, Key, Table, Value};

@@ -1,11 +1,12 @@
 //! From text to tables.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de::DeString};
 
-use super::{Data, Entry, Mistake, Place, Source, Table, Value};
+use super::{Data, Entry, Key, Mistake, Place, Source, Table, Value};
 
 /// The largest TOML file we read, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -20,7 +21,11 @@ pub fn parse(source: &Arc<Source>) -> Result<Table, Mistake> {
         ));
     }
     match DeTable::parse(text) {
-        Ok(table) => convert_table(source, table.get_ref()),
+        Ok(table) => Converter {
+            source,
+            keys: HashSet::new(),
+        }
+        .table(table.into_inner()),
         Err(error) => Err(syntax_mistake(source, &error)),
     }
 }
@@ -80,41 +85,68 @@ fn neighbour_in_value(
     }
 }
 
-fn convert_table(source: &Arc<Source>, table: &DeTable<'_>) -> Result<Table, Mistake> {
-    let mut converted = Table::new();
-    for (key, value) in table {
-        let entry = Entry {
-            key: Place::new(source, key.span()),
-            value: convert_value(source, value)?,
-        };
-        converted.insert(key.get_ref().as_ref(), entry);
-    }
-    Ok(converted)
+/// Takes the parser's document apart, so that no part of it is kept beside ours.
+struct Converter<'a> {
+    source: &'a Arc<Source>,
+    /// The short keys so far: `content` and `mode` are written thousands of times.
+    keys: HashSet<Key>,
 }
 
-fn convert_value(source: &Arc<Source>, value: &Spanned<DeValue<'_>>) -> Result<Value, Mistake> {
-    let place = Place::new(source, value.span());
-    let data = match value.get_ref() {
-        DeValue::String(text) => Data::String(text.as_ref().to_owned()),
-        DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(integer) => Data::Integer(integer),
-            Err(_) => return Err(Mistake::new(&place, "integer does not fit in 64 bits")),
-        },
-        DeValue::Float(float) => match float.as_str().parse() {
-            Ok(float) => Data::Float(float),
-            Err(_) => return Err(Mistake::new(&place, "number cannot be represented")),
-        },
-        DeValue::Boolean(boolean) => Data::Boolean(*boolean),
-        DeValue::Datetime(datetime) => Data::Datetime(datetime.to_string()),
-        DeValue::Array(values) => Data::Array(
-            values
-                .iter()
-                .map(|value| convert_value(source, value))
-                .collect::<Result<_, _>>()?,
-        ),
-        DeValue::Table(table) => Data::Table(convert_table(source, table)?),
-    };
-    Ok(Value { place, data })
+/// Longer keys are names of resources, of which no two are the same.
+const SHARED_KEY_BYTES: usize = 16;
+
+impl Converter<'_> {
+    fn table(&mut self, table: DeTable<'_>) -> Result<Table, Mistake> {
+        let mut entries = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let entry = Entry {
+                key: Place::new(self.source, key.span()),
+                value: self.value(value)?,
+            };
+            entries.push((self.key(key.get_ref()), entry));
+        }
+        // The parser keeps the order of the keys or that of the file, depending on its features.
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(Table::of_sorted(entries))
+    }
+
+    fn key(&mut self, key: &str) -> Key {
+        if let Some(known) = self.keys.get(key) {
+            return Key::clone(known);
+        }
+        let key = Key::from(key);
+        if key.len() <= SHARED_KEY_BYTES {
+            self.keys.insert(Key::clone(&key));
+        }
+        key
+    }
+
+    fn value(&mut self, value: Spanned<DeValue<'_>>) -> Result<Value, Mistake> {
+        let place = Place::new(self.source, value.span());
+        let data = match value.into_inner() {
+            DeValue::String(text) => Data::String(text.into_owned()),
+            DeValue::Integer(integer) => {
+                match i64::from_str_radix(integer.as_str(), integer.radix()) {
+                    Ok(integer) => Data::Integer(integer),
+                    Err(_) => return Err(Mistake::new(&place, "integer does not fit in 64 bits")),
+                }
+            }
+            DeValue::Float(float) => match float.as_str().parse() {
+                Ok(float) => Data::Float(float),
+                Err(_) => return Err(Mistake::new(&place, "number cannot be represented")),
+            },
+            DeValue::Boolean(boolean) => Data::Boolean(boolean),
+            DeValue::Datetime(datetime) => Data::Datetime(datetime.to_string()),
+            DeValue::Array(values) => Data::Array(
+                values
+                    .into_iter()
+                    .map(|value| self.value(value))
+                    .collect::<Result<_, _>>()?,
+            ),
+            DeValue::Table(table) => Data::Table(self.table(table)?),
+        };
+        Ok(Value { place, data })
+    }
 }
 
 fn lower_first(text: &str) -> String {

@@ -12,7 +12,7 @@ pub struct Source {
     file: String,
     text: String,
     /// Where each line begins, in bytes: thousands of places are located in one source.
-    line_starts: Vec<usize>,
+    line_starts: Vec<u32>,
 }
 
 impl Source {
@@ -21,6 +21,7 @@ impl Source {
         let text = text.into();
         let line_starts = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(newline, _)| newline + 1))
+            .filter_map(|start| u32::try_from(start).ok())
             .collect();
         Arc::new(Source {
             file: file.into(),
@@ -50,8 +51,9 @@ impl fmt::Debug for Source {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Place {
     source: Arc<Source>,
-    start: usize,
-    end: usize,
+    // There are two places for every value: a source is far smaller than 4 GiB.
+    start: u32,
+    end: u32,
 }
 
 impl Place {
@@ -61,8 +63,8 @@ impl Place {
         let end = floor_char_boundary(&source.text, span.end).max(start);
         Place {
             source: Arc::clone(source),
-            start,
-            end,
+            start: u32::try_from(start).unwrap_or(u32::MAX),
+            end: u32::try_from(end).unwrap_or(u32::MAX),
         }
     }
 
@@ -83,19 +85,20 @@ impl Place {
 
     /// The bytes it covers.
     pub fn span(&self) -> Range<usize> {
-        self.start..self.end
+        self.start as usize..self.end as usize
     }
 
     /// The text it covers.
     pub fn text(&self) -> &str {
-        &self.source.text[self.start..self.end]
+        &self.source.text[self.span()]
     }
 
     /// A stretch of this place, counted from its start.
     pub fn part(&self, span: Range<usize>) -> Self {
+        let Range { start, end } = self.span();
         Place::new(
             &self.source,
-            self.start + span.start..(self.start + span.end).min(self.end),
+            start + span.start..(start + span.end).min(end),
         )
     }
 
@@ -103,8 +106,9 @@ impl Place {
     pub fn location(&self) -> Location {
         let line_starts = &self.source.line_starts;
         // The first line starts at 0, so at least one does at or before any place.
-        let line = line_starts.partition_point(|start| *start <= self.start);
-        let before = &self.source.text[line_starts[line - 1]..self.start];
+        let start = self.span().start;
+        let line = line_starts.partition_point(|line| *line as usize <= start);
+        let before = &self.source.text[line_starts[line - 1] as usize..start];
         // A byte order mark is no character that an editor counts.
         let column = 1 + before
             .strip_prefix('\u{feff}')

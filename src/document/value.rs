@@ -1,7 +1,7 @@
 //! Values that know their place.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, SerializeSeq};
@@ -142,10 +142,16 @@ pub struct Entry {
 }
 
 /// Keys and values, by key.
+///
+/// A sorted vector: most tables have two or three keys, of which a repository has tens of thousands, and a node of a tree is made for
+/// eleven.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Table {
-    entries: BTreeMap<String, Entry>,
+    entries: Vec<(Key, Entry)>,
 }
+
+/// A key; those of one source that are the same share their text.
+pub type Key = Arc<str>;
 
 impl Table {
     /// A table without keys.
@@ -153,29 +159,51 @@ impl Table {
         Table::default()
     }
 
+    /// A table of `entries`, which are sorted by their keys, each of which is there once.
+    pub(super) fn of_sorted(entries: Vec<(Key, Entry)>) -> Self {
+        debug_assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
+        Table { entries }
+    }
+
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.entries
+            .binary_search_by(|(known, _)| (**known).cmp(key))
+    }
+
     /// What `key` is set to.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.get(key).map(|entry| &entry.value)
+        self.entry(key).map(|entry| &entry.value)
     }
 
     /// `key` with its place and value.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
-        self.entries.get(key)
+        let position = self.position(key).ok()?;
+        Some(&self.entries[position].1)
     }
 
     /// The same, to change.
     pub fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
-        self.entries.get_mut(key)
+        let position = self.position(key).ok()?;
+        Some(&mut self.entries[position].1)
     }
 
     /// Sets `key`.
-    pub fn insert(&mut self, key: impl Into<String>, entry: Entry) {
-        self.entries.insert(key.into(), entry);
+    pub fn insert(&mut self, key: impl Into<Key>, entry: Entry) {
+        let key = key.into();
+        if self.entries.last().is_none_or(|(last, _)| *last < key) {
+            self.entries.push((key, entry));
+            return;
+        }
+        match self.position(&key) {
+            Ok(position) => self.entries[position].1 = entry,
+            Err(position) => self.entries.insert(position, (key, entry)),
+        }
     }
 
     /// Takes `key` out.
     pub fn remove(&mut self, key: &str) -> Option<Entry> {
-        self.entries.remove(key)
+        let position = self.position(key).ok()?;
+        Some(self.entries.remove(position).1)
     }
 
     /// The place of the value of `key`, or `otherwise` when it is not set.
@@ -186,26 +214,27 @@ impl Table {
 
     /// All keys, in the order of their bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
-        self.entries
-            .iter()
-            .map(|(key, entry)| (key.as_str(), entry))
+        self.entries.iter().map(|(key, entry)| (&**key, entry))
+    }
+
+    /// The same, with keys that can be shared.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.iter().map(|(key, entry)| (key, entry))
     }
 
     /// The same, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Entry)> {
-        self.entries
-            .iter_mut()
-            .map(|(key, entry)| (key.as_str(), entry))
+        self.entries.iter_mut().map(|(key, entry)| (&**key, entry))
     }
 
-    /// Takes it apart.
-    pub fn into_entries(self) -> impl Iterator<Item = (String, Entry)> {
+    /// Takes it apart, in the same order.
+    pub fn into_entries(self) -> impl Iterator<Item = (Key, Entry)> {
         self.entries.into_iter()
     }
 
     /// The keys.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.entries.iter().map(|(key, _)| &**key)
     }
 
     /// Are there no keys.

@@ -11,7 +11,11 @@
 //! A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
 //! part of it, so that a comment changes no digest.
 
-use ring::digest::{SHA256, digest};
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use ring::digest::{Context, SHA256};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
 use super::DesiredState;
@@ -24,68 +28,158 @@ use crate::model::ResourceId;
 
 /// The canonical JSON of `state`, whose digest is its [`DesiredState::digest`].
 pub fn canonical_json(state: &DesiredState) -> Value {
-    let needs: serde_json::Map<String, Value> = state
-        .needs
-        .iter()
-        .map(|(id, needs)| (id.to_string(), ids(needs)))
-        .collect();
-    let mut canonical = json!({
-        "format": 1,
-        "fleet": state.fleet,
-        "paths": state.paths.iter().map(path).collect::<Vec<_>>(),
-        "packages": state.packages.iter().map(package).collect::<Vec<_>>(),
-        "units": state.units.iter().map(unit).collect::<Vec<_>>(),
-        "needs": needs,
-    });
-    canonical.sort_all_objects();
-    canonical
+    serde_json::to_value(Canonical(state)).unwrap_or_default()
+}
+
+/// The same, to be written without standing in memory as a whole.
+pub fn canonical(state: &DesiredState) -> impl Serialize {
+    Canonical(state)
 }
 
 /// The digest of `state`.
 pub(super) fn compute(state: &DesiredState) -> String {
-    let text = canonical_json(state).to_string();
-    hex(digest(&SHA256, text.as_bytes()).as_ref())
+    let mut hashing = Hashing(Context::new(&SHA256));
+    let mut buffered = std::io::BufWriter::with_capacity(8192, &mut hashing);
+    let written = serde_json::to_writer(&mut buffered, &Canonical(state));
+    let flushed = buffered.flush();
+    drop(buffered);
+    debug_assert!(
+        written.is_ok() && flushed.is_ok(),
+        "hashing does not fail, and every key is a string"
+    );
+    hex(hashing.0.finish().as_ref())
 }
 
-/// `bytes` in hexadecimal.
+/// Takes bytes into a hash; the canonical JSON of ten thousand files never stands in memory.
+struct Hashing(Context);
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A state as canonical JSON.
+///
+/// Invariant: every map below is written in the order of its keys.
+struct Canonical<'a>(&'a DesiredState);
+
+impl Serialize for Canonical<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let state = self.0;
+        let mut map = serializer.serialize_map(Some(6))?;
+        map.serialize_entry("fleet", &state.fleet)?;
+        map.serialize_entry("format", &1)?;
+        map.serialize_entry("needs", &Needs(state))?;
+        map.serialize_entry("packages", &Each(&state.packages, package_json))?;
+        map.serialize_entry("paths", &Paths(&state.paths))?;
+        map.serialize_entry("units", &Each(&state.units, unit_json))?;
+        map.end()
+    }
+}
+
+/// By the text of the id, which is not the order of the ids.
+struct Needs<'a>(&'a DesiredState);
+
+impl Serialize for Needs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let needs: BTreeMap<String, &Vec<ResourceId>> = self
+            .0
+            .needs
+            .iter()
+            .map(|(id, needs)| (id.to_string(), needs))
+            .collect();
+        needs.serialize(serializer)
+    }
+}
+
+/// Things that are made JSON one by one.
+struct Each<'a, T>(&'a [T], fn(&T) -> Value);
+
+impl<T> Serialize for Each<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(self.1))
+    }
+}
+
+struct Paths<'a>(&'a [DesiredPath]);
+
+impl Serialize for Paths<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(OnePath))
+    }
+}
+
+/// Of these there may be many, so no value is made of them.
+struct OnePath<'a>(&'a DesiredPath);
+
+impl Serialize for OnePath<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let path = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        if let PathSpec::File { content, .. } = &path.spec {
+            map.serialize_entry("content", &content.as_ref().map(OneContent))?;
+        }
+        let access = match &path.spec {
+            PathSpec::File {
+                mode, owner, group, ..
+            }
+            | PathSpec::Directory { mode, owner, group } => Some((mode, owner, group)),
+            PathSpec::Symlink { .. } | PathSpec::Absent => None,
+        };
+        if let Some((_, _, group)) = access {
+            map.serialize_entry("group", group)?;
+        }
+        map.serialize_entry("id", &path.id)?;
+        if let Some((mode, owner, _)) = access {
+            map.serialize_entry("mode", &mode.map(octal))?;
+            map.serialize_entry("on_removal", &path.on_removal)?;
+            map.serialize_entry("owner", owner)?;
+        } else {
+            map.serialize_entry("on_removal", &path.on_removal)?;
+        }
+        map.serialize_entry("path", &path.path)?;
+        map.serialize_entry("report", &path.report)?;
+        if let PathSpec::Symlink { target } = &path.spec {
+            map.serialize_entry("target", target)?;
+        }
+        let kind = match &path.spec {
+            PathSpec::File { .. } => "file",
+            PathSpec::Directory { .. } => "directory",
+            PathSpec::Symlink { .. } => "symlink",
+            PathSpec::Absent => "absent",
+        };
+        map.serialize_entry("type", kind)?;
+        if let PathSpec::File { validate, .. } = &path.spec {
+            map.serialize_entry("validate", validate)?;
+        }
+        map.end()
+    }
+}
+
+struct OneContent<'a>(&'a Content);
+
+impl Serialize for OneContent<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("sha256", &hex(&self.0.sha256))?;
+        map.serialize_entry("size", &self.0.size)?;
+        map.end()
+    }
+}
+
+/// One path.
+pub(super) fn path_json(path: &DesiredPath) -> Value {
+    serde_json::to_value(OnePath(path)).unwrap_or_default()
+}
+
 fn ids(ids: &[ResourceId]) -> Value {
     ids.iter().map(ToString::to_string).collect()
-}
-
-fn path(path: &DesiredPath) -> Value {
-    let mut value = json!({
-        "path": path.path,
-        "id": path.id,
-        "report": path.report,
-        "on_removal": path.on_removal,
-    });
-    let (kind, spec) = match &path.spec {
-        PathSpec::File {
-            content,
-            mode,
-            owner,
-            group,
-            validate,
-        } => (
-            "file",
-            json!({
-                "content": content.as_ref().map(content_json),
-                "mode": mode.map(octal),
-                "owner": owner,
-                "group": group,
-                "validate": validate,
-            }),
-        ),
-        PathSpec::Directory { mode, owner, group } => (
-            "directory",
-            json!({ "mode": mode.map(octal), "owner": owner, "group": group }),
-        ),
-        PathSpec::Symlink { target } => ("symlink", json!({ "target": target })),
-        PathSpec::Absent => ("absent", json!({})),
-    };
-    value["type"] = json!(kind);
-    extend(&mut value, spec);
-    value
 }
 
 fn extend(value: &mut Value, more: Value) {
@@ -94,15 +188,12 @@ fn extend(value: &mut Value, more: Value) {
     }
 }
 
-fn content_json(content: &Content) -> Value {
-    json!({ "sha256": hex(&content.sha256), "size": content.size })
-}
-
 fn octal(mode: u32) -> String {
     format!("{mode:04o}")
 }
 
-fn package(package: &DesiredPackage) -> Value {
+/// One package.
+pub(super) fn package_json(package: &DesiredPackage) -> Value {
     let mut value = json!({
         "name": package.name,
         "id": package.id,
@@ -122,11 +213,13 @@ fn package(package: &DesiredPackage) -> Value {
             }
         },
     );
+    value.sort_all_objects();
     value
 }
 
-fn unit(unit: &DesiredUnit) -> Value {
-    json!({
+/// One unit.
+pub(super) fn unit_json(unit: &DesiredUnit) -> Value {
+    let mut value = json!({
         "name": unit.name,
         "id": unit.id,
         "enabled": unit.enabled,
@@ -138,5 +231,76 @@ fn unit(unit: &DesiredUnit) -> Value {
         "files": unit.files,
         "report": unit.report,
         "on_removal": unit.on_removal,
-    })
+    });
+    value.sort_all_objects();
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::kind::ContentSource;
+    use crate::model::{Kind, OnRemoval};
+
+    fn path(name: &str, spec: PathSpec) -> DesiredPath {
+        DesiredPath {
+            path: name.to_owned(),
+            id: ResourceId::new(Kind::File, name),
+            spec,
+            report: false,
+            on_removal: OnRemoval::Keep,
+        }
+    }
+
+    #[test]
+    fn the_canonical_json_is_sorted_and_stays_as_it_is() {
+        let content = Content {
+            sha256: [7; 32],
+            size: 3,
+            source: ContentSource::Original,
+        };
+        let file = PathSpec::File {
+            content: Some(content),
+            mode: Some(0o640),
+            owner: Some("root".into()),
+            group: None,
+            validate: Some(vec!["true".into(), "{}".into()]),
+        };
+        let directory = PathSpec::Directory {
+            mode: None,
+            owner: None,
+            group: Some("adm".into()),
+        };
+        let mut state = DesiredState {
+            fleet: "test".into(),
+            paths: vec![
+                path("/a", file),
+                path("/b", directory),
+                path(
+                    "/c",
+                    PathSpec::Symlink {
+                        target: "/a".into(),
+                    },
+                ),
+                path("/d", PathSpec::Absent),
+            ],
+            ..DesiredState::default()
+        };
+        for (one, other) in [
+            (Kind::Unit, Kind::File),
+            (Kind::Directory, Kind::Unit),
+            (Kind::File, Kind::Unit),
+        ] {
+            state
+                .needs
+                .insert(ResourceId::new(one, "x"), vec![ResourceId::new(other, "y")]);
+        }
+        let text = serde_json::to_string(&Canonical(&state)).unwrap();
+        assert_eq!(canonical_json(&state).to_string(), text);
+        insta::assert_snapshot!(text, @"");
+        assert_eq!(
+            compute(&state),
+            hex(ring::digest::digest(&SHA256, text.as_bytes()).as_ref())
+        );
+    }
 }

@@ -13,7 +13,7 @@ pub(super) fn read(
     id: &ResourceId,
     key: &str,
     table: &Table,
-    declared: &BTreeMap<ResourceId, Place>,
+    declared: &BTreeMap<ResourceId, &Place>,
     unmanaged: &BTreeSet<ResourceId>,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<ResourceId> {
@@ -40,7 +40,7 @@ fn read_one(
     key: &str,
     text: &str,
     place: &Place,
-    declared: &BTreeMap<ResourceId, Place>,
+    declared: &BTreeMap<ResourceId, &Place>,
 ) -> Result<ResourceId, Mistake> {
     let other: ResourceId = text.parse().map_err(|_| {
         let kind = text.split_once(':').map_or(text, |(kind, _)| kind);
@@ -77,7 +77,7 @@ fn read_one(
 /// The circles among `needs`, each told once. A path also waits for the nearest declared directory above it.
 pub(super) fn circles(
     needs: &BTreeMap<ResourceId, Vec<ResourceId>>,
-    declared: &BTreeMap<ResourceId, Place>,
+    declared: &BTreeMap<ResourceId, &Place>,
 ) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut finished: BTreeSet<ResourceId> = BTreeSet::new();
@@ -106,7 +106,7 @@ pub(super) fn circles(
 
 fn circle(
     path: &[(ResourceId, Vec<ResourceId>)],
-    declared: &BTreeMap<ResourceId, Place>,
+    declared: &BTreeMap<ResourceId, &Place>,
 ) -> Mistake {
     let ids: Vec<&ResourceId> = path.iter().map(|(id, _)| id).collect();
     let first = ids[0];
@@ -116,10 +116,10 @@ fn circle(
         "resources need each other in a circle: {}",
         told.join(" → ")
     );
-    let place = &declared[first];
+    let place = declared[first];
     let mut mistake = Mistake::new(place, message).hint("take one of the needs out");
     for id in ids.iter().skip(1) {
-        mistake = mistake.note(format!("{id} is declared here"), &declared[*id]);
+        mistake = mistake.note(format!("{id} is declared here"), declared[*id]);
     }
     mistake
 }
@@ -127,7 +127,7 @@ fn circle(
 fn waits_for(
     id: &ResourceId,
     needs: &BTreeMap<ResourceId, Vec<ResourceId>>,
-    declared: &BTreeMap<ResourceId, Place>,
+    declared: &BTreeMap<ResourceId, &Place>,
 ) -> Vec<ResourceId> {
     let mut waits = needs.get(id).cloned().unwrap_or_default();
     if matches!(id.kind, Kind::File | Kind::Directory | Kind::Symlink) {

@@ -1,5 +1,7 @@
 //! One layer: the TOML files of a directory, united.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::declared::{self, LATER_KINDS, RESERVED};
@@ -20,8 +22,10 @@ pub(super) struct Layer {
     pub defaults: Table,
     /// Its variables.
     pub vars: Table,
-    /// Its resources: tables by kind and name.
+    /// Its resources: tables by kind and name. A word for a package stands as a table with this `state`.
     pub resources: Table,
+    /// The packages for which it says one word.
+    pub words: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -86,7 +90,8 @@ pub(super) fn load(tree: &dyn Tree, name: &str) -> Result<Layer, Vec<Failure>> {
             Err(failure) => failures.push(failure),
         }
     }
-    let layer = read(united, &mut mistakes);
+    let mut layer = read(united, &mut mistakes);
+    spell_words_out(&mut layer);
     mistakes.sort_by_key(|mistake| mistake.place.as_ref().map(Place::location));
     failures.extend(mistakes.into_iter().map(author));
     if failures.is_empty() {
@@ -103,9 +108,10 @@ fn read(united: Table, mistakes: &mut Vec<Mistake>) -> Layer {
         defaults: Table::new(),
         vars: Table::new(),
         resources: Table::new(),
+        words: BTreeSet::new(),
     };
     for (section, entry) in united.into_entries() {
-        match section.as_str() {
+        match &*section {
             "layer" => {
                 let Some(table) = expect_table("[layer]", &entry, mistakes) else {
                     continue;
@@ -127,14 +133,17 @@ fn read(united: Table, mistakes: &mut Vec<Mistake>) -> Layer {
             "defaults" | "vars" => {
                 if let Some(table) = expect_table(&format!("[{section}]"), &entry, mistakes) {
                     refuse_reserved_names(table, mistakes);
-                    if section == "vars" {
+                    if &*section == "vars" {
                         layer.vars = table.clone();
                     } else {
                         layer.defaults = table.clone();
                     }
                 }
             }
-            _ => match Kind::ALL.into_iter().find(|kind| kind.as_str() == section) {
+            _ => match Kind::ALL
+                .into_iter()
+                .find(|kind| kind.as_str() == &*section)
+            {
                 Some(kind) => {
                     if let Some(table) = expect_table(&format!("[{kind}]"), &entry, mistakes) {
                         check_resources(kind, table, mistakes);
@@ -146,6 +155,23 @@ fn read(united: Table, mistakes: &mut Vec<Mistake>) -> Layer {
         }
     }
     layer
+}
+
+/// Makes tables of the words for packages.
+fn spell_words_out(layer: &mut Layer) {
+    let packages = layer.resources.entry_mut(Kind::Package.as_str());
+    let Some(Data::Table(packages)) = packages.map(|entry| &mut entry.value.data) else {
+        return;
+    };
+    for (name, entry) in packages.iter_mut() {
+        if entry.value.as_str().is_none() {
+            continue;
+        }
+        layer.words.insert(name.to_owned());
+        let mut table = Table::new();
+        table.insert("state", entry.clone());
+        entry.value.data = Data::Table(table);
+    }
 }
 
 fn unknown_section(section: &str, entry: &Entry) -> Mistake {

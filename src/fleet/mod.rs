@@ -10,7 +10,7 @@
 //! or file of the machine, and what one host does not use cannot make it fail.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::config;
@@ -18,6 +18,7 @@ use crate::document::{Mistake, Place, Source};
 use crate::git::{ObjectError, Tree};
 use crate::model::{Class, Failure};
 
+pub mod compare;
 mod declared;
 pub mod desired;
 mod digest;
@@ -37,7 +38,7 @@ mod unit_file;
 mod uses;
 
 pub use desired::{DesiredState, Origin};
-pub use digest::canonical_json;
+pub use digest::{canonical, canonical_json};
 pub use imaginary::{ImaginaryHost, UnusedRules};
 pub use paths::why_forbidden;
 pub use select::{Because, ChosenLayer};
@@ -120,7 +121,16 @@ pub fn render(
     host: &HostIdentity,
     limits: &Limits,
 ) -> Result<Rendered, Vec<Failure>> {
-    Fleet::load(tree)?.render(host, limits)
+    Fleet::load_for_one(tree)?.render(host, limits)
+}
+
+/// The same without [`Rendered::values`] and [`Rendered::variables`], which take more time and memory than the state itself.
+pub fn render_state(
+    tree: &dyn Tree,
+    host: &HostIdentity,
+    limits: &Limits,
+) -> Result<Rendered, Vec<Failure>> {
+    Fleet::load_for_one(tree)?.render_state(host, limits)
 }
 
 /// A layer, or what is wrong with it; shared by the hosts that have it.
@@ -135,6 +145,10 @@ pub struct Fleet<'tree> {
     layer_names: OnceCell<Result<Vec<String>, Failure>>,
     sources: sources::Sources<'tree>,
     templates: template::Templates,
+    /// Which layers are there, as far as it was asked.
+    is_there: RefCell<BTreeMap<String, bool>>,
+    /// What many hosts have in common; `None` where there is only one.
+    shared: Option<RefCell<resolve::Shared>>,
 }
 
 impl std::fmt::Debug for Fleet<'_> {
@@ -146,8 +160,18 @@ impl std::fmt::Debug for Fleet<'_> {
 }
 
 impl<'tree> Fleet<'tree> {
-    /// Reads what every host reads: fleet.toml and the inventory.
+    /// Reads what every host reads: fleet.toml and the inventory. What hosts have in common is kept for the next one.
     pub fn load(tree: &'tree dyn Tree) -> Result<Self, Vec<Failure>> {
+        let mut fleet = Fleet::load_for_one(tree)?;
+        if fleet.inventory.names().nth(1).is_some() {
+            fleet.templates.keep_compiled();
+            fleet.shared = Some(RefCell::default());
+        }
+        Ok(fleet)
+    }
+
+    /// The same for a single host, where nothing would be used twice.
+    fn load_for_one(tree: &'tree dyn Tree) -> Result<Self, Vec<Failure>> {
         let mut failures = Vec::new();
         let manifest = manifest::load(tree).map_err(|mut found| failures.append(&mut found));
         let inventory = inventory::load(tree).map_err(|mut found| failures.append(&mut found));
@@ -165,6 +189,8 @@ impl<'tree> Fleet<'tree> {
             layer_names: OnceCell::new(),
             sources: sources::Sources::new(tree),
             templates,
+            is_there: RefCell::default(),
+            shared: None,
         })
     }
 
@@ -175,14 +201,9 @@ impl<'tree> Fleet<'tree> {
 
     /// Every host of the inventory and of `hosts/`, by name.
     pub fn hosts(&self) -> Result<Vec<String>, Vec<Failure>> {
-        let mut hosts: Vec<String> = self.inventory.names().map(str::to_owned).collect();
-        for directory in list_directories(self.tree, "hosts").map_err(|failure| vec![failure])? {
-            if !hosts.contains(&directory) {
-                hosts.push(directory);
-            }
-        }
-        hosts.sort();
-        Ok(hosts)
+        let mut hosts: BTreeSet<String> = self.inventory.names().map(str::to_owned).collect();
+        hosts.extend(list_directories(self.tree, "hosts").map_err(|failure| vec![failure])?);
+        Ok(hosts.into_iter().collect())
     }
 
     /// Every layer of `layers/`, used or not, by name.
@@ -196,6 +217,9 @@ impl<'tree> Fleet<'tree> {
 
     /// What is wrong with the layer `name` (or `hosts/<host>`) by itself.
     pub fn check_layer(&self, name: &str) -> Vec<Failure> {
+        if self.has_layer(name) == Ok(false) {
+            return Vec::new();
+        }
         let Err(failures) = &*self.layer(name) else {
             return Vec::new();
         };
@@ -216,6 +240,15 @@ impl<'tree> Fleet<'tree> {
 
     /// The desired state of `host`, or everything that is wrong with it; see [`render`].
     pub fn render(&self, host: &HostIdentity, limits: &Limits) -> Result<Rendered, Vec<Failure>> {
+        self.render_with(host, limits, true)
+    }
+
+    fn render_with(
+        &self,
+        host: &HostIdentity,
+        limits: &Limits,
+        with_values: bool,
+    ) -> Result<Rendered, Vec<Failure>> {
         let traits = self.traits(host);
         let mut held: Vec<Failure> = self.manifest.too_old().into_iter().collect();
         let mut warnings = Vec::new();
@@ -225,8 +258,9 @@ impl<'tree> Fleet<'tree> {
             return Err(held);
         }
         let layers = select::choose(self, &traits)?;
-        let merged = merged::merge(self, &traits, &layers)?;
-        let mut rendered = resolve::resolve(self, &traits, limits, merged, layers)?;
+        let read: Vec<ReadLayer> = layers.iter().map(|layer| self.layer(&layer.name)).collect();
+        let merged = merged::merge(&self.inventory, &traits, &read)?;
+        let mut rendered = resolve::resolve(self, &traits, limits, merged, layers, with_values)?;
         rendered.warnings = warnings;
         Ok(rendered)
     }
@@ -240,8 +274,28 @@ impl<'tree> Fleet<'tree> {
         (traits.labels, traits.facts)
     }
 
+    /// The same without [`Rendered::values`] and [`Rendered::variables`], which cost more than the state itself.
+    pub fn render_state(
+        &self,
+        host: &HostIdentity,
+        limits: &Limits,
+    ) -> Result<Rendered, Vec<Failure>> {
+        self.render_with(host, limits, false)
+    }
+
     fn traits(&self, host: &HostIdentity) -> inventory::Traits {
         self.inventory.traits(host)
+    }
+
+    /// Is there a layer `name` (or `hosts/<host>`): a directory with a TOML file.
+    fn has_layer(&self, name: &str) -> Result<bool, Failure> {
+        if let Some(known) = self.is_there.borrow().get(name) {
+            return Ok(*known);
+        }
+        let files = list_toml_files(self.tree, &layer::directory_of(name))?;
+        let is_there = files.is_some_and(|files| !files.is_empty());
+        self.is_there.borrow_mut().insert(name.to_owned(), is_there);
+        Ok(is_there)
     }
 
     /// The layer `name`, read at most once.

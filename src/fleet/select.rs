@@ -1,9 +1,9 @@
 //! Which layers a host gets, in which order, and why.
 
 use super::inventory::{Traits, fits};
-use super::layer::{self, no_such_layer};
+use super::layer::no_such_layer;
 use super::manifest::{Manifest, Rule};
-use super::{Fleet, author, list_toml_files};
+use super::{Fleet, author};
 use crate::config::is_host_name;
 use crate::document::{Mistake, Place};
 use crate::model::{Class, Failure, Location};
@@ -80,9 +80,9 @@ pub(super) fn choose(fleet: &Fleet<'_>, traits: &Traits) -> Result<Vec<ChosenLay
         }
     }
     let own = format!("hosts/{name}");
-    match list_toml_files(fleet.tree, &own) {
-        Ok(Some(files)) if !files.is_empty() => choice.place_own(&own),
-        Ok(_) => {}
+    match fleet.has_layer(&own) {
+        Ok(true) => choice.place_own(&own),
+        Ok(false) => {}
         Err(failure) => choice.failures.push(failure),
     }
     if !choice.failures.is_empty() {
@@ -116,9 +116,9 @@ impl Choice<'_, '_> {
         if self.placed.iter().any(|placed| placed.name == name) {
             return;
         }
-        match list_toml_files(self.fleet.tree, &layer::directory_of(name)) {
-            Ok(Some(files)) if !files.is_empty() => {}
-            Ok(_) => {
+        match self.fleet.has_layer(name) {
+            Ok(true) => {}
+            Ok(false) => {
                 let known = self.fleet.layer_names().unwrap_or_default();
                 self.failures.push(no_such_layer(name, place, known));
                 return;

@@ -6,6 +6,7 @@
 //! Labels are optional by nature: one that this host lacks and the fleet knows can be compared and tested (it equals nothing), so that
 //! `hosts if h.labels.role == "db"` works; printing it is an error like any undefined name. So are facts of `hosts`.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,7 +22,9 @@ use crate::document::{Data, Mistake, Place, Table, Value, nearest};
 
 /// The engine, and what is the same for every host.
 pub(super) struct Templates {
-    environment: Environment<'static>,
+    environment: RefCell<Environment<'static>>,
+    /// Are templates kept once they are compiled; each is called by its place.
+    keeps_compiled: bool,
     hosts: Jinja,
     /// Every label that some host or rule has.
     labels: Arc<BTreeSet<String>>,
@@ -108,11 +111,17 @@ impl Templates {
         });
         let hosts = Jinja::from(hosts.collect::<Vec<_>>());
         Templates {
-            environment,
+            environment: RefCell::new(environment),
+            keeps_compiled: false,
             hosts,
             labels,
             nothing,
         }
+    }
+
+    /// Keeps every template that is compiled, for the next host.
+    pub fn keep_compiled(&mut self) {
+        self.keeps_compiled = true;
     }
 
     /// The names for the host with `traits` and `vars`.
@@ -143,10 +152,33 @@ impl Templates {
         if !is_templated(text) {
             return Ok(text.to_owned());
         }
-        self.environment
-            .template_from_named_str(place.file(), text)
-            .and_then(|template| template.render(&names.0))
-            .map_err(|error| self.mistake(place, text, &error, names))
+        let rendered = if self.keeps_compiled {
+            self.render_kept(place, text, names)
+        } else {
+            let environment = self.environment.borrow();
+            environment
+                .template_from_named_str(place.file(), text)
+                .and_then(|template| template.render(&names.0))
+        };
+        rendered.map_err(|error| self.mistake(place, text, &error, names))
+    }
+
+    fn render_kept(
+        &self,
+        place: &Place,
+        text: &str,
+        names: &Names,
+    ) -> Result<String, minijinja::Error> {
+        let span = place.span();
+        let name = format!("{}:{}:{}", place.file(), span.start, span.end);
+        if let Ok(template) = self.environment.borrow().get_template(&name)
+            && template.source() == text
+        {
+            return template.render(&names.0);
+        }
+        let mut environment = self.environment.borrow_mut();
+        environment.add_template_owned(name.clone(), text.to_owned())?;
+        environment.get_template(&name)?.render(&names.0)
     }
 
     fn mistake(

@@ -15,12 +15,14 @@ pub mod repository;
 
 /// `bytes` in lower-case hexadecimal, as Git and sha256sum write hashes.
 pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| {
+        [
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]
+    });
+    digits.map(char::from).collect()
 }
 
 /// One object's raw bytes, without Git's header.

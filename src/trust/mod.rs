@@ -15,6 +15,7 @@ use crate::model::{Class, Failure};
 
 mod allowed_signers;
 mod authority;
+pub mod browse;
 mod commit;
 #[cfg(test)]
 mod fixture;

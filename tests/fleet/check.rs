@@ -252,3 +252,61 @@ fn a_command_of_a_later_version_is_called_that() {
     let help = limpet(&["--help"], tree.path());
     assert!(!String::from_utf8_lossy(&help.stdout).contains("history"));
 }
+
+#[test]
+fn mistakes_are_told_to_programs_in_their_formats() {
+    let tree = WorkTree::new(&[
+        ("sub/fleet.toml", FLEET),
+        (
+            "sub/layers/base/base.toml",
+            "[file.\"/etc/motd\"]\nowmer = \"root\"\n",
+        ),
+    ]);
+    let check = |format: &str| {
+        let output = limpet(&["check", "--format", format, "sub"], tree.path());
+        assert_eq!(output.status.code(), Some(65));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("1 | [file")
+                || !output.stderr.is_empty()
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(check("human"), "");
+    assert_snapshot!(check("github"), @"");
+    assert_snapshot!(check("json"), @"");
+    let sarif: serde_json::Value = serde_json::from_str(&check("sarif")).unwrap();
+    assert_eq!(sarif["version"], "2.1.0");
+    let run = &sarif["runs"][0];
+    let rule = &run["tool"]["driver"]["rules"][0];
+    let result = &run["results"][0];
+    assert_eq!(result["ruleId"], rule["id"]);
+    assert_eq!(result["ruleIndex"], 0);
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(
+        place["artifactLocation"]["uri"],
+        "sub/layers/base/base.toml"
+    );
+    assert_eq!(
+        place["region"],
+        serde_json::json!({ "startLine": 2, "startColumn": 1 })
+    );
+    assert!(
+        result["message"]["text"]
+            .as_str()
+            .unwrap()
+            .starts_with("unknown field `owmer`")
+    );
+}
+
+#[test]
+fn a_fleet_without_mistakes_is_an_empty_report() {
+    let tree = WorkTree::new(&[("layers/base/base.toml", "")]);
+    let output = limpet(&["check", "--format", "sarif"], tree.path());
+    assert_eq!(output.status.code(), Some(0));
+    let sarif: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(sarif["runs"][0]["results"], serde_json::json!([]));
+    let output = limpet(&["check", "--format", "json"], tree.path());
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["mistakes"], serde_json::json!([]));
+    assert_eq!(object["digests"].as_object().unwrap().len(), 1);
+}

@@ -6,7 +6,12 @@
 )]
 
 mod check;
+mod diff;
 mod example;
+mod init;
 mod mistakes;
 mod rendering;
+#[path = "../fixture/repository.rs"]
+mod repository;
+mod schema;
 mod tree;

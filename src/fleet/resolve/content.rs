@@ -4,7 +4,7 @@ use super::Resolver;
 use crate::document::{Mistake, Place, Table, nearest};
 use crate::fleet::sources::inline;
 use crate::kinds::kind::Content;
-use crate::model::Class;
+use crate::model::{Class, Failure};
 
 /// A content, and its text where it has one.
 pub(super) struct Contained {
@@ -15,12 +15,13 @@ pub(super) struct Contained {
 impl Resolver<'_, '_> {
     /// The content that `table` declares with `content` or `source`, if any. Failures to read are recorded; `None` then, too.
     pub(super) fn content(
-        &mut self,
+        &self,
         what: &str,
         table: &Table,
         template: bool,
         wants_text: bool,
         mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
     ) -> Option<Contained> {
         let text = table.get("content");
         let source = table.get("source");
@@ -56,7 +57,7 @@ impl Resolver<'_, '_> {
                     return None;
                 }
                 Err(failure) => {
-                    self.failures.push(failure);
+                    failures.push(failure);
                     return None;
                 }
             };
@@ -89,7 +90,7 @@ impl Resolver<'_, '_> {
                 if failure.class == Class::Author {
                     mistakes.push(Mistake::new(place, failure.message));
                 } else {
-                    self.failures.push(failure);
+                    failures.push(failure);
                 }
                 None
             }

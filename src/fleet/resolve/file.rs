@@ -1,6 +1,6 @@
 //! Files, directories and symbolic links.
 
-use super::Resolver;
+use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
 use crate::fleet::declared::{self, State};
 use crate::kinds::file::{DesiredPath, PathSpec};
@@ -14,20 +14,28 @@ const ROOT: &str = "root";
 
 impl Resolver<'_, '_> {
     pub(super) fn file(
-        &mut self,
+        &self,
         id: &ResourceId,
         table: &Table,
         place: &Place,
+        out: &mut Resolved,
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let file: declared::File = declared::read(table, place, &what)?;
         if file.state == Some(State::Absent) {
             let report = file.report.unwrap_or(false);
-            return self.absent(id, report, file.on_removal.unwrap_or_default(), place);
+            return self.absent(id, report, file.on_removal.unwrap_or_default(), place, out);
         }
         let mut mistakes = Vec::new();
         let template = file.template.unwrap_or(false);
-        let contained = self.content(&what, table, template, false, &mut mistakes);
+        let contained = self.content(
+            &what,
+            table,
+            template,
+            false,
+            &mut mistakes,
+            &mut out.failures,
+        );
         let has_content = file.content.is_some() || file.source.is_some();
         let mode = self.mode(&what, file.mode.as_deref(), table, place, &mut mistakes);
         check_account(
@@ -81,21 +89,28 @@ impl Resolver<'_, '_> {
             report: file.report.unwrap_or(false),
             on_removal: file.on_removal.unwrap_or_default(),
         };
-        self.add_path(path, place, &mut mistakes);
+        out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
     }
 
     pub(super) fn directory(
-        &mut self,
+        &self,
         id: &ResourceId,
         table: &Table,
         place: &Place,
+        out: &mut Resolved,
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let directory: declared::Directory = declared::read(table, place, &what)?;
         if directory.state == Some(State::Absent) {
             let report = directory.report.unwrap_or(false);
-            return self.absent(id, report, directory.on_removal.unwrap_or_default(), place);
+            return self.absent(
+                id,
+                report,
+                directory.on_removal.unwrap_or_default(),
+                place,
+                out,
+            );
         }
         let mut mistakes = Vec::new();
         let mode = self.mode(
@@ -132,21 +147,28 @@ impl Resolver<'_, '_> {
             report: directory.report.unwrap_or(false),
             on_removal: directory.on_removal.unwrap_or_default(),
         };
-        self.add_path(path, place, &mut mistakes);
+        out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
     }
 
     pub(super) fn symlink(
-        &mut self,
+        &self,
         id: &ResourceId,
         table: &Table,
         place: &Place,
+        out: &mut Resolved,
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let symlink: declared::Symlink = declared::read(table, place, &what)?;
         if symlink.state == Some(State::Absent) {
             let report = symlink.report.unwrap_or(false);
-            return self.absent(id, report, symlink.on_removal.unwrap_or_default(), place);
+            return self.absent(
+                id,
+                report,
+                symlink.on_removal.unwrap_or_default(),
+                place,
+                out,
+            );
         }
         let mut mistakes = Vec::new();
         let target_place = table.place_of("target", place);
@@ -178,17 +200,18 @@ impl Resolver<'_, '_> {
             report: symlink.report.unwrap_or(false),
             on_removal: symlink.on_removal.unwrap_or_default(),
         };
-        self.add_path(path, place, &mut mistakes);
+        out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
     }
 
     /// A path that is to be removed; what else earlier layers said about it does not matter.
     fn absent(
-        &mut self,
+        &self,
         id: &ResourceId,
         report: bool,
         on_removal: OnRemoval,
         place: &Place,
+        out: &mut Resolved,
     ) -> Result<(), Vec<Mistake>> {
         let mut mistakes = Vec::new();
         let path = DesiredPath {
@@ -198,7 +221,7 @@ impl Resolver<'_, '_> {
             report,
             on_removal,
         };
-        self.add_path(path, place, &mut mistakes);
+        out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
     }
 

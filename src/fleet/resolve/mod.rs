@@ -1,16 +1,21 @@
 //! From merged declarations to the desired state: one pass per kind, then what concerns several resources.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::inventory::Traits;
-use super::merged::Merged;
+use super::merged::{Merged, Resource};
 use super::template::{Names, render_strings};
 use super::{
     ChosenLayer, DesiredState, Fleet, Limits, Origin, OriginatedValue, Rendered, digest, edges,
     layer, paths,
 };
-use crate::document::{Data, Entry, Mistake, Place, Table, Value};
+use crate::document::{Data, Mistake, Place, Table, Value};
 use crate::kinds::file::{DesiredPath, PathSpec};
+use crate::kinds::package::DesiredPackage;
+use crate::kinds::unit::DesiredUnit;
 use crate::model::{Class, Failure, Kind, ResourceId};
 
 mod content;
@@ -18,13 +23,14 @@ mod file;
 mod package;
 mod unit;
 
-/// The desired state that `merged` declares for the host with `traits`.
+/// The desired state that `merged` declares for the host with `traits`; with the origin of every value, where `with_values`.
 pub(super) fn resolve(
     fleet: &Fleet<'_>,
     traits: &Traits,
     limits: &Limits,
-    merged: Merged,
+    merged: Merged<'_>,
     layers: Vec<ChosenLayer>,
+    with_values: bool,
 ) -> Result<Rendered, Vec<Failure>> {
     let Merged {
         vars,
@@ -42,43 +48,93 @@ pub(super) fn resolve(
         },
         declared: BTreeMap::new(),
         unmanaged: BTreeSet::new(),
-        places: BTreeMap::new(),
+        path_places: Vec::new(),
         package_places: BTreeMap::new(),
         failures: Vec::new(),
     };
     let mut values = Vec::new();
-    for kind in Kind::ALL {
-        let Some(Data::Table(section)) = resources
-            .entry_mut(kind.as_str())
-            .map(|entry| &mut entry.value.data)
-        else {
-            continue;
-        };
-        for (name, entry) in section.iter_mut() {
-            let id = ResourceId::new(kind, name);
-            originate(&format!("{id} "), &entry.value, &mut values);
-            resolver.render_templated(&id, entry);
-            resolver.declared.insert(id, entry.key.clone());
+    for (kind, section) in &mut resources {
+        for (name, resource) in section {
+            let id = ResourceId::new(*kind, *name);
+            if with_values {
+                originate_table(&format!("{id} "), &resource.table, &mut values);
+            }
+            if says_template(&resource.table) {
+                resolver.render_templated(&id, resource.table.to_mut());
+            }
+            resolver.declared.insert(id, resource.place);
         }
     }
-    for (id, table) in tables(&resources) {
-        resolver.resolve_one(&id, table);
+    for (kind, section) in &resources {
+        for (name, resource) in section {
+            resolver.resolve_one(&ResourceId::new(*kind, *name), resource);
+        }
     }
+    resolver.refuse_paths_declared_twice();
     resolver.connect(&resources);
     resolver.refuse_paths_below_files();
-    resolver.finish(values, &vars, layers)
+    drop(resources);
+    resolver.finish(values, with_values.then_some(&vars), layers)
 }
 
-/// All resources, by kind and name.
-fn tables(resources: &Table) -> impl Iterator<Item = (ResourceId, &Table)> {
-    Kind::ALL.into_iter().flat_map(move |kind| {
-        let section = resources.get(kind.as_str()).and_then(Value::as_table);
-        section.into_iter().flat_map(move |section| {
-            section.iter().filter_map(move |(name, entry)| {
-                Some((ResourceId::new(kind, name), entry.value.as_table()?))
+/// Does the resource, or a drop-in of it, ask for templates.
+fn says_template(table: &Table) -> bool {
+    table.get("template").is_some()
+        || table
+            .get("dropin")
+            .and_then(Value::as_table)
+            .into_iter()
+            .flat_map(Table::iter)
+            .any(|(_, entry)| {
+                let dropin = entry.value.as_table();
+                dropin.is_some_and(|dropin| dropin.get("template").is_some())
             })
-        })
-    })
+}
+
+/// What one resource comes to, by itself.
+#[derive(Debug, Clone, Default)]
+struct Resolved {
+    /// The paths it brings, each with the place of its declaration.
+    paths: Vec<(DesiredPath, Place)>,
+    package: Option<DesiredPackage>,
+    unit: Option<DesiredUnit>,
+    /// This host's package manager has no name for it.
+    is_unmanaged: bool,
+    mistakes: Vec<Mistake>,
+    failures: Vec<Failure>,
+}
+
+impl Resolved {
+    /// Adds a path, and what is wrong with it.
+    fn add_path(
+        &mut self,
+        limits: &Limits,
+        path: DesiredPath,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+    ) {
+        let what = path.id.to_string();
+        mistakes.extend(paths::check_allowed(&what, &path.path, limits, place));
+        self.paths.push((path, place.clone()));
+    }
+}
+
+/// What resources come to that one layer declares and no template: the same for every host that has the layer.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Whose limits they were judged by.
+    limits: Limits,
+    /// By the address of the layer's table, which is kept as long as the fleet, and the package manager that it was resolved for.
+    resolved: HashMap<(usize, PackageManager), Rc<Resolved>>,
+}
+
+/// What a package's name depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum PackageManager {
+    Apt,
+    Dnf,
+    Other,
+    Unknown,
 }
 
 struct Resolver<'a, 'tree> {
@@ -88,11 +144,11 @@ struct Resolver<'a, 'tree> {
     names: Names,
     state: DesiredState,
     /// Every declared resource, with the place of its declaration.
-    declared: BTreeMap<ResourceId, Place>,
+    declared: BTreeMap<ResourceId, &'a Place>,
     /// Packages that this host's package manager has no name for.
     unmanaged: BTreeSet<ResourceId>,
-    /// Who declares each path.
-    places: BTreeMap<String, (ResourceId, Place)>,
+    /// Where each of the state's paths is declared, in the same order.
+    path_places: Vec<Place>,
     /// Who declares each package, by the manager's name.
     package_places: BTreeMap<String, (ResourceId, Place)>,
     failures: Vec<Failure>,
@@ -111,10 +167,7 @@ impl Resolver<'_, '_> {
     }
 
     /// Renders the string values of a resource with `template = true`, and those of such drop-ins.
-    fn render_templated(&mut self, id: &ResourceId, entry: &mut Entry) {
-        let Data::Table(table) = &mut entry.value.data else {
-            return;
-        };
+    fn render_templated(&mut self, id: &ResourceId, table: &mut Table) {
         let is_template = |table: &Table| table.get("template").and_then(Value::as_bool);
         let whole = is_template(table).unwrap_or(false);
         let templates = &self.fleet.templates;
@@ -143,51 +196,145 @@ impl Resolver<'_, '_> {
         self.fail_all(id, mistakes);
     }
 
-    fn resolve_one(&mut self, id: &ResourceId, table: &Table) {
-        let Some(place) = self.declared.get(id).cloned() else {
-            return;
+    fn resolve_one(&mut self, id: &ResourceId, resource: &Resource<'_>) {
+        let place = resource.place;
+        let shareable = match &resource.table {
+            Cow::Borrowed(table) => self.fleet.shared.as_ref().map(|shared| (*table, shared)),
+            Cow::Owned(_) => None,
         };
+        let resolved = match shareable {
+            Some((table, shared)) => {
+                Rc::unwrap_or_clone(self.resolve_shared(id, table, place, shared))
+            }
+            None => self.resolve_alone(id, &resource.table, place),
+        };
+        self.take(id, place, resolved);
+    }
+
+    fn resolve_shared(
+        &self,
+        id: &ResourceId,
+        table: &Table,
+        place: &Place,
+        shared: &RefCell<Shared>,
+    ) -> Rc<Resolved> {
+        let manager = match self.traits.facts.get("family").map(String::as_str) {
+            _ if id.kind != Kind::Package => PackageManager::Other,
+            Some("debian") => PackageManager::Apt,
+            Some("rhel") => PackageManager::Dnf,
+            Some(_) => PackageManager::Other,
+            None => PackageManager::Unknown,
+        };
+        let key = (std::ptr::from_ref(table) as usize, manager);
+        let mut known = shared.borrow_mut();
+        if known.limits != *self.limits {
+            known.resolved.clear();
+            known.limits = self.limits.clone();
+        }
+        if let Some(resolved) = known.resolved.get(&key) {
+            return Rc::clone(resolved);
+        }
+        let resolved = Rc::new(self.resolve_alone(id, table, place));
+        // A mistake may name the host; and there are few.
+        if resolved.mistakes.is_empty() && resolved.failures.is_empty() {
+            known.resolved.insert(key, Rc::clone(&resolved));
+        }
+        resolved
+    }
+
+    fn resolve_alone(&self, id: &ResourceId, table: &Table, place: &Place) -> Resolved {
+        let mut resolved = Resolved::default();
+        let out = &mut resolved;
+        let result = match id.kind {
+            Kind::File => self.file(id, table, place, out),
+            Kind::Directory => self.directory(id, table, place, out),
+            Kind::Symlink => self.symlink(id, table, place, out),
+            Kind::Package => self.package(id, table, place, out),
+            Kind::Unit => self.unit(id, table, place, out),
+        };
+        resolved.mistakes = result.err().unwrap_or_default();
+        resolved
+    }
+
+    /// Takes what a resource comes to into the desired state.
+    fn take(&mut self, id: &ResourceId, place: &Place, resolved: Resolved) {
+        self.failures.extend(resolved.failures);
+        self.fail_all(id, resolved.mistakes);
+        if resolved.is_unmanaged {
+            self.unmanaged.insert(id.clone());
+            return;
+        }
         let origin = Origin {
             layer: layer::name_of(place.file()).to_owned(),
             location: place.location(),
         };
         self.state.origins.insert(id.clone(), origin);
-        let result = match id.kind {
-            Kind::File => self.file(id, table, &place),
-            Kind::Directory => self.directory(id, table, &place),
-            Kind::Symlink => self.symlink(id, table, &place),
-            Kind::Package => self.package(id, table, &place),
-            Kind::Unit => self.unit(id, table, &place),
-        };
-        if let Err(mistakes) = result {
-            self.fail_all(id, mistakes);
+        for (path, place) in resolved.paths {
+            self.state.paths.push(path);
+            self.path_places.push(place);
         }
-    }
-
-    /// Takes a path into the desired state, unless it may not be managed or another resource has it already.
-    fn add_path(&mut self, path: DesiredPath, place: &Place, mistakes: &mut Vec<Mistake>) {
-        let what = path.id.to_string();
-        mistakes.extend(paths::check_allowed(&what, &path.path, self.limits, place));
-        if let Some((other, other_place)) = self.places.get(&path.path) {
-            mistakes.push(
-                Mistake::new(
-                    place,
-                    format!("{what} and {other} both declare '{}'", path.path),
-                )
-                .note(format!("{other} is declared here"), other_place)
-                .hint("keep one of them; undeclare = true forgets what an earlier layer declared"),
-            );
+        self.state.units.extend(resolved.unit);
+        let Some(package) = resolved.package else {
+            return;
+        };
+        if let Some((other, other_place)) = self.package_places.get(&package.name) {
+            let mistake = Mistake::new(
+                place,
+                format!(
+                    "{id} and {other} both declare the package '{}'",
+                    package.name
+                ),
+            )
+            .note(format!("{other} is declared here"), other_place)
+            .hint("keep one of them");
+            self.fail(id, mistake);
             return;
         }
-        self.places
-            .insert(path.path.clone(), (path.id.clone(), place.clone()));
-        self.state.paths.push(path);
+        self.package_places
+            .insert(package.name.clone(), (id.clone(), place.clone()));
+        self.state.packages.push(package);
+    }
+
+    /// Sorts the paths; two declarations of one would fight.
+    fn refuse_paths_declared_twice(&mut self) {
+        let paths = std::mem::take(&mut self.state.paths);
+        let places = std::mem::take(&mut self.path_places);
+        let mut paths: Vec<(DesiredPath, Place)> = paths.into_iter().zip(places).collect();
+        paths.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        let mut mistakes = Vec::new();
+        for same in paths.chunk_by(|(a, _), (b, _)| a.path == b.path) {
+            let (other, other_place) = &same[0];
+            for (path, place) in &same[1..] {
+                let mistake = Mistake::new(
+                    place,
+                    format!("{} and {} both declare '{}'", path.id, other.id, path.path),
+                )
+                .note(format!("{} is declared here", other.id), other_place)
+                .hint("keep one of them; undeclare = true forgets what an earlier layer declared");
+                mistakes.push((path.id.clone(), mistake));
+            }
+        }
+        (self.state.paths, self.path_places) = paths.into_iter().unzip();
+        for (id, mistake) in mistakes {
+            self.fail(&id, mistake);
+        }
     }
 
     /// Reads what resources say about each other.
-    fn connect(&mut self, resources: &Table) {
+    fn connect(&mut self, resources: &BTreeMap<Kind, BTreeMap<&str, Resource<'_>>>) {
         let mut mistakes = Vec::new();
-        for (id, table) in tables(resources) {
+        let tables = resources.iter().flat_map(|(kind, section)| {
+            section
+                .iter()
+                .map(|(name, resource)| (*kind, *name, &*resource.table))
+        });
+        let says = |table: &Table| {
+            ["needs", "restart_on", "reload_on"]
+                .into_iter()
+                .any(|key| table.get(key).is_some())
+        };
+        for (kind, name, table) in tables.filter(|(_, _, table)| says(table)) {
+            let id = ResourceId::new(kind, name);
             let mut found = Vec::new();
             let mut read = |key: &str| {
                 edges::read(&id, key, table, &self.declared, &self.unmanaged, &mut found)
@@ -195,9 +342,11 @@ impl Resolver<'_, '_> {
             let needs = read("needs");
             if id.kind == Kind::Unit {
                 let (restart_on, reload_on) = (read("restart_on"), read("reload_on"));
-                if let Some(unit) = self.state.units.iter_mut().find(|unit| unit.id == id) {
-                    unit.restart_on = restart_on;
-                    unit.reload_on = reload_on;
+                // Units were resolved in the order of their names.
+                let units = &mut self.state.units;
+                if let Ok(position) = units.binary_search_by(|unit| unit.id.cmp(&id)) {
+                    units[position].restart_on = restart_on;
+                    units[position].reload_on = reload_on;
                 }
             }
             if !needs.is_empty() && !self.unmanaged.contains(&id) {
@@ -215,31 +364,38 @@ impl Resolver<'_, '_> {
 
     /// A path cannot lie below a declared file, nor below a link that the fleet itself points elsewhere.
     fn refuse_paths_below_files(&mut self) {
-        let is_leaf = |path: &&DesiredPath| !matches!(path.spec, PathSpec::Directory { .. });
-        let leaves: BTreeSet<&str> = self
-            .state
-            .paths
-            .iter()
-            .filter(is_leaf)
-            .map(|path| path.path.as_str())
-            .collect();
+        let paths = &self.state.paths;
+        let leaf_at = |parent: &str| {
+            let position = paths
+                .binary_search_by(|path| path.path.as_str().cmp(parent))
+                .ok()?;
+            let is_directory = matches!(paths[position].spec, PathSpec::Directory { .. });
+            (!is_directory).then_some(position)
+        };
         let mut mistakes = Vec::new();
-        for path in &self.state.paths {
-            let above = std::iter::successors(path.path.rsplit_once('/'), |(parent, _)| {
-                parent.rsplit_once('/')
-            })
-            .map(|(parent, _)| parent)
-            .find(|parent| leaves.contains(parent))
-            .and_then(|parent| self.places.get(parent));
-            if let Some((other, other_place)) = above
-                && let Some((id, place)) = self.places.get(&path.path)
-            {
+        // The parents of neighbours are mostly the same.
+        let mut last: Option<(&str, Option<usize>)> = None;
+        for (path, place) in paths.iter().zip(&self.path_places) {
+            let directory = path.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            let above = match last {
+                Some((known, above)) if known == directory => above,
+                _ => std::iter::successors(Some(directory), |parent| {
+                    parent.rsplit_once('/').map(|(parent, _)| parent)
+                })
+                .find_map(leaf_at),
+            };
+            last = Some((directory, above));
+            if let Some(above) = above {
+                let other = &paths[above].id;
                 let mistake = Mistake::new(
                     place,
-                    format!("{id} lies below {other}, which is no directory"),
+                    format!("{} lies below {other}, which is no directory", path.id),
                 )
-                .note(format!("{other} is declared here"), other_place);
-                mistakes.push((id.clone(), mistake));
+                .note(
+                    format!("{other} is declared here"),
+                    &self.path_places[above],
+                );
+                mistakes.push((path.id.clone(), mistake));
             }
         }
         for (id, mistake) in mistakes {
@@ -250,19 +406,18 @@ impl Resolver<'_, '_> {
     fn finish(
         mut self,
         values: Vec<OriginatedValue>,
-        vars: &Table,
+        vars: Option<&Table>,
         layers: Vec<ChosenLayer>,
     ) -> Result<Rendered, Vec<Failure>> {
         if !self.failures.is_empty() {
             self.failures.sort_by(|a, b| a.location.cmp(&b.location));
             return Err(self.failures);
         }
-        self.state.paths.sort_by(|a, b| a.path.cmp(&b.path));
         self.state.packages.sort_by(|a, b| a.name.cmp(&b.name));
         self.state.units.sort_by(|a, b| a.name.cmp(&b.name));
         self.state.digest = digest::compute(&self.state);
         let mut variables = Vec::new();
-        for (name, entry) in vars.iter() {
+        for (name, entry) in vars.into_iter().flat_map(Table::iter) {
             originate_as(name, &entry.value, &mut variables);
         }
         Ok(Rendered {
@@ -275,18 +430,18 @@ impl Resolver<'_, '_> {
     }
 }
 
-/// The values in `value`, each with its origin; tables are taken apart.
-fn originate(prefix: &str, value: &Value, values: &mut Vec<OriginatedValue>) {
-    if let Data::Table(table) = &value.data {
-        for (key, entry) in table.iter() {
-            originate_as(&format!("{prefix}{key}"), &entry.value, values);
-        }
+/// The values in `table`, each with its origin; tables are taken apart.
+fn originate_table(prefix: &str, table: &Table, values: &mut Vec<OriginatedValue>) {
+    for (key, entry) in table.iter() {
+        originate_as(&format!("{prefix}{key}"), &entry.value, values);
     }
 }
 
 fn originate_as(key: &str, value: &Value, values: &mut Vec<OriginatedValue>) {
     match &value.data {
-        Data::Table(table) if !table.is_empty() => originate(&format!("{key}."), value, values),
+        Data::Table(table) if !table.is_empty() => {
+            originate_table(&format!("{key}."), table, values);
+        }
         _ => values.push(OriginatedValue {
             key: key.to_owned(),
             value: value.to_string(),

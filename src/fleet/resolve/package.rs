@@ -1,7 +1,7 @@
 //! Packages.
 
-use super::Resolver;
 use super::file::none_or;
+use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
 use crate::fleet::{declared, layer, unsupported};
 use crate::kinds::package::{DesiredPackage, PackageState};
@@ -9,10 +9,11 @@ use crate::model::ResourceId;
 
 impl Resolver<'_, '_> {
     pub(super) fn package(
-        &mut self,
+        &self,
         id: &ResourceId,
         table: &Table,
         place: &Place,
+        out: &mut Resolved,
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let package: declared::Package = declared::read(table, place, &what)?;
@@ -33,24 +34,10 @@ impl Resolver<'_, '_> {
             return Err(mistakes);
         }
         let Some(name) = name else {
-            self.unmanaged.insert(id.clone());
-            self.state.origins.remove(id);
+            out.is_unmanaged = true;
             return Ok(());
         };
-        if let Some((other, other_place)) = self.package_places.get(&name) {
-            mistakes.push(
-                Mistake::new(
-                    place,
-                    format!("{what} and {other} both declare the package '{name}'"),
-                )
-                .note(format!("{other} is declared here"), other_place)
-                .hint("keep one of them"),
-            );
-            return Err(mistakes);
-        }
-        self.package_places
-            .insert(name.clone(), (id.clone(), place.clone()));
-        self.state.packages.push(DesiredPackage {
+        out.package = Some(DesiredPackage {
             name,
             id: id.clone(),
             state,

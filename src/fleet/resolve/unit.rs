@@ -1,7 +1,7 @@
 //! Units, with the files and drop-ins they bring.
 
-use super::Resolver;
 use super::file::none_or;
+use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table, Value};
 use crate::fleet::declared::{self, Restart};
 use crate::fleet::{paths, unit_file, unsupported};
@@ -22,10 +22,11 @@ struct Bringer<'a> {
 
 impl Resolver<'_, '_> {
     pub(super) fn unit(
-        &mut self,
+        &self,
         id: &ResourceId,
         table: &Table,
         place: &Place,
+        out: &mut Resolved,
     ) -> Result<(), Vec<Mistake>> {
         let what = id.to_string();
         let unit: declared::Unit = declared::read(table, place, &what)?;
@@ -58,14 +59,21 @@ impl Resolver<'_, '_> {
         let template = unit.template.unwrap_or(false);
         let mut files = Vec::new();
         let mut texts = Vec::new();
-        let contained = self.content(&what, table, template, true, &mut mistakes);
+        let contained = self.content(
+            &what,
+            table,
+            template,
+            true,
+            &mut mistakes,
+            &mut out.failures,
+        );
         let brings_file = contained.is_some();
         if let Some(contained) = contained {
             let path = format!("{UNIT_DIRECTORY}/{}", id.name);
             files.push(path.clone());
             texts.extend(contained.text);
             let file = brought(&bringer, path, contained.content);
-            self.add_path(file, place, &mut mistakes);
+            out.add_path(self.limits, file, place, &mut mistakes);
         }
         let dropins = table.get("dropin").and_then(Value::as_table);
         for (name, entry) in dropins.into_iter().flat_map(Table::iter) {
@@ -95,13 +103,20 @@ impl Resolver<'_, '_> {
                 continue;
             }
             let template = dropin.template.unwrap_or(template);
-            let contained = self.content(&what, dropin_table, template, true, &mut mistakes);
+            let contained = self.content(
+                &what,
+                dropin_table,
+                template,
+                true,
+                &mut mistakes,
+                &mut out.failures,
+            );
             if let Some(contained) = contained {
                 let path = format!("{UNIT_DIRECTORY}/{}.d/{name}.conf", id.name);
                 files.push(path.clone());
                 texts.extend(contained.text);
                 let file = brought(&bringer, path, contained.content);
-                self.add_path(file, &entry.key, &mut mistakes);
+                out.add_path(self.limits, file, &entry.key, &mut mistakes);
             }
         }
         if brings_file
@@ -113,7 +128,7 @@ impl Resolver<'_, '_> {
                     .hint("add RemainAfterExit=yes to its file, or leave out `running` and start it by a timer or at boot with `enabled`"),
             );
         }
-        self.state.units.push(DesiredUnit {
+        out.unit = Some(DesiredUnit {
             name: id.name.clone(),
             id: id.clone(),
             enabled: unit.enabled,

@@ -1,0 +1,283 @@
+//! What `limpet diff` says about two revisions of a real repository.
+
+use std::process::Output;
+
+use insta::assert_snapshot;
+
+use crate::repository::Repository;
+use crate::tree::{FLEET, limpet};
+
+const HOSTS: &str = "[host.web-1]\nfacts = { os = \"debian\" }\n[host.web-2]\nfacts = { os = \"debian\" }\n[host.db-1]\nfacts = { os = \"debian\" }\n";
+
+const BASE: &str = "[package]\ncurl = \"installed\"\n[file.\"/etc/motd\"]\ncontent = \"one\\ntwo\\nthree\\n\"\n\
+    [file.\"/etc/app.conf\"]\ncontent = \"a\\n\"\nmode = \"0600\"\n[unit.\"app.service\"]\nrunning = true\nrestart_on = [\"file:/etc/app.conf\"]\n";
+
+/// A repository with one commit: three hosts with the layer base.
+fn repository() -> Repository {
+    let repository = Repository::new();
+    repository.write("fleet.toml", FLEET);
+    repository.write("inventory/hosts.toml", HOSTS);
+    repository.write("layers/base/base.toml", BASE);
+    repository.commit_unsigned("one");
+    repository
+}
+
+fn diff(repository: &Repository, arguments: &[&str]) -> Output {
+    let line: Vec<&str> = std::iter::once(&"diff").chain(arguments).copied().collect();
+    limpet(&line, &repository.work())
+}
+
+/// What it prints, without the ids of commits, and its exit code.
+fn told(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut told = String::new();
+    for line in text.lines() {
+        let words: Vec<String> = line
+            .split(" (")
+            .map(|part| {
+                let is_id = part.len() > 7
+                    && part.as_bytes()[..7].iter().all(u8::is_ascii_hexdigit)
+                    && part.as_bytes()[7] == b')';
+                if is_id {
+                    format!("<id>{}", &part[7..])
+                } else {
+                    part.to_owned()
+                }
+            })
+            .collect();
+        told.push_str(&words.join(" ("));
+        told.push('\n');
+    }
+    format!(
+        "{told}{}exit code {}\n",
+        String::from_utf8_lossy(&output.stderr),
+        output.status.code().unwrap()
+    )
+}
+
+#[test]
+fn hosts_with_the_same_change_are_told_together() {
+    let repository = repository();
+    repository.write(
+        "layers/base/base.toml",
+        &BASE.replace("two", "2").replace("curl", "vim").replace(
+            "content = \"a\\n\"\nmode = \"0600\"",
+            "content = \"b\\n\"\nmode = \"0640\"",
+        ),
+    );
+    repository.write(
+        "hosts/db-1/own.toml",
+        "[directory.\"/srv/db\"]\nmode = \"0700\"\n",
+    );
+    repository.commit_unsigned("two");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~..HEAD"])), @"");
+}
+
+#[test]
+fn revisions_are_named_as_for_git_diff() {
+    let repository = repository();
+    repository.branch("topic", "main");
+    repository.write("layers/base/base.toml", &BASE.replace("two", "2"));
+    repository.commit_unsigned("topic");
+    repository.checkout("main");
+    repository.write("layers/base/base.toml", &BASE.replace("three", "3"));
+    repository.commit_unsigned("main");
+    let changes = |range: &[&str]| {
+        let text = told(&diff(&repository, range));
+        let signs: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.starts_with(['+', '-']))
+            .collect();
+        signs.join(" ")
+    };
+    assert_eq!(changes(&["main..topic"]), "-two -3 +2 +three");
+    assert_eq!(changes(&["main...topic"]), "-two +2");
+    assert_eq!(changes(&["..topic"]), changes(&["HEAD..topic"]));
+    assert_eq!(changes(&["topic.."]), changes(&["topic..main"]));
+    assert_eq!(diff(&repository, &[]).status.code(), Some(0));
+    repository.write("layers/base/base.toml", &BASE.replace("one", "1"));
+    assert_eq!(changes(&[]), "-one -two +1 +two");
+    assert_eq!(changes(&["topic"]), "-one -2 +1 +two");
+}
+
+#[test]
+fn a_revision_that_is_not_there_is_a_mistake_of_the_command_line() {
+    let repository = repository();
+    assert_snapshot!(told(&diff(&repository, &["nope..HEAD"])), @"");
+    assert_snapshot!(told(&diff(&repository, &["0123456789012345678901234567890123456789..HEAD"])), @"");
+}
+
+#[test]
+fn mistakes_of_the_newer_side_are_shown_as_check_shows_them() {
+    let repository = repository();
+    repository.write("hosts/web-1/own.toml", "[file.\"/a\"]\nsource = \"b\"\n");
+    repository.write("layers/base/base.toml", &BASE.replace("two", "2"));
+    repository.commit_unsigned("two");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+}
+
+#[test]
+fn what_mends_a_mistake_is_no_mistake() {
+    let repository = repository();
+    repository.write("hosts/web-1/own.toml", "[file.\"/a\"]\nsource = \"b\"\n");
+    repository.commit_unsigned("broken");
+    repository.write("hosts/web-1/files/b", "b");
+    repository.commit_unsigned("mended");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+}
+
+#[test]
+fn a_host_may_come_and_go() {
+    let repository = repository();
+    repository.write("inventory/hosts.toml", &HOSTS.replace("web-1", "web-3"));
+    repository.commit_unsigned("two");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~..", "--host", "web-3", "--host", "web-1"])), @"");
+}
+
+#[test]
+fn the_first_fleet_of_a_repository_is_all_new() {
+    let repository = Repository::new();
+    repository.write("README", "x");
+    repository.commit_unsigned("empty");
+    repository.write("fleet.toml", FLEET);
+    repository.write(
+        "layers/base/base.toml",
+        "[file.\"/etc/motd\"]\ncontent = \"x\\n\"\n",
+    );
+    repository.commit_unsigned("fleet");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+}
+
+#[test]
+fn moving_a_declaration_changes_nothing_but_who_declares_it() {
+    let repository = repository();
+    repository.write("layers/base/base.toml", "");
+    repository.write(
+        "layers/other/other.toml",
+        &BASE.replace(
+            "[unit.\"app",
+            "[unit.\"ap2.service\"]\nrunning = true\n[unit.\"app",
+        ),
+    );
+    repository.write(
+        "fleet.toml",
+        &FLEET.replace("\"base\"", "\"base\", \"other\""),
+    );
+    repository.commit_unsigned("two");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+}
+
+#[test]
+fn an_encrypted_file_only_shows_that_it_differs() {
+    let repository = repository();
+    let layer = |text: &str| {
+        repository.write("layers/base/files/s.age", text);
+        repository.write(
+            "layers/base/s.toml",
+            "[file.\"/etc/s\"]\nsource = \"s.age\"\n",
+        );
+        repository.commit_unsigned("s");
+    };
+    layer("age-encryption.org/v1\n-> X25519 one\n");
+    layer("age-encryption.org/v1\n-> X25519 two\n");
+    let text = told(&diff(&repository, &["HEAD~.."]));
+    assert!(
+        text.contains("content: encrypted content differs"),
+        "{text}"
+    );
+    assert!(!text.contains("X25519"), "{text}");
+}
+
+#[test]
+fn many_removals_are_warned_of() {
+    let repository = repository();
+    let files: String = (0..11)
+        .map(|n| format!("[file.\"/srv/{n}\"]\ncontent = \"\"\n"))
+        .collect();
+    repository.write("layers/base/many.toml", &files);
+    repository.commit_unsigned("many");
+    repository.remove("layers/base/many.toml");
+    repository.commit_unsigned("none");
+    let text = told(&diff(&repository, &["HEAD~.."]));
+    assert!(
+        text.contains("  ! up to 11 removals are more than the usual max_removals = 10"),
+        "{text}"
+    );
+}
+
+#[test]
+fn markdown_holds_whatever_the_repository_says() {
+    let repository = repository();
+    repository.write(
+        "layers/base/base.toml",
+        &BASE
+            .replace("two", "```\\n</details> @all <b>")
+            .replace("[file.\"/etc/motd\"]", "[file.\"/etc/`motd\"]"),
+    );
+    repository.commit_unsigned("two");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~..", "--markdown"])), @"");
+}
+
+#[test]
+fn markdown_fits_in_a_comment_and_says_what_is_left_out() {
+    let repository = repository();
+    let files: String = (0..2000)
+        .map(|n| format!("[file.\"/srv/file-{n}\"]\ncontent = \"this is file {n}\\n\"\n"))
+        .collect();
+    repository.write("layers/base/many.toml", &files);
+    repository.commit_unsigned("many");
+    let text = String::from_utf8(diff(&repository, &["HEAD~..", "--markdown"]).stdout).unwrap();
+    let length = text.chars().count();
+    assert!(length <= 65_000, "{length}");
+    assert!(length > 50_000, "{length}");
+    assert!(
+        text.trim_end().ends_with("Run `limpet diff` to see all."),
+        "{}",
+        &text[text.len() - 200..]
+    );
+    assert_eq!(text.matches("```").count() % 2, 0);
+}
+
+#[test]
+fn json_is_one_object() {
+    let repository = repository();
+    repository.write(
+        "layers/base/base.toml",
+        &BASE.replace("\"0600\"", "\"0640\""),
+    );
+    repository.commit_unsigned("two");
+    let output = diff(&repository, &["HEAD~..", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["groups"][0]["hosts"].as_array().unwrap().len(), 3);
+    let change = &object["groups"][0]["changes"][0];
+    assert_eq!(change["resource"], "file:/etc/app.conf");
+    assert_eq!(
+        change["fields"]["mode"],
+        serde_json::json!({ "before": "0600", "after": "0640" })
+    );
+    assert_eq!(
+        object["groups"][0]["restarts"][0]["unit"],
+        "unit:app.service"
+    );
+}
+
+#[test]
+fn a_directory_of_the_repository_can_hold_the_fleet() {
+    let repository = Repository::new();
+    repository.write("fleets/edge/fleet.toml", FLEET);
+    repository.write(
+        "fleets/edge/layers/base/base.toml",
+        "[file.\"/a\"]\ncontent = \"1\"\n",
+    );
+    repository.commit_unsigned("one");
+    repository.write(
+        "fleets/edge/layers/base/base.toml",
+        "[file.\"/a\"]\ncontent = \"2\"\n",
+    );
+    for arguments in [&["HEAD", "fleets/edge"][..], &["fleets/edge"]] {
+        let output = diff(&repository, arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}
