@@ -5,20 +5,9 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 13] = [
-    "history",
-    "why",
-    "pause",
-    "resume",
-    "rollback",
-    "trust",
-    "approve",
-    "secret",
-    "init",
-    "doctor",
-    "diff",
-    "completions",
-    "man",
+const COMMANDS: [&str; 11] = [
+    "history", "why", "pause", "resume", "rollback", "trust", "approve", "secret", "init",
+    "doctor", "diff",
 ];
 
 /// What later versions add to commands of this one: the command, and an option or, in capitals, an argument.

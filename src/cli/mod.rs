@@ -16,9 +16,11 @@ pub mod agent;
 mod agent_or_record;
 pub mod apply;
 pub mod check;
+pub mod completions;
 pub mod enroll;
 pub mod fetch;
 mod later;
+pub mod man;
 pub mod plan;
 pub mod render;
 pub mod status;
@@ -53,6 +55,8 @@ enum Command {
     Apply(apply::Arguments),
     Check(check::Arguments),
     Render(render::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
     #[command(hide = true)]
     Agent(agent::Arguments),
     /// Check a revision the way a host does
@@ -88,6 +92,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Check(arguments) => check::run(arguments, &terminal),
         Command::Render(arguments) => render::run(arguments, &terminal),
+        Command::Completions(arguments) => completions::run(arguments, &terminal),
+        Command::Man(arguments) => man::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),
         Command::Fetch(arguments) => fetch::run(arguments),
