@@ -19,6 +19,7 @@ mod files;
 mod mistakes;
 mod package_life;
 mod packages;
+mod quick_start;
 mod quiet;
 mod refusals;
 mod resilience;
