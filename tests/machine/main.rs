@@ -21,6 +21,7 @@ mod package_life;
 mod packages;
 mod quick_start;
 mod quiet;
+mod recipes;
 mod refusals;
 mod resilience;
 mod units;
