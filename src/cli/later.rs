@@ -5,14 +5,7 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 6] = [
-    "rollback",
-    "trust",
-    "approve",
-    "secret",
-    "completions",
-    "man",
-];
+const COMMANDS: [&str; 4] = ["rollback", "trust", "approve", "secret"];
 
 /// What later versions add to commands of this one: the command, and an option or, in capitals, an argument.
 const ADDITIONS: [(&str, &str); 2] = [("sync", "--retry"), ("verify", "--channel")];

@@ -16,6 +16,7 @@ pub mod agent;
 mod agent_or_record;
 pub mod apply;
 pub mod check;
+pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod enroll;
@@ -23,6 +24,7 @@ pub mod fetch;
 pub mod history;
 pub mod init;
 mod later;
+pub mod man;
 pub mod pause;
 pub mod plan;
 mod plan_other;
@@ -68,6 +70,8 @@ enum Command {
     Diff(diff::Arguments),
     Init(init::Arguments),
     Render(render::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
     #[command(hide = true)]
     Agent(agent::Arguments),
     /// Check a revision the way a host does
@@ -110,6 +114,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Diff(arguments) => diff::run(arguments, &terminal),
         Command::Init(arguments) => init::run(arguments, &terminal),
         Command::Render(arguments) => render::run(arguments, &terminal),
+        Command::Completions(arguments) => completions::run(arguments, &terminal),
+        Command::Man(arguments) => man::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),
         Command::Fetch(arguments) => fetch::run(arguments),
