@@ -11,6 +11,7 @@ measure_files() {
     local count=$1
     say "$count files"
     new_fleet "files-$count"
+    enroll
     write_tree "$fleet/layers/base/files/tree" "$count"
     declare_tree
     push "$count files"
@@ -29,14 +30,13 @@ measure_files() {
 # renders and writes, and remembers what was there before.
 first_apply() {
     local count=$1 round most
-    enroll
     for ((round = 0; round < first_rounds; round++)); do
         inside 'rm -rf /srv/rsync /srv/tree /srv/each; mkdir /srv/rsync /srv/tree /srv/each'
         measure "first-rsync-$count" "$rsync_command"
         check_target /srv/rsync "first apply"
         measure "first-tree-$count" "$(cfengine tree)"
         check_target /srv/tree "first apply"
-        forget_state
+        forget
         measure "first-limpet-$count" "limpet apply --once"
         check_target /srv/limpet "first apply"
         # At once again: a process that starts, fetches, verifies and renders, and finds nothing to do.
@@ -46,7 +46,7 @@ first_apply() {
     check_target /srv/each "first apply"
 
     # The agent does it too, for its memory: first with everything to do, then started anew with nothing.
-    forget_state
+    forget
     start_agent
     check_target /srv/limpet "first apply of the agent"
     most=$(memory_of "$(main_pid limpet.service)" status VmHWM)
@@ -164,6 +164,7 @@ measure_mixed() {
     local round unit wanted
     say "a mixed host: 200 files, 30 packages, 10 units"
     new_fleet mixed
+    enroll
     write_tree "$fleet/layers/base/files/tree" 200
     declare_tree
     # shellcheck disable=SC2016 # for dpkg-query
@@ -185,7 +186,6 @@ measure_mixed() {
     provide_source
     write_mixed_policy
 
-    enroll
     start_agent
     check_target /srv/limpet "first apply"
     expect_units "first apply"

@@ -18,7 +18,7 @@ bundle agent main
 $1
 }
 
-body copy_from same_as(source) { source => "\$(source)"; compare => "digest"; }
+body copy_from same_as(source) { source => "\$(source)"; compare => "digest"; copy_backup => "false"; }
 body depth_search everything { depth => "inf"; }
 body perms of_files { mode => "0644"; rxdirs => "true"; owners => { "root" }; groups => { "root" }; }
 body perms of_a_file { mode => "0644"; rxdirs => "false"; owners => { "root" }; groups => { "root" }; }
