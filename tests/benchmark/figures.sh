@@ -17,6 +17,7 @@ measure_files() {
     push "$count files"
     provide_source
     write_file_policies
+    write_shell_agent
 
     first_apply "$count"
     no_change "$count"
@@ -26,16 +27,18 @@ measure_files() {
     rest
 }
 
-# From nothing to everything. The three have a different way to go: rsync and CFEngine copy from a directory; limpet fetches, verifies,
-# renders and writes, and remembers what was there before.
+# From nothing to everything. Not all have the same way to go: rsync and CFEngine copy from a directory of the same disk; the shell agent
+# clones, verifies the tip and copies; limpet fetches, verifies, renders and writes, and remembers what was there before.
 first_apply() {
     local count=$1 round most
     for ((round = 0; round < first_rounds; round++)); do
-        inside 'rm -rf /srv/rsync /srv/tree /srv/each; mkdir /srv/rsync /srv/tree /srv/each'
+        inside 'rm -rf /srv/rsync /srv/tree /srv/each /srv/shell; mkdir /srv/rsync /srv/tree /srv/each /srv/shell'
         measure "first-rsync-$count" "$rsync_command"
         check_target /srv/rsync "first apply"
         measure "first-tree-$count" "$(cfengine tree)"
         check_target /srv/tree "first apply"
+        measure "first-shell-$count" /root/bench/shell-first
+        check_target /srv/shell "first apply"
         forget
         measure "first-limpet-$count" "limpet apply --once"
         check_target /srv/limpet "first apply"
@@ -51,6 +54,12 @@ first_apply() {
     check_target /srv/limpet "first apply of the agent"
     most=$(memory_of "$(main_pid limpet.service)" status VmHWM)
     fact "$count files: peak memory of the agent, first apply" "$(mebibytes "$most")" MiB "$(goal_at_most "$count" 23)"
+    # With everything fetched and rendered: limpet's way is as short as rsync's.
+    for ((round = 0; round < first_rounds; round++)); do
+        inside 'rm -rf /srv/limpet'
+        measure --services "again-limpet-$count" "limpet sync --wait"
+        check_target /srv/limpet "all files deleted"
+    done
     inside 'systemctl restart limpet.service'
     start_agent
 }
@@ -76,6 +85,8 @@ no_change() {
     ratio "$count files, no change, all read" "cf-agent, each" "each-$count" "limpet-$count"
     ratio "$count files, no change, \`limpet apply --once\`" "rsync -c" "rsync-$count" "once-limpet-$count"
     ratio "$count files, first apply" "rsync -c" "first-rsync-$count" "first-limpet-$count" "$(goal_at_most "$count" 1.5)"
+    ratio "$count files, first apply, all deleted and put back by the agent" "rsync -c" "first-rsync-$count" "again-limpet-$count"
+    ratio "$count files, first apply" "git clone, verify-commit, rsync -c" "first-shell-$count" "first-limpet-$count"
     ratio "$count files, first apply" "cf-agent, tree" "first-tree-$count" "first-limpet-$count"
     ratio "$count files, first apply" "cf-agent, each" "first-each-$count" "first-limpet-$count"
 }
@@ -101,17 +112,14 @@ one_pushed() {
     local count=$1 round file
     file=$(sed -n "$((count / 3 + 1))p" "$root/root/bench/list")
     file=${file#/srv/limpet/}
-    write_shell_agent
-    clone_for_shell_agent
-    check_target /srv/shell "clone"
     for ((round = 0; round < rounds; round++)); do
         echo "changed in round $round" >>"$fleet/layers/base/files/tree/$file"
         push "Change one file, round $round"
         if [ $((round % 2)) = 0 ]; then
             measure --services "push-limpet-$count" "limpet sync --wait"
-            measure "push-shell-$count" "/root/bench/shell-agent"
+            measure "push-shell-$count" /root/bench/shell-agent
         else
-            measure "push-shell-$count" "/root/bench/shell-agent"
+            measure "push-shell-$count" /root/bench/shell-agent
             measure --services "push-limpet-$count" "limpet sync --wait"
         fi
         cp "$fleet/layers/base/files/tree/$file" "$root/srv/source/$file"
@@ -129,10 +137,10 @@ cycles_by_themselves() {
     await_poll
     # The first ones after a change may read everything.
     await_poll
-    before=$(($(used_by limpet.service) + $(used_by limpet-fetch.service)))
+    before=$(used_by_both)
     for ((cycle = 0; cycle < rounds; cycle++)); do
         await_poll
-        after=$(($(used_by limpet.service) + $(used_by limpet-fetch.service)))
+        after=$(used_by_both)
         echo "$((after - before)) 0 0" >>"$figures/cycle-$count"
         before=$after
     done
@@ -245,47 +253,49 @@ count_programs() {
 
 # Between polls.
 measure_idle() {
-    local agent fetcher before after part pid
-    inside 'systemctl restart limpet.service; limpet sync --wait' >/dev/null 2>&1
+    local agent fetcher rss pss ticks used
+    inside 'systemctl restart limpet.service'
+    sync_now
     expect_converged
     sleep 30
     agent=$(main_pid limpet.service)
     fetcher=$(main_pid limpet-fetch.service)
-    fact "mixed host: agent at rest, RSS" "$(mebibytes "$(memory_of "$agent" status VmRSS)")" MiB 9
-    fact "mixed host: agent at rest, PSS" "$(mebibytes "$(memory_of "$agent" smaps_rollup Pss)")" MiB
+    rss=$(memory_of "$agent" status VmRSS)
+    pss=$(memory_of "$agent" smaps_rollup Pss)
+    fact "mixed host: agent at rest, RSS" "$(mebibytes "$rss")" MiB 9
+    fact "mixed host: agent at rest, PSS" "$(mebibytes "$pss")" MiB
     if [ "$fetcher" != 0 ]; then
-        fact "mixed host: fetcher at rest, RSS (it ends when it is idle)" "$(mebibytes "$(memory_of "$fetcher" status VmRSS)")" MiB
-        fact "mixed host: fetcher at rest, PSS" "$(mebibytes "$(memory_of "$fetcher" smaps_rollup Pss)")" MiB
+        rss=$(memory_of "$fetcher" status VmRSS)
+        pss=$(memory_of "$fetcher" smaps_rollup Pss)
+        fact "mixed host: fetcher at rest, RSS" "$(mebibytes "$rss")" MiB
+        fact "mixed host: fetcher at rest, PSS" "$(mebibytes "$pss")" MiB
     fi
-    before=$(ticks_of "$agent" "$fetcher")
-    part=$(($(used_by limpet.service) + $(used_by limpet-fetch.service)))
+    ticks=$(ticks_of "$agent")
+    used=$(used_by_both)
     sleep 45
-    after=$(ticks_of "$agent" "$fetcher")
-    fact "mixed host: CPU of both in 45 s between polls ($(($(used_by limpet.service) + $(used_by limpet-fetch.service) - part)) µs)" \
-        "$((after - before))" "ticks of 10 ms" 0
+    fact "mixed host: CPU of the agent in 45 s between polls" "$(($(ticks_of "$agent") - ticks))" "ticks of 10 ms" 0
+    # Idle for long enough the fetcher ends, which is the last that it costs.
+    fact "mixed host: CPU of agent and fetcher meanwhile, by the clock of their cgroup" "$(($(used_by_both) - used))" µs
 }
 
-# utime and stime of processes of the machine; one that has ended counts nothing.
-ticks_of() {
-    local pid
-    for pid in "$@"; do cat "$root/proc/$pid/stat" 2>/dev/null || true; done | sed 's/.*) //' | awk '{ sum += $12 + $13 } END { print sum + 0 }'
-}
+# utime and stime of a process of the machine.
+ticks_of() { sed 's/.*) //' "$root/proc/$1/stat" | awk '{ print $12 + $13 }'; }
 
 # A poll that finds nothing new, with few refs and with many.
 measure_polls() {
-    local refs before
+    local refs before requests bytes
     for refs in 1 1001; do
         if [ $refs -gt 1 ]; then
             seq -f "create refs/heads/topic-%g $(git -C "$fleet" rev-parse HEAD)" 1000 | git -C "$work/server/mixed.git" update-ref --stdin
         fi
-        inside 'limpet sync --wait' >/dev/null 2>&1
+        sync_now
         before=$(wc -l <"$work/requests.log")
-        inside 'limpet sync --wait' >/dev/null 2>&1
+        sync_now
         sleep 0.5
-        tail -n "+$((before + 1))" "$work/requests.log" >"$work/poll"
-        fact "poll without news, $refs refs: requests" "$(wc -l <"$work/poll")" requests 1
-        fact "poll without news, $refs refs: sent and received, with headers, without TLS" \
-            "$(awk '{ sum += $2 + $3 } END { print sum + 0 }' "$work/poll")" bytes 700
+        requests=$(($(wc -l <"$work/requests.log") - before))
+        bytes=$(tail -n "+$((before + 1))" "$work/requests.log" | awk '{ sum += $2 + $3 } END { print sum + 0 }')
+        fact "poll without news, $refs refs: requests" "$requests" requests 1
+        fact "poll without news, $refs refs: sent and received, with headers, without TLS" "$bytes" bytes 700
     done
 }
 
@@ -295,13 +305,14 @@ measure_signatures() {
     local count=$1 history=$work/history commit round first second
     say "a history of $count signed commits"
     git init -q "$history"
-    cp "$work/mixed/fleet.toml" "$history" 2>/dev/null || printf 'format = 1\nfleet = "bench"\n' >"$history/fleet.toml"
+    printf 'format = 1\nfleet = "bench"\n' >"$history/fleet.toml"
     git -C "$history" add -A
     for ((commit = 0; commit <= count; commit++)); do git -C "$history" commit -q --allow-empty -m "Commit $commit"; done
     rm -rf "$root/srv/history"
     cp -R "$history" "$root/srv/history"
     : >"$root/root/bench/revoked"
     inside 'git config --global gpg.ssh.allowedSignersFile /root/allowed_signers'
+    # The first commit is the anchor; `one` judges one commit after it, `all` judges all.
     first=$(git -C "$history" rev-list --max-parents=0 HEAD)
     second=$(git -C "$history" rev-list --reverse HEAD | sed -n 2p)
     git -C "$history" rev-list "$first..HEAD" >"$root/root/bench/commits"
@@ -318,7 +329,7 @@ measure_signatures() {
     combine signature-limpet signature-limpet-all "$(per "$count")" signature-limpet-one "-$(per "$count")"
     combine signature-git signature-git-all "$(per "$count")" signature-git-one "-$(per "$count")"
     ratio "signature of one commit, of $count in one process" "git verify-commit" signature-git signature-limpet 1/20
-    # One refused history shows that it looks: a commit without a signature in the middle.
+    # A refused history shows that it looks.
     git -C "$history" commit -q --allow-empty --no-gpg-sign -m "Unsigned"
     cp -R "$history/.git" "$root/srv/history"
     if inside "$judge HEAD" >/dev/null 2>&1; then wrong "limpet verify accepts a commit that nobody signed"; fi

@@ -32,7 +32,11 @@ combine() {
 }
 
 # "12.3 (11.9)": median and least, in milliseconds.
-milliseconds() { awk -v median="$(median "$1")" -v least="$(least "$1")" 'BEGIN { printf "%.3g (%.3g)", median / 1000, least / 1000 }' ; }
+milliseconds() {
+    awk -v median="$(median "$1")" -v least="$(least "$1")" '
+        function shown(value) { return sprintf(value >= 100 ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value) }
+        BEGIN { printf "%s (%s)", shown(median / 1000), shown(least / 1000) }'
+}
 
 # Records how one figure compares with another.  ratio WHAT PEER'S-NAME PEER'S-FIGURE LIMPET'S-FIGURE [GOAL]
 # GOAL is the most that the ratio may be, as 2 or 1/40; without one the line is there to be seen.
@@ -58,6 +62,7 @@ ratio() {
 # Records one number.  fact WHAT VALUE UNIT [GOAL]
 fact() {
     local what=$1 value=$2 unit=$3 goal=${4:-} verdict='' shown=''
+    [ -n "$value" ] || wrong "nothing was measured for '$what'"
     if [ -n "$goal" ]; then
         shown="≤ $goal $unit"
         verdict=$(awk -v value="$value" -v goal="$goal" 'BEGIN { print value <= goal ? "reached" : "NOT reached" }')
@@ -72,18 +77,21 @@ show() {
         { printf "   %s: %s  %s  %s\n", $1, $2, $3, $4 }'
 }
 
-as_markdown() { awk -F '\t' '{ printf "|"; for (i = 1; i <= NF; i++) printf " %s |", $i; print "" }' "$1"; }
+as_markdown() { awk -F '\t' '{ printf "|"; for (i = 1; i <= NF; i++) printf " %s |", $i; print "" }'; }
 
-# Everything, ready for a README.
+# Everything, or with `goals` what there is a goal for, as Markdown.
 tables() {
-    echo "CPU is user and system time of all processes involved, in milliseconds: median (least) of $rounds rounds."
-    if [ -s "$ratios" ]; then
-        printf '\n%s\n%s\n' '| what | compared with | its CPU | limpet'"'"'s CPU | ratio | goal | |' '|---|---|---|---|---|---|---|'
-        as_markdown "$ratios"
+    local chosen=cat
+    if [ "${1:-}" = goals ]; then chosen='grep reached'; fi
+    if $chosen "$ratios" >"$work/chosen" && [ -s "$work/chosen" ]; then
+        printf '%s\n%s\n' '| what | compared with | its CPU, ms | limpet, ms | ratio | goal | |' '|---|---|---|---|---|---|---|'
+        as_markdown <"$work/chosen"
+        echo
     fi
-    if [ -s "$facts" ]; then
-        printf '\n%s\n%s\n' '| what | measured | goal | |' '|---|---|---|---|'
-        as_markdown "$facts"
+    if $chosen "$facts" >"$work/chosen" && [ -s "$work/chosen" ]; then
+        printf '%s\n%s\n' '| what | measured | goal | |' '|---|---|---|---|'
+        as_markdown <"$work/chosen"
+        echo
     fi
-    printf '\n%s\n' "$computer"
+    printf '%s\n' "CPU is user and system time of all processes involved: median (least) of $rounds rounds." "$computer"
 }

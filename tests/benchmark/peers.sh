@@ -56,7 +56,8 @@ cfengine() { echo "cf-agent --no-lock --file /root/bench/$1.cf"; }
 
 rsync_command='rsync --archive --checksum /srv/source/ /srv/rsync/'
 
-# The agent that people write in an afternoon, with everything that it leaves out: fetch, verify the tip, and lay out files.
+# The agent that people write in an afternoon: fetch, verify the tip, and lay out the files. It has no packages, units, status or
+# way back.
 write_shell_agent() {
     cat >"$root/root/bench/shell-agent" <<'AGENT'
 #!/bin/sh
@@ -67,12 +68,10 @@ git verify-commit FETCH_HEAD
 git reset --quiet --hard FETCH_HEAD
 rsync --archive --checksum layers/base/files/tree/ /srv/shell/
 AGENT
-    chmod 0755 "$root/root/bench/shell-agent"
-}
-
-clone_for_shell_agent() {
-    inside "git config --global gpg.ssh.allowedSignersFile /root/allowed_signers
-        git config --global http.sslCAInfo /root/ca.pem
-        git clone --quiet --depth 1 $url /srv/clone
-        /root/bench/shell-agent" >"$work/output" 2>&1 || wrong "the shell agent fails: $(cat "$work/output")"
+    # Its first run is a clone.
+    sed "s|^cd .*|rm -rf /srv/clone; git clone --quiet --depth 1 $url /srv/clone; cd /srv/clone|
+        s|^git fetch .*|git update-ref FETCH_HEAD HEAD|" "$root/root/bench/shell-agent" >"$root/root/bench/shell-first"
+    chmod 0755 "$root/root/bench"/shell-*
+    inside 'git config --global gpg.ssh.allowedSignersFile /root/allowed_signers
+        git config --global http.sslCAInfo /root/ca.pem'
 }

@@ -44,23 +44,27 @@ boot_machine() {
         wrong "failed to install limpet: $(tail -n 3 "$work/apt.log")"
     if [ -n "$program" ]; then install -m 0755 "$program" "$root/usr/bin/limpet"; fi
     cp "$work/ca.pem" "$work/allowed_signers" "$root/root/"
-    # systemd accounts for no CPU where it does not delegate controllers, but the kernel counts for every cgroup of version 2.
-    local mount
-    for mount in /sys/fs/cgroup/unified /sys/fs/cgroup; do
-        if inside "test -e $mount/system.slice/dbus.service/cpu.stat"; then counters=$mount/system.slice; fi
+    # systemd accounts for no CPU where it does not delegate controllers, but the kernel counts for every cgroup of version 2. A slice
+    # of their own counts for both services, and keeps what one that has ended had used.
+    local mount unit
+    for unit in limpet limpet-fetch; do
+        install -D -m 0644 /dev/stdin "$root/etc/systemd/system/$unit.service.d/bench.conf" <<<$'[Service]\nSlice=limpet.slice'
     done
-    [ -n "${counters:-}" ] || wrong "this kernel mounts no cgroup v2 in the machine: there is nothing to count a service's CPU with"
-    both=(--and "$counters/limpet.service/cpu.stat" --and "$counters/limpet-fetch.service/cpu.stat")
+    inside 'systemctl daemon-reload; systemctl start limpet.slice'
+    for mount in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+        if inside "test -e $mount/limpet.slice/cpu.stat"; then counter=$mount/limpet.slice/cpu.stat; fi
+    done
+    [ -n "${counter:-}" ] || wrong "this kernel mounts no cgroup v2 in the machine: there is nothing to count a service's CPU with"
 }
 
-# What a service has used so far, in microseconds.
-used_by() { sed -n 's/^usage_usec //p' "$root$counters/$1/cpu.stat" 2>/dev/null || echo 0; }
+# What limpet's services have used so far, in microseconds.
+used_by_both() { sed -n 's/^usage_usec //p' "$root$counter"; }
 
 # Runs a shell command in the machine and adds what it cost to a figure.  measure FIGURE COMMAND
 # With `measure --services FIGURE COMMAND` what limpet's two services did meanwhile is added.
 measure() {
     local services=()
-    if [ "$1" = --services ]; then services=("${both[@]}") && shift; fi
+    if [ "$1" = --services ]; then services=(--and "$counter") && shift; fi
     local figure=$1 command=$2 code=0
     : >"$root/root/bench/sample"
     "$top/packaging/machine" run $machine /root/bench/cost --to /root/bench/sample "${services[@]}" /bin/sh -c "exec $command" \
@@ -246,10 +250,12 @@ poll_every() {
         if systemctl --quiet is-active limpet.service; then systemctl reload limpet.service; fi"
 }
 
+sync_now() { inside 'limpet sync --wait' >"$work/output" 2>&1 || wrong "limpet does not converge: $(tail -n 5 "$work/output")"; }
+
 # Starts the agent; returns when it has done what the head of the repository says.
 start_agent() {
-    inside 'systemctl start limpet-fetch.socket limpet.service; limpet sync --wait' >"$work/output" 2>&1 ||
-        wrong "the agent does not converge: $(tail -n 5 "$work/output")"
+    inside 'systemctl start limpet-fetch.socket limpet.service'
+    sync_now
     expect_converged
 }
 
