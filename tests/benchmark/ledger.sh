@@ -77,7 +77,7 @@ show() {
         { printf "   %s: %s  %s  %s\n", $1, $2, $3, $4 }'
 }
 
-as_markdown() { awk -F '\t' '{ printf "|"; for (i = 1; i <= NF; i++) printf " %s |", $i; print "" }'; }
+as_markdown() { awk -F '\t' '{ gsub(/[|]/, "\\|"); printf "|"; for (i = 1; i <= NF; i++) printf " %s |", $i; print "" }'; }
 
 # Everything, or with `goals` what there is a goal for, as Markdown.
 tables() {
