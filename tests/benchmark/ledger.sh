@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # names shared with tests/bench
 # Sourced by tests/bench: what was measured, what follows from it, and how it is printed.
 #
-# A *sample* is one line of cost.c. A *figure* is a file of samples. A *ratio* compares the medians of two figures; a *fact* is one
-# number. Nothing here runs a command that is measured.
+# A *sample* is one line of cost.c. A *figure* is a file of samples. A *ratio* compares the least of two figures, because what disturbs
+# a run only ever adds to it. A *fact* is one number. Nothing here runs a command that is measured.
 
 figures=$work/figures
 ratios=$work/ratios.tsv
@@ -31,11 +31,11 @@ combine() {
     paste -d' ' "${files[@]}" | awk -v terms="${#files[@]}" 'NF == terms { sum = 0; for (i = 1; i <= NF; i++) sum += $i; print sum }' >"$figures/$new"
 }
 
-# "12.3 (11.9)": median and least, in milliseconds.
+# "11.9 (12.3)": least and median, in milliseconds.
 milliseconds() {
     awk -v median="$(median "$1")" -v least="$(least "$1")" '
         function shown(value) { return sprintf(value >= 100 ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value) }
-        BEGIN { printf "%s (%s)", shown(median / 1000), shown(least / 1000) }'
+        BEGIN { printf "%s (%s)", shown(least / 1000), shown(median / 1000) }'
 }
 
 # Records how one figure compares with another.  ratio WHAT PEER'S-NAME PEER'S-FIGURE LIMPET'S-FIGURE [GOAL]
@@ -43,7 +43,7 @@ milliseconds() {
 ratio() {
     local what=$1 peer=$2 theirs=$3 ours=$4 goal=${5:-}
     local comparison verdict='' shown=''
-    comparison=$(awk -v ours="$(median "$ours")" -v theirs="$(median "$theirs")" -v goal="$goal" 'BEGIN {
+    comparison=$(awk -v ours="$(least "$ours")" -v theirs="$(least "$theirs")" -v goal="$goal" 'BEGIN {
         if (theirs <= 0) { print "- -"; exit }
         ratio = ours / theirs
         if (ratio >= 0.1) printf "%.2f", ratio; else printf "1/%.0f", 1 / ratio
@@ -93,5 +93,5 @@ tables() {
         as_markdown <"$work/chosen"
         echo
     fi
-    printf '%s\n' "CPU is user and system time of all processes involved: median (least) of $rounds rounds." "$computer"
+    printf '%s\n' "CPU is user and system time of all processes involved: least (median) of $rounds rounds; first applies: $first_rounds." "$computer"
 }
