@@ -1,6 +1,6 @@
 //! `limpet completions`: what a shell needs to complete this command line, made from its definition.
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, CommandFactory, ValueEnum};
 
 use super::CommandResult;
 use super::terminal::Terminal;
@@ -34,7 +34,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
 /// The script for `shell`.
 fn script(shell: Shell) -> Result<String, Vec<Failure>> {
     use clap_complete::shells;
-    let mut program = super::Arguments::command();
+    let mut program = for_people(&super::Arguments::command());
     let mut script = Vec::new();
     match shell {
         Shell::Bash => clap_complete::generate(shells::Bash, &mut program, "limpet", &mut script),
@@ -49,20 +49,36 @@ fn script(shell: Shell) -> Result<String, Vec<Failure>> {
     })
 }
 
+/// The command line without what only units call, which nobody wants to be offered.
+fn for_people(program: &Command) -> Command {
+    let shown = program
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    Command::new("limpet")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(program.get_arguments())
+        .subcommands(shown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_shell_completes_every_command_that_help_lists() {
+    fn every_shell_completes_every_command_that_help_lists_and_no_other() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = script(shell).expect("completions are text");
             for command in super::super::Arguments::command().get_subcommands() {
                 let name = command.get_name();
-                assert!(
-                    command.is_hide_set() || script.contains(name),
-                    "{shell:?} does not complete '{name}'"
-                );
+                // As each of the three writes the start of a command's own part.
+                let is_there = [
+                    format!("limpet,{name})"),
+                    format!("({name})\n"),
+                    format!("__fish_limpet_using_subcommand {name}"),
+                ]
+                .iter()
+                .any(|start| script.contains(start));
+                assert_eq!(is_there, !command.is_hide_set(), "{shell:?}: '{name}'");
             }
         }
     }
