@@ -17,6 +17,7 @@ mod scene;
 mod enrolment;
 mod files;
 mod mistakes;
+mod operator;
 mod package_life;
 mod packages;
 mod quiet;
