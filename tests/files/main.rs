@@ -701,9 +701,14 @@ fn a_plan_shows_what_changes_but_nothing_that_is_not_for_everybody() {
         let Step::Change(change) = step else {
             panic!("{step:?}")
         };
-        shown += &diff(&machine.host, &machine.contents(), &change.change)
-            .unwrap()
-            .unwrap();
+        shown += &diff(
+            &machine.host,
+            &machine.contents(),
+            &change.change,
+            &Default::default(),
+        )
+        .unwrap()
+        .unwrap();
     }
     insta::assert_snapshot!(shown, @"
     --- /dev/null
