@@ -364,3 +364,21 @@ fn a_host_that_only_reports_is_left_alone_and_says_so_once() {
     scene.converge();
     assert_eq!(machine.read_file("/etc/scene"), "one\n");
 }
+
+#[test]
+fn looking_waits_for_nobody_who_changes_the_machine() {
+    let scene = Scene::enrolled("look", PLAIN);
+    let machine = &scene.machine;
+    scene.declare(
+        "[file.\"/etc/scene\"]\ncontent = \"slow\\n\"\nvalidate = [\"/bin/sh\", \"-c\", \"sleep 20; test -f $0\", \"{}\"]\n",
+    );
+    machine.run(&["limpet", "sync"]).success();
+    let is_applying = || scene.status()["state"] == "applying";
+    wait_until("the slow step", SOON, || is_applying().then_some(()));
+    for question in [&["history"][..], &["why", "/etc/scene"]] {
+        let command = [&["timeout", "8", "limpet"][..], question].concat();
+        machine.run(&command).success();
+    }
+    assert!(is_applying(), "the answers came while it was still at work");
+    scene.converge();
+}
