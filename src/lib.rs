@@ -14,15 +14,16 @@
 //!
 //! [`model`] has the words. [`cycle`] tells one reconciliation from top to bottom. From there: [`trust`] turns bytes into a
 //! [`trust::VerifiedRevision`], [`fleet`] a repository into a [`fleet::DesiredState`], [`kinds`] look at and change the machine,
-//! [`mod@plan`] compares, [`apply`] walks. [`fetch`] is the other process. [`agent`] is the daemon around it, [`cli`] all that people type.
+//! [`mod@plan`] compares, [`apply`] walks. [`fetch`] is the other process. [`agent`] is the daemon around it, [`doctor`]
+//! looks for what is wrong with the host, [`cli`] is all that people type.
 //!
 //! # Invariants
 //!
 //! - A module imports only from floors below its own; the list below is in that order, and a test holds it.
 //! - All access to the managed machine goes through [`sys::Host`]. What has no `Host` cannot touch the machine. (The fetcher is
 //!   another process, which has none.)
-//! - Only [`trust::verify`] and [`trust::resume`] make a [`trust::VerifiedRevision`], and only that is rendered and applied, or what
-//!   local root passes with `--unverified`.
+//! - Only [`trust::verify`] and [`trust::resume`] make a [`trust::VerifiedRevision`], and only that is put in force, or what local root
+//!   passes with `--unverified`. What `limpet plan` renders of others is shown and dropped.
 //! - [`plan::plan`] and [`fleet::render`] are pure.
 //! - Root opens no network socket and parses nothing from the network but objects whose hash it has just computed.
 //! - Package managers and other programs run as transient units, so that nothing that happens to the agent can hurt them.

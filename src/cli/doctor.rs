@@ -90,7 +90,16 @@ pub fn text(examination: &Examination) -> String {
         );
     }
     if unseen > 0 {
-        let _ = write!(out, ", {unseen} not seen (root sees more)");
+        let is_roots = |text: &str| text.contains("only root");
+        let more = match examination
+            .findings
+            .iter()
+            .any(|finding| is_roots(&finding.detail))
+        {
+            true => " (root sees more)",
+            false => "",
+        };
+        let _ = write!(out, ", {unseen} not seen{more}");
     }
     out.push('\n');
     out

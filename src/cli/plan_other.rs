@@ -84,7 +84,7 @@ fn of_working_tree(memory: &Memory, path: &Path) -> Result<Preview, Vec<Failure>
 fn of_repository(memory: &Memory, path: &Path, rev: &str) -> Result<Preview, Vec<Failure>> {
     let failed = |error: RepositoryError| {
         vec![
-            Failure::new(Class::Config, error.to_string())
+            Failure::new(Class::Host, error.to_string())
                 .with_hint("name a directory that holds fleet.toml, or a Git repository"),
         ]
     };
@@ -123,7 +123,7 @@ fn resolve(
         text.len() >= SHORTEST_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_prefix {
         let message = format!("'{text}' is no revision of this host's source");
-        return Err(Failure::new(Class::Config, message).with_hint(format!(
+        return Err(Failure::new(Class::Host, message).with_hint(format!(
             "write a commit id or its first {SHORTEST_PREFIX} characters or more, or '{TIP}'; for branches of a clone on this machine add --source PATH"
         )));
     }
@@ -138,7 +138,7 @@ fn resolve(
         ([id], _) => Ok(*id),
         ([], Err(failure)) => Err(failure),
         ([], Ok(_)) => Err(Failure::new(
-            Class::Config,
+            Class::Host,
             format!("this host knows no revision that starts with '{text}'"),
         )
         .with_hint("write the full id; 'limpet history' lists those that were applied here")),
@@ -146,7 +146,7 @@ fn resolve(
             let several: Vec<String> = several.iter().map(ToString::to_string).collect();
             let message = format!("'{text}' is the start of {} revisions", several.len());
             let hint = format!("write more of it: {}", several.join(", "));
-            Err(Failure::new(Class::Config, message).with_hint(hint))
+            Err(Failure::new(Class::Host, message).with_hint(hint))
         }
     }
 }

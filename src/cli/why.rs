@@ -68,6 +68,14 @@ pub fn text(explanation: &Explanation, now: Timestamp) -> String {
         "signed by",
         signer.unwrap_or("nobody: local root set it"),
     );
+    for condition in &explanation.conditions {
+        let since = ago(condition.since, now);
+        row(
+            &mut out,
+            "this host is",
+            &format!("{} since {since}: {}", condition.kind, condition.reason),
+        );
+    }
     out
 }
 
@@ -248,6 +256,7 @@ mod tests {
     use super::*;
     use crate::model::{Action, Kind, Location, ResourceId};
     use crate::report::explanation::Layer;
+    use crate::report::status::Condition;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_795_161_600 + second).unwrap()
@@ -289,6 +298,7 @@ mod tests {
                     because: "fleet.toml:9:1 matches".into(),
                 },
             ],
+            conditions: vec![],
             resource: None,
         }
     }
@@ -361,6 +371,12 @@ mod tests {
     fn a_resource_is_explained_key_by_key() {
         let explanation = Explanation {
             resource: Some(resource()),
+            conditions: vec![Condition {
+                kind: "paused".into(),
+                since: at(0),
+                reason: "until 10:00, by root: 'moving the rack'".into(),
+                who: "nobody".into(),
+            }],
             ..explanation()
         };
         insta::assert_snapshot!(text(&explanation, at(3600)), @r#"
@@ -385,6 +401,7 @@ mod tests {
             last drift   never, as far as the history goes
             in force     9f3c2ab  raise ntp pool size
             signed by    alice (SHA256:pQ2x)
+            this host is paused since 60 min ago: until 10:00, by root: 'moving the rack'
         "#);
     }
 

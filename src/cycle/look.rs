@@ -124,6 +124,12 @@ impl Memory {
             labels,
             facts,
             layers,
+            conditions: status
+                .conditions
+                .iter()
+                .filter(|condition| !["converged", "starting"].contains(&condition.kind.as_str()))
+                .cloned()
+                .collect(),
             resource,
         })
     }

@@ -141,7 +141,7 @@ pub(super) fn marks(host: &Host, is_root: bool) -> Option<Finding> {
     if !is_root {
         return Some(Finding::unknown(
             check,
-            "the state database is root's alone",
+            "only root may read the state database",
         ));
     }
     let again = "enrol this host again with 'limpet enroll' and a recent anchor";

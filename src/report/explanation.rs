@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Action, Location, OnRemoval, ResourceId};
+use crate::report::status::Condition;
 
 /// Why this host is declared as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct Explanation {
     pub facts: BTreeMap<String, String>,
     /// Its layers, from the weakest to the strongest.
     pub layers: Vec<Layer>,
+    /// What keeps this host from being simply as declared: paused, held, offline, …
+    pub conditions: Vec<Condition>,
     /// What was asked about; none for the host alone.
     pub resource: Option<Resource>,
 }

@@ -18,6 +18,7 @@ mod scene;
 mod enrolment;
 mod files;
 mod mistakes;
+mod operator;
 mod package_life;
 mod packages;
 mod quick_start;
