@@ -2,10 +2,9 @@
 //!
 //! Invariant: no replacement, graft or alternate stands between an id and its bytes, and no object over the limit is inflated.
 
-use std::path::Path;
-
 use gix::objs::{Find, FindHeader};
 
+pub use crate::git::repository::open_isolated as open;
 use crate::git::{MAX_OBJECT_BYTES, ObjectId, ObjectKind};
 
 /// An opened object database. Its packs stay mapped into memory for as long as it lives.
@@ -30,16 +29,6 @@ pub enum ReadError {
     TooLarge,
     /// There, and unreadable.
     Corrupt(String),
-}
-
-/// Opens the repository at `path` with nobody's configuration but its own.
-pub fn open(path: &Path) -> Result<gix::Repository, gix::Error> {
-    let options = gix::open::Options::isolated().config_overrides([
-        "core.useReplaceRefs=false".to_owned(),
-        format!("gitoxide.objects.allocLimit={MAX_OBJECT_BYTES}"),
-        "clone.rejectShallow=true".to_owned(),
-    ]);
-    gix::open_opts(path, options)
 }
 
 impl Store {

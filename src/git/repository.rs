@@ -38,21 +38,29 @@ impl fmt::Display for RepositoryError {
 
 impl std::error::Error for RepositoryError {}
 
+/// Opens the repository at exactly `path` with nobody's configuration but its own, so that no replacement stands between an id and
+/// its bytes, no object over the limit is unpacked, and a fetch into it takes no shallow history.
+pub fn open_isolated(path: &Path) -> Result<gix::Repository, gix::Error> {
+    let options = gix::open::Options::isolated().config_overrides([
+        "core.useReplaceRefs=false".to_owned(),
+        format!("gitoxide.objects.allocLimit={MAX_OBJECT_BYTES}"),
+        "clone.rejectShallow=true".to_owned(),
+    ]);
+    let mut repository = gix::open_opts(path, options)?;
+    // Releases of gix disagree about the first of these settings.
+    repository.objects.ignore_replacements = true;
+    Ok(repository)
+}
+
 impl Repository {
     /// Opens the repository at exactly `path`: a work tree, or a bare repository.
     pub fn open(path: &Path) -> Result<Self, RepositoryError> {
-        let options = gix::open::Options::isolated().config_overrides([
-            "core.useReplaceRefs=false".to_owned(),
-            format!("gitoxide.objects.allocLimit={MAX_OBJECT_BYTES}"),
-        ]);
-        let mut repository = gix::open_opts(path, options).map_err(|error| {
+        let repository = open_isolated(path).map_err(|error| {
             RepositoryError(format!(
                 "failed to open repository '{}': {error}",
                 path.display()
             ))
         })?;
-        // Releases of gix disagree about the setting above.
-        repository.objects.ignore_replacements = true;
         Ok(Repository {
             path: path.to_owned(),
             stores: Hashed(Stores {

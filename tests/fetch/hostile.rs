@@ -196,7 +196,10 @@ fn half_a_pack_is_explained() {
 
 #[test]
 fn a_pack_of_too_many_objects_is_refused_by_its_header() {
-    insta::assert_snapshot!(check(git_with_pack(u32::MAX)), @"");
+    insta::assert_snapshot!(check(git_with_pack(u32::MAX)), @"
+    Host: failed to fetch from 'URL/fleet.git': it holds 4294967295 objects, and no more than 1000 are taken at once
+    hint: a repository of configuration has far fewer; check source.url
+    ");
 }
 
 /// A Git server whose pack says that it holds `count` objects, and then ends.
