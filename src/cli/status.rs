@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::cycle::situation::{Beginnings, Situation};
     use crate::model::{Failure, Kind, Location, ResourceId};
-    use crate::report::status::{Counts, Poll};
+    use crate::report::status::{Counts, Pause, Poll};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -261,6 +261,56 @@ mod tests {
             resources   41 declared, 41 as declared, 0 failed
         ");
         assert_eq!(exit_code(&status), 0);
+    }
+
+    #[test]
+    fn a_source_that_rests_is_told_with_its_failures_and_a_pause_with_its_end() {
+        let mut situation = situation();
+        situation.source = Some(
+            Failure::new(
+                Class::Transient,
+                "failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)",
+            )
+            .with_hint("ask its operator"),
+        );
+        situation.failed_polls = 3;
+        situation.last_poll = Some(Poll {
+            at: at(8000),
+            result: "the server is in trouble (HTTP status 500)".into(),
+            failures: 3,
+        });
+        situation.paused = vec![Pause {
+            resource: Some(ResourceId::new(Kind::File, "/etc/motd")),
+            since: at(7000),
+            until: at(14_000),
+            by: "alice".into(),
+            reason: "moving the database".into(),
+        }];
+        let status = situation.status(
+            "gw-lag-02",
+            &mut Beginnings::new(),
+            Some(at(9000)),
+            at(8000),
+        );
+        insta::assert_snapshot!(text(&status, at(8012)), @r"
+        ○ gw-lag-02  paused since 16 min ago
+            revision    9f3c2ab  raise ntp pool size
+            signed by   alice (SHA256:pQ2x)
+            applied     2 h ago
+            last poll   12 s ago: the server is in trouble (HTTP status 500), next in 16 min after 3 failures in a row
+            resources   41 declared, 41 as declared, 0 failed
+
+          paused since 16 min ago: file:/etc/motd until 1970-01-01T03:53:20Z by alice: moving the database
+            to act: nobody, a pause ends by itself; 'limpet resume' ends it sooner
+
+          unreachable since 12 s ago: failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
+            to act: nobody yet, it is tried again
+
+          what is wrong:
+            ! failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
+              hint: ask its operator
+        ");
+        assert_eq!(exit_code(&status), 75);
     }
 
     #[test]

@@ -94,10 +94,13 @@ impl KeptPause {
 
 impl Cycle {
     /// Takes up the pauses that were set before this agent started.
-    pub(super) fn recall_pauses(&mut self) -> Result<(), Failure> {
-        self.pauses = self.record.recall(PAUSES)?.unwrap_or_default();
+    pub(super) fn recall_pauses(&mut self) {
+        match self.record.recall(PAUSES) {
+            Ok(pauses) => self.pauses = pauses.unwrap_or_default(),
+            // A host that is not enforced at all would be worse.
+            Err(failure) => warn!("lost what was paused, going on: {failure}"),
+        }
         self.end_pauses();
-        Ok(())
     }
 
     /// Ends the pauses whose time is over.
