@@ -41,6 +41,7 @@
 //! | `/var/lib/limpet/lock` | held while limpet may change the machine | [`sys::lock`] |
 //! | `/var/cache/limpet/` | the fetcher's cache | [`fetch`] |
 //! | `/run/limpet/control.sock` | where operators ask | [`agent`] |
+//! | `/run/limpet/polled-at-start` | when the agent last polled because it started | [`cycle`] |
 //! | `/run/limpet/fetch.sock` | where the agent asks the fetcher | systemd |
 
 pub mod cli;

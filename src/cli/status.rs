@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use crate::cycle::situation::{Beginnings, Situation};
     use crate::model::{Failure, Kind, Location, Reason, ResourceId};
-    use crate::report::status::{Condition, Counts, Drift, OwedEffect, Poll};
+    use crate::report::status::{Condition, Counts, Drift, OwedEffect, Pause, Poll};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -340,6 +340,52 @@ mod tests {
             resources   0 declared, 0 as declared, 0 failed
         ");
         assert_eq!(exit_code(&status(&Situation::default())), 75);
+    }
+
+    #[test]
+    fn a_source_that_rests_is_told_with_its_failures_and_a_pause_with_its_end() {
+        let mut situation = situation();
+        situation.source = Some(
+            Failure::new(
+                Class::Transient,
+                "failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)",
+            )
+            .with_hint("ask its operator"),
+        );
+        situation.failed_polls = 3;
+        situation.last_poll = Some(Poll {
+            at: at(8000),
+            result: "the server is in trouble (HTTP status 500)".into(),
+            failures: 3,
+        });
+        situation.paused = vec![Pause {
+            resource: Some(ResourceId::new(Kind::File, "/etc/motd")),
+            since: at(7000),
+            until: at(14_000),
+            by: "alice".into(),
+            reason: "moving the database".into(),
+        }];
+        insta::assert_snapshot!(told(&situation), @r"
+        ○ gw-lag-02  paused since 1970-01-01 01:56:40 UTC (16 min ago)
+            revision    9f3c2ab  raise ntp pool size
+            signed by   alice (SHA256:pQ2x)
+            applied     1970-01-01 00:01:40 UTC (2 h ago)
+            last poll   12 s ago: the server is in trouble (HTTP status 500), next in 48 s after 3 failures in a row
+            resources   41 declared, 41 as declared, 0 failed
+
+          ○ paused since 16 min ago: file:/etc/motd until 1970-01-01T03:53:20Z by alice: moving the database
+            to act: nobody
+            next:   nothing: it ends by itself, or now with 'limpet resume'
+
+          ○ unreachable since 12 s ago: failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
+            to act: nobody yet, it is tried again
+            next:   nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source
+
+          what is wrong
+            ! failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
+              hint: ask its operator
+        ");
+        assert_eq!(exit_code(&status(&situation)), 75);
     }
 
     #[test]
@@ -471,9 +517,9 @@ mod tests {
         let text = told(&situation);
         assert!(text.starts_with("● gw-lag-02  converged"), "{text}");
         insta::assert_snapshot!(told_below(&situation), @r"
-          ○ offline since 12 s ago: failed to reach 'git.example.net': no route
+          ○ unreachable since 12 s ago: failed to reach 'git.example.net': no route
             to act: nobody yet, it is tried again
-            next:   nothing: it is tried again by itself; 'limpet doctor' looks at the way to the source
+            next:   nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source
 
           what is wrong
             ! failed to reach 'git.example.net': no route
@@ -515,6 +561,10 @@ mod tests {
         let kinds = states.iter().map(|state| state.as_str());
         let others = [
             "offline",
+            "unreachable",
+            "denied",
+            "clock",
+            "facts",
             "behind",
             "agent-down",
             "state-missing",

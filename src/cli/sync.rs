@@ -5,7 +5,7 @@ use crate::cli::terminal::{self, Terminal};
 use crate::cli::{CommandResult, agent_or_record};
 use crate::control::{Reply, Request};
 
-/// Polls the source now.
+/// Polls the source now, also where polls failed and it is left alone for a while.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Show progress until the revision is applied or refused

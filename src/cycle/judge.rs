@@ -504,4 +504,23 @@ mod tests {
         let later = at(1_800_000_000);
         assert_eq!(latest(later, built, Some(known)), later);
     }
+
+    #[test]
+    fn a_command_judges_by_the_highest_time_that_the_agent_knew() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        let before = clock::now();
+        assert!(
+            trusted_time(&host) >= before,
+            "without a database it is the clock"
+        );
+        host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)
+            .unwrap();
+        let record = Record::open(&host.outer_path(config::STATE_DATABASE)).unwrap();
+        let future = before
+            .checked_add(jiff::SignedDuration::from_hours(1000))
+            .unwrap();
+        record.remember(HIGHEST_TIME, &future).unwrap();
+        assert_eq!(trusted_time(&host), future);
+    }
 }

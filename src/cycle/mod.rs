@@ -190,7 +190,7 @@ impl Cycle {
                 ..Situation::default()
             },
             last_status: state.record.recall("status")?,
-            standing: state.record.recall(STANDING)?.unwrap_or_default(),
+            standing: recall_standing(&state.record),
             silence: None,
             pauses: Vec::new(),
             host,
@@ -210,8 +210,8 @@ impl Cycle {
         }
         cycle.situation.take_standing(cycle.standing.clone());
         cycle.restore();
-        cycle.recall_silence()?;
-        cycle.recall_pauses()?;
+        cycle.recall_silence();
+        cycle.recall_pauses();
         Ok(cycle)
     }
 
@@ -529,6 +529,11 @@ fn forget_debts_of_the_last_boot(host: &Host, record: &Record) -> Result<(), Fai
         record.remember(BOOT_ID, &id)?;
     }
     Ok(())
+}
+
+/// What became of the last tip. Where it cannot be read, the next poll says it again.
+fn recall_standing(record: &Record) -> Standing {
+    record.recall(STANDING).ok().flatten().unwrap_or_default()
 }
 
 /// What the message of `revision` allows to be removed, beyond what the host does.

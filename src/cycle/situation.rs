@@ -296,7 +296,7 @@ impl Situation {
         if self.paused.len() > 1 {
             reason.push_str(&format!(" (and {} more)", self.paused.len() - 1));
         }
-        let who = "nobody, a pause ends by itself; 'limpet resume' ends it sooner";
+        let who = "nobody";
         Some((State::Paused.as_str(), reason, who))
     }
 }

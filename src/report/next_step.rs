@@ -32,6 +32,14 @@ impl Status {
             "offline" => {
                 "nothing: it is tried again by itself; 'limpet doctor' looks at the way to the source"
             }
+            "unreachable" => {
+                "nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source"
+            }
+            "denied" => {
+                "put right what the error below says, then 'limpet sync --wait'; by itself it is asked rarely"
+            }
+            "clock" => "set the clock, or give this host a time source; 'limpet doctor' looks at it",
+            "facts" => "correct the fact in the inventory",
             "behind" => {
                 "nothing: wait for the server to catch up; to go back on purpose, push a signed revert"
             }

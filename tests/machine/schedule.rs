@@ -168,7 +168,7 @@ fn a_pause_outlives_restarts_and_ends_by_itself() {
         "pause",
         "file:/etc/scene",
         "--for",
-        "6s",
+        "20s",
         "--reason",
         "a look",
     ]);
@@ -246,7 +246,7 @@ print "$count\n";
 fn who_may_only_look_cannot_keep_root_out_nor_the_agent_busy() {
     let scene = Scene::enrolled("flood", LAYER);
     let machine = &scene.machine;
-    machine.sh("useradd --groups limpet-operators operator; useradd stranger");
+    machine.sh("useradd --groups limpet-operators olga; useradd stan");
     assert_eq!(
         machine.ownership("/run/limpet/control.sock"),
         "root:limpet-operators 660"
@@ -256,20 +256,20 @@ fn who_may_only_look_cannot_keep_root_out_nor_the_agent_busy() {
         words.extend(command);
         machine.run(&words)
     };
-    let stranger = as_user("stranger", &["limpet", "status"]);
+    let stranger = as_user("stan", &["limpet", "status"]);
     assert_eq!(stranger.code(), 75, "{stranger:?}");
     assert!(
         stranger.stderr.contains("Permission denied"),
         "{stranger:?}"
     );
-    as_user("operator", &["limpet", "status"]).success();
-    as_user("operator", &["limpet", "plan"]).success();
+    as_user("olga", &["limpet", "status"]).success();
+    as_user("olga", &["limpet", "plan"]).success();
     for change in [
         &["limpet", "sync", "--wait"][..],
         &["limpet", "pause", "--for", "1h", "--reason", "x"],
         &["limpet", "resume"],
     ] {
-        let refused = as_user("operator", change);
+        let refused = as_user("olga", change);
         assert_eq!(refused.code(), 1, "{refused:?}");
         assert!(
             refused.stderr.contains("only root may change"),
@@ -279,33 +279,40 @@ fn who_may_only_look_cannot_keep_root_out_nor_the_agent_busy() {
 
     let agent = machine.main_pid("limpet.service");
     machine.write_file("/usr/local/bin/flood.pl", FLOOD);
-    std::thread::scope(|scope| {
-        let floods: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| as_user("operator", &["perl", "/usr/local/bin/flood.pl"]).success())
-            })
-            .collect();
-        let mut rounds = 0;
-        while floods.iter().any(|flood| !flood.is_finished()) {
-            let begin = Instant::now();
-            machine.write_file("/etc/scene", "drift\n");
-            scene.sync().success();
-            assert_eq!(machine.read_file("/etc/scene"), "declared\n");
-            assert_eq!(machine.run(&["limpet", "plan"]).code(), 0);
-            assert_eq!(scene.status()["state"], "converged");
-            assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
-            rounds += 1;
-        }
-        assert!(rounds > 0);
-        for flood in floods {
-            let connections: u32 = flood.join().unwrap().trim().parse().unwrap();
-            assert!(connections > 1000, "{connections}");
-        }
-    });
+    let floods = ["flood-1", "flood-2", "flood-3"];
+    for flood in floods {
+        machine.sh(&format!(
+            "systemd-run --quiet --unit={flood} --uid=olga --property=StandardOutput=file:/run/{flood} perl /usr/local/bin/flood.pl"
+        ));
+    }
+    let mut rounds = 0;
+    while floods.iter().any(|flood| machine.is_active(flood)) {
+        let begin = Instant::now();
+        machine.write_file("/etc/scene", "drift\n");
+        scene.sync().success();
+        assert_eq!(machine.read_file("/etc/scene"), "declared\n");
+        assert_eq!(machine.run(&["limpet", "plan"]).code(), 0);
+        assert_eq!(scene.status()["state"], "converged");
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+        rounds += 1;
+    }
+    assert!(rounds > 0);
+    for flood in floods {
+        let connections = machine.read_file(&format!("/run/{flood}"));
+        let connections: u32 = connections.trim().parse().expect("the flood counts");
+        assert!(connections > 1000, "{connections}");
+    }
     assert_eq!(machine.main_pid("limpet.service"), agent);
-    let memory = machine.sh("systemctl show --property=MemoryPeak --value limpet.service; grep VmHWM /proc/$(systemctl show --property=MainPID --value limpet.service)/status");
-    println!("peak: {memory}");
+    // A flood costs places, not memory: systemd's own limit for the agent is far above this.
+    let peak =
+        machine.sh("cat /proc/$(systemctl show --property=MainPID --value limpet.service)/status");
+    let peak = peak
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|line| line.trim().trim_end_matches(" kB").parse::<u32>().ok())
+        .expect("the kernel counts");
+    assert!(peak < 64 << 10, "{peak} kB");
     let status = scene.status();
     assert_eq!(status["paused"], serde_json::json!([]), "{status:#}");
-    as_user("operator", &["limpet", "status"]).success();
+    as_user("olga", &["limpet", "status"]).success();
 }
