@@ -509,6 +509,8 @@ mod tests {
           |
         6 | tags = ['a', 3]
           |              ^
+          |
+        hint: quote it: "3"
         "#);
     }
 
