@@ -422,3 +422,39 @@ fn a_mistake_that_only_a_new_host_would_meet_is_shown() {
     repository.commit_unsigned("four");
     assert_eq!(diff(&repository, &["HEAD~.."]).status.code(), Some(0));
 }
+
+#[test]
+fn histories_part_where_git_says() {
+    let repository = repository();
+    let tree = repository.id("HEAD^{tree}");
+    // All claim the same time, and merges cross.
+    let mut commits = vec![repository.id("HEAD")];
+    for number in 1..16_usize {
+        let parents = [number * 7 / 11, (number * number * 5 + 3) % number];
+        let mut line = vec![
+            "commit-tree".to_owned(),
+            tree.clone(),
+            "-m".to_owned(),
+            number.to_string(),
+        ];
+        for parent in parents.iter().collect::<std::collections::BTreeSet<_>>() {
+            line.extend(["-p".to_owned(), commits[(*parent).min(number - 1)].clone()]);
+        }
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        commits.push(repository.git(&line));
+    }
+    let opened = limpet::git::repository::Repository::open(&repository.work()).unwrap();
+    for one in &commits {
+        for other in &commits {
+            let expected = repository.git(&["merge-base", "--all", one, other]);
+            let ids = (opened.resolve(one).unwrap(), opened.resolve(other).unwrap());
+            let found = limpet::trust::browse::merge_base(&opened, ids.0, ids.1)
+                .unwrap()
+                .unwrap();
+            assert!(
+                expected.lines().any(|id| id == found.to_string()),
+                "{one} {other}: {found} instead of {expected}"
+            );
+        }
+    }
+}
