@@ -450,9 +450,10 @@ fn histories_part_where_git_says() {
             let ids = (opened.resolve(one).unwrap(), opened.resolve(other).unwrap());
             let found = limpet::trust::browse::merge_base(&opened, ids.0, ids.1)
                 .unwrap()
-                .unwrap();
+                .unwrap()
+                .to_string();
             assert!(
-                expected.lines().any(|id| id == found.to_string()),
+                expected.lines().any(|id| id == found),
                 "{one} {other}: {found} instead of {expected}"
             );
         }
