@@ -110,9 +110,48 @@ fn explain(
         && let Some(key) = &mistake.key
         && let Some(value) = table.get(key)
     {
-        mistake.hint = (expectation.hint)(key, value);
+        mistake.hint = (expectation.hint)(key, value)
+            .or_else(|| hint_for_type(&mistake.message, key, value, mistake.place.as_ref()));
     }
     mistake
+}
+
+/// What to write instead of a value of the wrong type, for any key.
+fn hint_for_type(message: &str, key: &str, value: &Value, place: Option<&Place>) -> Option<String> {
+    let place = place?;
+    let written = place.text();
+    if written.contains('\n') {
+        return None;
+    }
+    // An element of an array is written by itself.
+    let assign = if *place == value.place {
+        format!("{key} = ")
+    } else {
+        String::new()
+    };
+    let expected = message.strip_prefix("expected ")?;
+    let (expected, found) = expected.split_once(", found ")?;
+    match expected {
+        "an array" if found.starts_with("string") => {
+            Some(format!("write an array: {assign}[{written}]"))
+        }
+        "a string" if found.starts_with("an array") => {
+            Some(format!("write one string: {assign}\"…\""))
+        }
+        "a string" if !found.starts_with("a table") => {
+            Some(format!("quote it: {assign}\"{written}\""))
+        }
+        "a boolean" => {
+            let word = written.trim_matches(['"', '\'']).to_ascii_lowercase();
+            let meant = match word.as_str() {
+                "true" | "yes" | "on" | "1" => "true",
+                "false" | "no" | "off" | "0" => "false",
+                _ => return Some(format!("write {assign}true, or false")),
+            };
+            Some(format!("write: {assign}{meant}"))
+        }
+        _ => None,
+    }
 }
 
 /// Marks a mistake about an unknown field while it travels from the innermost to the outermost table.
@@ -470,6 +509,8 @@ mod tests {
           |
         6 | tags = ['a', 3]
           |              ^
+          |
+        hint: quote it: "3"
         "#);
     }
 

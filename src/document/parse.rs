@@ -41,7 +41,72 @@ fn syntax_mistake(source: &Arc<Source>, error: &toml::de::Error) -> Mistake {
             None => mistake,
         };
     }
-    Mistake::new(&place, lower_first(error.message()))
+    explained(source, &place, &lower_first(error.message()))
+}
+
+/// What people get wrong most often, with what to write instead.
+fn explained(source: &Arc<Source>, place: &Place, message: &str) -> Mistake {
+    let text = source.text();
+    let at = place.span().start;
+    let line = line_at(text, at);
+    let mistake = Mistake::new(place, message);
+    if message.starts_with("invalid multi-line") {
+        let quotes = if message.contains("literal") {
+            "'''"
+        } else {
+            "\"\"\""
+        };
+        let Some(start) = text[..at].rfind(quotes) else {
+            return mistake;
+        };
+        let opening = Place::new(source, start..start + quotes.len());
+        return mistake
+            .note("the string begins here", &opening)
+            .hint(format!("end it with {quotes}"));
+    }
+    if message.starts_with("unexpected leading zero") {
+        let (key, value) = line.split_once('=').unwrap_or(("", ""));
+        let digits: String = value
+            .trim()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
+        let message = "a number has no leading zero";
+        return Mistake::new(place, message)
+            .hint(format!("write a string: {} = \"{digits}\"", key.trim()));
+    }
+    if message.starts_with("invalid unquoted key")
+        && let Some(header) = line.trim().strip_prefix('[')
+        && let Some((kind, name)) = header
+            .split_once(']')
+            .map_or(header, |(header, _)| header)
+            .split_once('.')
+        && !name.contains(['"', '\''])
+    {
+        return Mistake::new(place, "a name with such characters is quoted")
+            .hint(format!("write: [{kind}.\"{name}\"]"));
+    }
+    let (key, value) = line.split_once('=').unwrap_or(("", ""));
+    let value = value.split('#').next().unwrap_or_default().trim();
+    let is_word = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if message.starts_with("string values must be quoted")
+        || message.starts_with("invalid float") && is_word
+    {
+        let mistake = Mistake::new(place, "a string is written in quotes");
+        return mistake.hint(match value.to_ascii_lowercase().as_str() {
+            "yes" | "on" | "true" => format!("write: {} = true", key.trim()),
+            "no" | "off" | "false" => format!("write: {} = false", key.trim()),
+            "null" | "none" | "nil" => "leave the key out: then it is not managed".to_owned(),
+            _ => format!("quote it: {} = \"{value}\"", key.trim()),
+        });
+    }
+    mistake
+}
+
+/// The line of `text` that holds the byte `at`.
+fn line_at(text: &str, at: usize) -> &str {
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    text[start..].lines().next().unwrap_or_default()
 }
 
 /// Where the key at `span`, a duplicate, was set first: give the second a name of its own, parse again, and look at its neighbours.

@@ -186,6 +186,58 @@ pub(super) fn read<'de, T: Deserialize<'de>>(
     table.deserialize_into(place, expectation)
 }
 
+/// What other tools call a field, and how it is said here.
+fn by_another_name(kind: Kind, field: &str, value: Option<&Value>) -> Option<String> {
+    let is_path = matches!(kind, Kind::File | Kind::Directory | Kind::Symlink);
+    let says = |word: &str| {
+        value
+            .and_then(Value::as_str)
+            .is_some_and(|text| text.eq_ignore_ascii_case(word))
+    };
+    let written = value
+        .map(|value| value.place.text())
+        .filter(|text| !text.contains('\n'));
+    let renamed = |name: &str| Some(format!("write: {name} = {}", written.unwrap_or("…")));
+    match field {
+        "ensure" | "state" | "present" if says("absent") && is_path => {
+            Some("write: state = \"absent\"".to_owned())
+        }
+        "ensure" | "present" | "state" if is_path => Some(
+            "what is declared is there; only its absence is said: state = \"absent\"".to_owned(),
+        ),
+        "ensure" | "version_lock" if kind == Kind::Package => renamed("state"),
+        "state" | "ensure" | "started" | "active" | "start" if kind == Kind::Unit => Some(
+            if says("stopped") || says("inactive") || value.and_then(Value::as_bool) == Some(false)
+            {
+                "write: running = false"
+            } else {
+                "write: running = true"
+            }
+            .to_owned(),
+        ),
+        "text" | "contents" | "body" | "data" if kind != Kind::Package => renamed("content"),
+        "src" | "file" | "from" if kind != Kind::Package => renamed("source"),
+        "permissions" | "perms" | "chmod" if is_path => renamed("mode"),
+        "user" | "uid" if is_path => renamed("owner"),
+        "gid" if is_path => renamed("group"),
+        "to" | "link" | "dest" | "destination" if kind == Kind::Symlink => renamed("target"),
+        "path" | "dest" | "destination" | "name" => Some(format!(
+            "the name stands in the header: [{kind}.{}]",
+            written.unwrap_or("\"…\"")
+        )),
+        "require" | "requires" | "depends" | "depends_on" | "after" => renamed("needs"),
+        "before" => Some("say it the other way round: needs, at the other resource".to_owned()),
+        "notify" | "notifies" | "notify_on" | "triggers" => {
+            Some("say it at the unit: restart_on = [\"kind:name\"], or reload_on".to_owned())
+        }
+        "subscribe" | "watch" | "restart_trigger" if kind == Kind::Unit => renamed("restart_on"),
+        "recurse" | "recursive" => {
+            Some("a directory stands for itself; its files are declared one by one".to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// What is wrong with the part of a `kind` that one layer says.
 pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -> Vec<Mistake> {
     let result = match kind {
@@ -196,6 +248,9 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::Unit => read::<Unit>(table, place, what).map(drop),
     };
     let mut mistakes = result.err().unwrap_or_default();
+    for mistake in &mut mistakes {
+        explain_name(kind, table, what, mistake);
+    }
     mistakes.extend(check_absence(table, what));
     if kind == Kind::Unit
         && let Some(dropins) = table.get("dropin").and_then(Value::as_table)
@@ -221,6 +276,23 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         }
     }
     mistakes
+}
+
+/// A field that other tools have gets a hint that says how it is said here, instead of a list or a guess by its letters.
+fn explain_name(kind: Kind, table: &Table, what: &str, mistake: &mut Mistake) {
+    let Some(field) = mistake.message.split('`').nth(1).map(str::to_owned) else {
+        return;
+    };
+    let is_unknown = mistake.message.starts_with("unknown field");
+    let is_state_of_unit = kind == Kind::Unit && field == "state";
+    if !(is_unknown || is_state_of_unit && mistake.message.contains("is not supported")) {
+        return;
+    }
+    if let Some(hint) = by_another_name(kind, &field, table.get(&field)) {
+        mistake.message = format!("unknown field `{field}` in {what}");
+        mistake.label = Some("no such field".to_owned());
+        mistake.hint = Some(hint);
+    }
 }
 
 /// One layer cannot want something both gone and filled; only what an earlier layer said of it does not matter.

@@ -297,7 +297,7 @@ mod tests {
         }
         let text = serde_json::to_string(&Canonical(&state)).unwrap();
         assert_eq!(canonical_json(&state).to_string(), text);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"{"fleet":"test","format":1,"needs":{"directory:x":["unit:y"],"file:x":["unit:y"],"unit:x":["file:y"]},"packages":[],"paths":[{"content":{"sha256":"0707070707070707070707070707070707070707070707070707070707070707","size":3},"group":null,"id":"file:/a","mode":"0640","on_removal":"keep","owner":"root","path":"/a","report":false,"type":"file","validate":["true","{}"]},{"group":"adm","id":"file:/b","mode":null,"on_removal":"keep","owner":null,"path":"/b","report":false,"type":"directory"},{"id":"file:/c","on_removal":"keep","path":"/c","report":false,"target":"/a","type":"symlink"},{"id":"file:/d","on_removal":"keep","path":"/d","report":false,"type":"absent"}],"units":[]}"#);
         assert_eq!(
             compute(&state),
             hex(ring::digest::digest(&SHA256, text.as_bytes()).as_ref())

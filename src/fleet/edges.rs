@@ -47,9 +47,13 @@ fn read_one(
         if LATER_KINDS.contains(&kind) {
             return unsupported(place, &format!("kind `{kind}`"));
         }
-        Mistake::new(place, format!("'{text}' in `{key}` of {id} is no resource")).hint(
-            "a resource is written kind:name, such as \"package:chrony\" or \"file:/etc/motd\"",
-        )
+        let mistake = Mistake::new(place, format!("'{text}' in `{key}` of {id} is no resource"));
+        match meant(text, declared) {
+            Some(meant) => mistake.hint(format!("did you mean '{meant}'?")),
+            None => mistake.hint(
+                "a resource is written kind:name, such as \"package:chrony\" or \"file:/etc/motd\"",
+            ),
+        }
     })?;
     if other == *id {
         return Err(Mistake::new(place, format!("{id} names itself in `{key}`")));
@@ -72,6 +76,22 @@ fn read_one(
             None => mistake.hint(format!("declare {other}, or take it out of `{key}`")),
         },
     )
+}
+
+/// The declared resource that somebody means who writes its name alone, another word for its kind, or `Kind[name]`.
+fn meant(text: &str, declared: &BTreeMap<ResourceId, &Place>) -> Option<ResourceId> {
+    let name = match text.split_once('[') {
+        Some((_, rest)) => rest.trim_end_matches(']'),
+        None => text.split_once(':').map_or(text, |(_, name)| name),
+    };
+    let name = name.trim_matches(['\'', '"', ' ']);
+    let is_named = |id: &&ResourceId| {
+        id.name == name || id.kind == Kind::Unit && id.name.strip_suffix(".service") == Some(name)
+    };
+    let mut found = declared.keys().filter(is_named);
+    // Two that bear the name: nobody knows which.
+    let first = found.next()?;
+    found.next().is_none().then(|| first.clone())
 }
 
 /// The circles among `needs`, each told once. A path also waits for the nearest declared directory above it.

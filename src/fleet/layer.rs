@@ -188,6 +188,9 @@ fn unknown_section(section: &str, entry: &Entry) -> Mistake {
         .chain(LATER_KINDS);
     let mistake =
         Mistake::new(&entry.key, format!("unknown kind `{section}`")).label("no such kind");
+    if let Some(hint) = by_another_name(section, entry) {
+        return mistake.hint(hint);
+    }
     match crate::document::nearest(section, known) {
         Some(near) => mistake.hint(format!("did you mean '{near}'?")),
         None => mistake.hint(format!(
@@ -197,9 +200,47 @@ fn unknown_section(section: &str, entry: &Entry) -> Mistake {
     }
 }
 
+/// What other tools call a kind, and how it is said here, with the name that was written.
+fn by_another_name(section: &str, entry: &Entry) -> Option<String> {
+    let name = entry.value.as_table().and_then(|table| table.keys().next());
+    let name = name.unwrap_or("…");
+    Some(match section {
+        "service" | "services" | "systemd" | "daemon" => {
+            let suffix = if name.contains('.') { "" } else { ".service" };
+            format!("a service is a unit: [unit.\"{name}{suffix}\"]")
+        }
+        "timer" | "socket" | "mounts" | "path" | "target" => {
+            let suffix = if name.contains('.') {
+                String::new()
+            } else {
+                format!(".{section}")
+            };
+            format!("a {section} is a unit: [unit.\"{name}{suffix}\"]")
+        }
+        "packages" | "pkg" | "pkgs" | "apt" | "dnf" | "yum" => {
+            "write: [package] and below it NAME = \"installed\"".to_owned()
+        }
+        "dir" | "folder" | "dirs" => format!("write: [directory.\"{name}\"]"),
+        "link" | "links" => format!("write: [symlink.\"{name}\"]"),
+        "template" | "templates" => {
+            format!("a template is a file: [file.\"{name}\"] with template = true")
+        }
+        "cron" | "crontab" => {
+            "write a file below /etc/cron.d, or a timer: [unit.\"NAME.timer\"]".to_owned()
+        }
+        "variables" | "variable" => "write: [vars]".to_owned(),
+        _ => return None,
+    })
+}
+
 fn check_resources(kind: Kind, resources: &Table, mistakes: &mut Vec<Mistake>) {
     for (name, entry) in resources.iter() {
         let what = format!("{kind}:{name}");
+        let is_path = matches!(kind, Kind::File | Kind::Directory | Kind::Symlink);
+        if is_path && !name.contains('/') && entry.value.as_table().is_none() {
+            mistakes.push(field_without_resource(kind, name, entry));
+            continue;
+        }
         mistakes.extend(check_name(kind, name, &entry.key));
         match &entry.value.data {
             Data::Table(table) => {
@@ -215,12 +256,33 @@ fn check_resources(kind: Kind, resources: &Table, mistakes: &mut Vec<Mistake>) {
                     format!("expected a table for {what}, found {}", other.type_name()),
                 );
                 mistakes.push(match kind {
+                    Kind::Package if ["installed", "absent", "present"].contains(&name) => mistake
+                        .hint(format!(
+                            "each package has a key: curl = \"{}\"",
+                            if name == "absent" { name } else { "installed" }
+                        )),
                     Kind::Package => mistake.hint(format!("write: {name} = \"installed\"")),
                     _ => mistake.hint(format!("write: [{kind}.\"{name}\"] and its fields below")),
                 });
             }
         }
     }
+}
+
+/// `[file]` with fields right below it.
+fn field_without_resource(kind: Kind, field: &str, entry: &Entry) -> Mistake {
+    let path = entry
+        .value
+        .as_str()
+        .filter(|text| text.starts_with('/') && field != "source");
+    Mistake::new(
+        &entry.key,
+        format!("`{field}` stands in [{kind}], which holds each {kind} by its path"),
+    )
+    .hint(format!(
+        "write: [{kind}.\"{}\"] and its fields below",
+        path.unwrap_or("/…")
+    ))
 }
 
 /// A resource with `template = true` may have any text where a word is expected, until it is rendered.
@@ -363,13 +425,22 @@ fn expect_table<'a>(
 ) -> Option<&'a Table> {
     let table = entry.value.as_table();
     if table.is_none() {
-        mistakes.push(Mistake::new(
+        let mistake = Mistake::new(
             &entry.value.place,
             format!(
                 "expected a table for {what}, found {}",
                 entry.value.data.type_name()
             ),
-        ));
+        );
+        let inner = what.trim_matches(['[', ']']);
+        let is_kind = Kind::ALL.into_iter().any(|kind| kind.as_str() == inner);
+        let is_list = entry.value.as_array().is_some();
+        mistakes.push(match (is_kind, is_list) {
+            (true, true) => mistake.hint(format!(
+                "each {inner} has a table of its own, by its name: [{inner}.\"…\"]"
+            )),
+            _ => mistake,
+        });
     }
     table
 }

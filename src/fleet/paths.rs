@@ -62,8 +62,13 @@ pub(super) fn check_form(kind: Kind, path: &str, place: &Place) -> Option<Mistak
         ));
     }
     if !path.starts_with('/') {
-        return mistake(format!("path of {kind}:{path} is not absolute"))
-            .map(|mistake| mistake.hint(format!("write: [{kind}.\"/{path}\"]")));
+        return mistake(format!("path of {kind}:{path} is not absolute")).map(|mistake| {
+            if path.starts_with(['~', '$']) {
+                return mistake
+                    .hint("nothing is expanded in a path: write the whole of it, from '/'");
+            }
+            mistake.hint(format!("write: [{kind}.\"{}\"]", normalise(path)))
+        });
     }
     let normalised = normalise(path);
     if normalised == "/" {

@@ -5,7 +5,7 @@ use super::layer::no_such_layer;
 use super::manifest::{Manifest, Rule};
 use super::{Fleet, author};
 use crate::config::is_host_name;
-use crate::document::{Mistake, Place};
+use crate::document::{Mistake, Place, Source};
 use crate::model::{Class, Failure, Location};
 
 /// A layer of a host.
@@ -98,19 +98,27 @@ struct Choice<'a, 'tree> {
     fleet: &'a Fleet<'tree>,
     placed: Vec<ChosenLayer>,
     /// The layers whose `use` led here, for cycles.
-    path: Vec<String>,
+    path: Vec<(String, Place)>,
     failures: Vec<Failure>,
 }
 
 impl Choice<'_, '_> {
     /// Places `name` after what it uses, unless it has its place already.
     fn place(&mut self, name: &str, place: &Place, because: Because) {
-        if let Some(start) = self.path.iter().position(|on_path| on_path == name) {
-            let cycle = self.path[start..].join("' uses '");
-            self.failures.push(author(Mistake::new(
+        if let Some(start) = self.path.iter().position(|(on_path, _)| on_path == name) {
+            let circle = &self.path[start..];
+            let names: Vec<&str> = circle.iter().map(|(name, _)| name.as_str()).collect();
+            let names = names.join("' uses '");
+            let mut mistake = Mistake::new(
                 place,
-                format!("layers use each other in a circle: '{cycle}' uses '{name}'"),
-            )));
+                format!("layers use each other in a circle: '{names}' uses '{name}'"),
+            )
+            .hint("take one of the uses out");
+            // The first of them may have been chosen by a rule, which is no part of the circle.
+            for (used, place) in &circle[1..] {
+                mistake = mistake.note(format!("'{used}' is used here"), place);
+            }
+            self.failures.push(author(mistake));
             return;
         }
         if self.placed.iter().any(|placed| placed.name == name) {
@@ -128,18 +136,20 @@ impl Choice<'_, '_> {
                 return;
             }
         }
-        self.place_with_uses(name, because);
+        self.place_with_uses(name, place, because);
     }
 
     fn place_own(&mut self, name: &str) {
-        self.place_with_uses(name, Because::HostFolder);
+        // Nobody can use it, so its place is never shown.
+        let nowhere = Place::start_of(&Source::new(name, ""));
+        self.place_with_uses(name, &nowhere, Because::HostFolder);
     }
 
-    fn place_with_uses(&mut self, name: &str, because: Because) {
+    fn place_with_uses(&mut self, name: &str, place: &Place, because: Because) {
         let layer = self.fleet.layer(name);
         match &*layer {
             Ok(layer) => {
-                self.path.push(name.to_owned());
+                self.path.push((name.to_owned(), place.clone()));
                 for (used, place) in &layer.uses {
                     let because = Because::Use {
                         by: name.to_owned(),

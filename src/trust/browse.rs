@@ -36,24 +36,25 @@ pub fn merge_base(
     };
     walk.reach(one, FROM_ONE)?;
     walk.reach(other, FROM_OTHER)?;
-    let mut common = Vec::new();
-    // Newest first. What lies behind a common ancestor is common too, and none of it is the best.
-    while walk.has_news()
+    let mut common: Vec<ObjectId> = Vec::new();
+    // Newest first. What lies behind a common ancestor is common too, and none of it is the best. Where clocks lie, an older one may be
+    // met first: then it goes on until one alone is left, or nothing is.
+    while (walk.has_news() || walk.best_of(&common).count() > 1)
         && let Some((_, id)) = walk.pending.pop()
     {
         let seen = &walk.seen[&id];
         let (mut marks, parents) = (seen.marks, seen.parents.clone());
         if marks == FROM_ONE | FROM_OTHER {
-            common.push(id);
+            if !common.contains(&id) {
+                common.push(id);
+            }
             marks |= BEHIND;
         }
         for parent in parents {
             walk.reach(parent, marks)?;
         }
     }
-    Ok(common
-        .into_iter()
-        .find(|id| walk.seen[id].marks & BEHIND == 0))
+    Ok(walk.best_of(&common).next())
 }
 
 /// Reached from the first commit.
@@ -96,6 +97,14 @@ impl Walk<'_> {
         self.seen.insert(id, seen);
         self.pending.push((time, id));
         Ok(())
+    }
+
+    /// Those of the `common` ancestors that lie behind no other, as far as is known.
+    fn best_of(&self, common: &[ObjectId]) -> impl Iterator<Item = ObjectId> {
+        common
+            .iter()
+            .copied()
+            .filter(|id| self.seen[id].marks & BEHIND == 0)
     }
 
     /// Is anything pending that is not behind a common ancestor.

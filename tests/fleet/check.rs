@@ -272,8 +272,36 @@ fn mistakes_are_told_to_programs_in_their_formats() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!(check("human"), "");
-    assert_snapshot!(check("github"), @"");
-    assert_snapshot!(check("json"), @"");
+    assert_snapshot!(check("github"), @r"
+    ::error file=sub/layers/base/base.toml,line=2,col=1,title=limpet check::unknown field `owmer` in file:/etc/motd, expected `owner`%0Ahint: did you mean 'owner'?
+    ::notice title=limpet check::fleet.toml:4:1: this rule fits no known host: rendered for a host called 'any'
+    ");
+    assert_snapshot!(check("json"), @r#"
+    {
+      "digests": {},
+      "hosts": 0,
+      "imaginary": 1,
+      "layers": [
+        "base"
+      ],
+      "mistakes": [
+        {
+          "class": "author",
+          "hint": "did you mean 'owner'?",
+          "location": {
+            "column": 1,
+            "file": "layers/base/base.toml",
+            "line": 2
+          },
+          "message": "unknown field `owmer` in file:/etc/motd, expected `owner`",
+          "resource": null
+        }
+      ],
+      "notes": [
+        "fleet.toml:4:1: this rule fits no known host: rendered for a host called 'any'"
+      ]
+    }
+    "#);
     let sarif: serde_json::Value = serde_json::from_str(&check("sarif")).unwrap();
     assert_eq!(sarif["version"], "2.1.0");
     let run = &sarif["runs"][0];

@@ -29,30 +29,14 @@ fn diff(repository: &Repository, arguments: &[&str]) -> Output {
 
 /// What it prints, without the ids of commits, and its exit code.
 fn told(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut told = String::new();
-    for line in text.lines() {
-        let words: Vec<String> = line
-            .split(" (")
-            .map(|part| {
-                let is_id = part.len() > 7
-                    && part.as_bytes()[..7].iter().all(u8::is_ascii_hexdigit)
-                    && part.as_bytes()[7] == b')';
-                if is_id {
-                    format!("<id>{}", &part[7..])
-                } else {
-                    part.to_owned()
-                }
-            })
-            .collect();
-        told.push_str(&words.join(" ("));
-        told.push('\n');
-    }
-    format!(
-        "{told}{}exit code {}\n",
+    let text = format!(
+        "{}{}exit code {}\n",
+        String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
         output.status.code().unwrap()
-    )
+    );
+    let id = regex_lite::Regex::new(r"\([0-9a-f]{7}\)").unwrap();
+    id.replace_all(&text, "(<id>)").into_owned()
 }
 
 #[test]
@@ -70,7 +54,46 @@ fn hosts_with_the_same_change_are_told_together() {
         "[directory.\"/srv/db\"]\nmode = \"0700\"\n",
     );
     repository.commit_unsigned("two");
-    assert_snapshot!(told(&diff(&repository, &["HEAD~..HEAD"])), @"");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~..HEAD"])), @r#"
+    HEAD~ (<id>) → HEAD (<id>): all 3 hosts change
+
+    2 hosts: web-1, web-2
+      - package:curl
+          no longer declared: what was there before limpet is put back, or it goes
+      + package:vim
+      ~ file:/etc/app.conf
+          mode: "0600" → "0640"
+          @@ -1 +1 @@
+          -a
+          +b
+      ~ file:/etc/motd
+          @@ -1,3 +1,3 @@
+           one
+          -two
+          +2
+           three
+      > restart unit:app.service if it is active, because of file:/etc/app.conf
+
+    1 host: db-1
+      - package:curl
+          no longer declared: what was there before limpet is put back, or it goes
+      + package:vim
+      ~ file:/etc/app.conf
+          mode: "0600" → "0640"
+          @@ -1 +1 @@
+          -a
+          +b
+      ~ file:/etc/motd
+          @@ -1,3 +1,3 @@
+           one
+          -two
+          +2
+           three
+      + directory:/srv/db
+          mode = "0700"
+      > restart unit:app.service if it is active, because of file:/etc/app.conf
+    exit code 2
+    "#);
 }
 
 #[test]
@@ -97,15 +120,23 @@ fn revisions_are_named_as_for_git_diff() {
     assert_eq!(changes(&["topic.."]), changes(&["topic..main"]));
     assert_eq!(diff(&repository, &[]).status.code(), Some(0));
     repository.write("layers/base/base.toml", &BASE.replace("one", "1"));
-    assert_eq!(changes(&[]), "-one -two +1 +two");
+    assert_eq!(changes(&[]), "-one +1 -3 +three");
     assert_eq!(changes(&["topic"]), "-one -2 +1 +two");
 }
 
 #[test]
 fn a_revision_that_is_not_there_is_a_mistake_of_the_command_line() {
     let repository = repository();
-    assert_snapshot!(told(&diff(&repository, &["nope..HEAD"])), @"");
-    assert_snapshot!(told(&diff(&repository, &["0123456789012345678901234567890123456789..HEAD"])), @"");
+    assert_snapshot!(told(&diff(&repository, &["nope..HEAD"])), @r"
+    error: 'nope' is no commit of this repository
+    hint: name a branch, a tag or a commit, as for git diff; what a remote has needs its name: origin/main
+    exit code 64
+    ");
+    assert_snapshot!(told(&diff(&repository, &["0123456789012345678901234567890123456789..HEAD"])), @r#"
+    error: '0123456789012345678901234567890123456789' is no commit of this repository
+    hint: a shallow clone lacks the older commits: fetch them (fetch-depth: 0, GIT_DEPTH: "0", git fetch --unshallow)
+    exit code 64
+    "#);
 }
 
 #[test]
@@ -114,7 +145,23 @@ fn mistakes_of_the_newer_side_are_shown_as_check_shows_them() {
     repository.write("hosts/web-1/own.toml", "[file.\"/a\"]\nsource = \"b\"\n");
     repository.write("layers/base/base.toml", &BASE.replace("two", "2"));
     repository.commit_unsigned("two");
-    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @r#"
+    HEAD~ (<id>) → HEAD (<id>): all 2 hosts change
+
+    2 hosts: db-1, web-2
+      ~ file:/etc/motd
+          @@ -1,3 +1,3 @@
+           one
+          -two
+          +2
+           three
+    mistakes in HEAD (<id>):
+    error: hosts/web-1/own.toml:2:10: source 'b' of file:/a is missing
+      |
+    2 | source = "b"
+      |          ^^^ no file 'hosts/web-1/files/b'
+    exit code 65
+    "#);
 }
 
 #[test]
@@ -124,7 +171,18 @@ fn what_mends_a_mistake_is_no_mistake() {
     repository.commit_unsigned("broken");
     repository.write("hosts/web-1/files/b", "b");
     repository.commit_unsigned("mended");
-    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @r#"
+    HEAD~ (<id>) → HEAD (<id>): 1 of 3 hosts changes
+
+    1 host: web-1
+      could not be rendered before, and now can: what changes on it is not known
+    mistakes in HEAD~ (<id>):
+    error: hosts/web-1/own.toml:2:10: source 'b' of file:/a is missing
+      |
+    2 | source = "b"
+      |          ^^^ no file 'hosts/web-1/files/b'
+    exit code 2
+    "#);
 }
 
 #[test]
@@ -132,7 +190,29 @@ fn a_host_may_come_and_go() {
     let repository = repository();
     repository.write("inventory/hosts.toml", &HOSTS.replace("web-1", "web-3"));
     repository.commit_unsigned("two");
-    assert_snapshot!(told(&diff(&repository, &["HEAD~..", "--host", "web-3", "--host", "web-1"])), @"");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~..", "--host", "web-3", "--host", "web-1"])), @r#"
+    HEAD~ (<id>) → HEAD (<id>): all 2 hosts change
+
+    1 host: web-1
+      no longer in the inventory: as long as a rule fits its machine, it goes on with what that gives
+
+    1 host: web-3
+      new in the fleet: everything is added
+      + package:curl
+      + file:/etc/app.conf
+          mode = "0600"
+          @@ -0,0 +1 @@
+          +a
+      + file:/etc/motd
+          @@ -0,0 +1,3 @@
+          +one
+          +two
+          +three
+      + unit:app.service
+          restart_on = ["file:/etc/app.conf"]
+          running = true
+    exit code 2
+    "#);
 }
 
 #[test]
@@ -146,7 +226,16 @@ fn the_first_fleet_of_a_repository_is_all_new() {
         "[file.\"/etc/motd\"]\ncontent = \"x\\n\"\n",
     );
     repository.commit_unsigned("fleet");
-    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @r"
+    HEAD~ (<id>) → HEAD (<id>): 1 host changes
+
+    1 host: a host called 'any'
+      new in the fleet: everything is added
+      + file:/etc/motd
+          @@ -0,0 +1 @@
+          +x
+    exit code 2
+    ");
 }
 
 #[test]
@@ -165,7 +254,14 @@ fn moving_a_declaration_changes_nothing_but_who_declares_it() {
         &FLEET.replace("\"base\"", "\"base\", \"other\""),
     );
     repository.commit_unsigned("two");
-    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @"");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~.."])), @r"
+    HEAD~ (<id>) → HEAD (<id>): all 3 hosts change
+
+    3 hosts: db-1, web-1, web-2
+      + unit:ap2.service
+          running = true
+    exit code 2
+    ");
 }
 
 #[test]
@@ -216,7 +312,33 @@ fn markdown_holds_whatever_the_repository_says() {
             .replace("[file.\"/etc/motd\"]", "[file.\"/etc/`motd\"]"),
     );
     repository.commit_unsigned("two");
-    assert_snapshot!(told(&diff(&repository, &["HEAD~..", "--markdown"])), @"");
+    assert_snapshot!(told(&diff(&repository, &["HEAD~..", "--markdown"])), @r"
+    ### limpet: all 3 hosts change
+
+    `HEAD~ (<id>)` → `HEAD (<id>)`
+
+    #### 3 hosts: `db-1`, `web-1`, `web-2`
+
+    `+` ``file:/etc/`motd`` **added**
+
+    ````diff
+    @@ -0,0 +1,4 @@
+    +one
+    +```
+    +</details> @all <b>
+    +three
+    ````
+
+    `-` `file:/etc/motd` **removed** (no longer declared: what was there before limpet is put back, or it goes)
+
+    ```diff
+    @@ -1,3 +0,0 @@
+    -one
+    -two
+    -three
+    ```
+    exit code 2
+    ");
 }
 
 #[test]
@@ -279,5 +401,61 @@ fn a_directory_of_the_repository_can_hold_the_fleet() {
     for arguments in [&["HEAD", "fleets/edge"][..], &["fleets/edge"]] {
         let output = diff(&repository, arguments);
         assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}
+
+#[test]
+fn a_mistake_that_only_a_new_host_would_meet_is_shown() {
+    let repository = Repository::new();
+    repository.write("fleet.toml", FLEET);
+    repository.write("layers/base/base.toml", "[file.\"/a\"]\ncontent = \"\"\n");
+    repository.commit_unsigned("one");
+    repository.write("layers/base/base.toml", "[fiel.\"/a\"]\n");
+    repository.commit_unsigned("two");
+    assert_eq!(diff(&repository, &["HEAD~.."]).status.code(), Some(65));
+    repository.write(
+        "layers/base/base.toml",
+        "[file.\"/a\"]\ntemplate = true\ncontent = \"{{ ip }}\"\n",
+    );
+    repository.commit_unsigned("three");
+    repository.write("layers/base/more.toml", "[file.\"/b\"]\ncontent = \"\"\n");
+    repository.commit_unsigned("four");
+    assert_eq!(diff(&repository, &["HEAD~.."]).status.code(), Some(0));
+}
+
+#[test]
+fn histories_part_where_git_says() {
+    let repository = repository();
+    let tree = repository.id("HEAD^{tree}");
+    // All claim the same time, and merges cross.
+    let mut commits = vec![repository.id("HEAD")];
+    for number in 1..16_usize {
+        let parents = [number * 7 / 11, (number * number * 5 + 3) % number];
+        let mut line = vec![
+            "commit-tree".to_owned(),
+            tree.clone(),
+            "-m".to_owned(),
+            number.to_string(),
+        ];
+        for parent in parents.iter().collect::<std::collections::BTreeSet<_>>() {
+            line.extend(["-p".to_owned(), commits[(*parent).min(number - 1)].clone()]);
+        }
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        commits.push(repository.git(&line));
+    }
+    let opened = limpet::git::repository::Repository::open(&repository.work()).unwrap();
+    for one in &commits {
+        for other in &commits {
+            let expected = repository.git(&["merge-base", "--all", one, other]);
+            let ids = (opened.resolve(one).unwrap(), opened.resolve(other).unwrap());
+            let found = limpet::trust::browse::merge_base(&opened, ids.0, ids.1)
+                .unwrap()
+                .unwrap()
+                .to_string();
+            assert!(
+                expected.lines().any(|id| id == found),
+                "{one} {other}: {found} instead of {expected}"
+            );
+        }
     }
 }

@@ -16,7 +16,22 @@ fn what_it_writes_has_no_mistakes() {
     let directory = tempfile::tempdir().unwrap();
     let output = init(directory.path(), &["our-fleet"]);
     assert!(output.status.success(), "{output:?}");
-    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @"");
+    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r#"
+    wrote the fleet 'our-fleet' to 'our-fleet': 16 files
+
+    next:
+      cd our-fleet
+      limpet check                                              # it has no mistakes
+      git init -b main
+      git config gpg.format ssh                                 # commits are signed
+      git config user.signingKey ~/.ssh/id_ed25519.pub          # with this key
+      git config commit.gpgSign true                            # always
+      echo "$(git config user.email) namespaces=\"git\" $(cut -d' ' -f1,2 ~/.ssh/id_ed25519.pub)" >>allowed_signers
+      git add -A && git commit -m "first revision"
+      git rev-parse HEAD                                        # the anchor: hosts are enrolled with it
+
+    README.md says more about signing, merging, continuous integration and enrolling.
+    "#);
     let fleet = directory.path().join("our-fleet");
     let checked = limpet(&["check"], &fleet);
     assert_eq!(checked.status.code(), Some(0), "{checked:?}");
@@ -37,7 +52,10 @@ fn nothing_is_overwritten_and_nothing_half_written() {
     std::fs::write(directory.path().join("fleet.toml"), "mine").unwrap();
     let output = init(directory.path(), &[]);
     assert_eq!(output.status.code(), Some(64));
-    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"");
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
+    error: '.' has a fleet or parts of one already: fleet.toml, layers
+    hint: nothing was written; name another directory: limpet init DIR
+    ");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     assert_eq!(
         std::fs::read(directory.path().join("fleet.toml")).unwrap(),

@@ -784,6 +784,12 @@ fn layers_that_use_each_other_are_refused() {
       |
     2 | use = ["base"]
       |        ^^^^^^
+      |
+    note: layers/base/base.toml:2:8: 'a' is used here
+      |
+    2 | use = ["a"]
+      |        ^^^
+    hint: take one of the uses out
     "#);
 }
 
@@ -842,6 +848,8 @@ fn mistakes_in_fleet_toml_are_told_at_once() {
        |
     12 | layers = "base"
        |          ^^^^^^
+       |
+    hint: write an array: layers = ["base"]
     "#);
 }
 
@@ -916,5 +924,389 @@ fn what_a_later_version_brings_is_refused_and_not_ignored() {
       |
     2 | restart = "manual"
       |           ^^^^^^^^
+    "#);
+}
+
+#[test]
+fn a_string_that_is_never_closed_shows_its_beginning() {
+    assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\"\nx\n"), @r#"
+    error: layers/base/base.toml:4:1: invalid multi-line basic string, expected `"`
+      |
+    4 |
+      | ^
+      |
+    note: layers/base/base.toml:2:11: the string begins here
+      |
+    2 | content = """
+      |           ^^^
+    hint: end it with """
+    "#);
+}
+
+#[test]
+fn what_toml_does_not_know_is_answered_with_what_it_does() {
+    assert_snapshot!(base("[file./etc/motd]\ncontent = \"\"\n"), @r#"
+    error: layers/base/base.toml:1:7: a name with such characters is quoted
+      |
+    1 | [file./etc/motd]
+      |       ^
+      |
+    hint: write: [file."/etc/motd"]
+    "#);
+    assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\nmode = 0644\n"), @r#"
+    error: layers/base/base.toml:3:8: a number has no leading zero
+      |
+    3 | mode = 0644
+      |        ^
+      |
+    hint: write a string: mode = "0644"
+    "#);
+    assert_snapshot!(base("[unit.\"a.service\"]\nenabled = yes\n"), @r"
+    error: layers/base/base.toml:2:11: a string is written in quotes
+      |
+    2 | enabled = yes
+      |           ^^^
+      |
+    hint: write: enabled = true
+    ");
+    assert_snapshot!(base("[file.\"/a\"]\ncontent = hello\n"), @r#"
+    error: layers/base/base.toml:2:11: a string is written in quotes
+      |
+    2 | content = hello
+      |           ^^^^^
+      |
+    hint: quote it: content = "hello"
+    "#);
+    assert_snapshot!(base("[file.\"/a\"]\nowner = null\n"), @r"
+    error: layers/base/base.toml:2:9: a string is written in quotes
+      |
+    2 | owner = null
+      |         ^^^^
+      |
+    hint: leave the key out: then it is not managed
+    ");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_shown_as_it_should_be() {
+    assert_snapshot!(base("[file.\"/a\"]\ncontent = 2026-01-01\nowner = 0\ngroup = [\"adm\"]\ntemplate = \"yes\"\nneeds = \"package:curl\"\nreport = 1\n"), @r#"
+    error: layers/base/base.toml:2:11: expected a string, found a date or time for `content` in file:/a
+      |
+    2 | content = 2026-01-01
+      |           ^^^^^^^^^^
+      |
+    hint: quote it: content = "2026-01-01"
+    error: layers/base/base.toml:3:9: expected a string, found integer 0 for `owner` in file:/a
+      |
+    3 | owner = 0
+      |         ^
+      |
+    hint: quote it: owner = "0"
+    error: layers/base/base.toml:4:9: expected a string, found an array for `group` in file:/a
+      |
+    4 | group = ["adm"]
+      |         ^^^^^^^
+      |
+    hint: write one string: group = "…"
+    error: layers/base/base.toml:5:12: expected a boolean, found string "yes" for `template` in file:/a
+      |
+    5 | template = "yes"
+      |            ^^^^^
+      |
+    hint: write: template = true
+    error: layers/base/base.toml:6:9: expected an array, found string "package:curl" for `needs` in file:/a
+      |
+    6 | needs = "package:curl"
+      |         ^^^^^^^^^^^^^^
+      |
+    hint: write an array: needs = ["package:curl"]
+    error: layers/base/base.toml:7:10: expected a boolean, found integer 1 for `report` in file:/a
+      |
+    7 | report = 1
+      |          ^
+      |
+    hint: write: report = true
+    "#);
+    assert_snapshot!(base("[layer]\nuse = \"chrony\"\nreport = \"Maybe\"\n"), @r#"
+    error: layers/base/base.toml:2:7: expected an array, found string "chrony" for `use` in [layer]
+      |
+    2 | use = "chrony"
+      |       ^^^^^^^^
+      |
+    hint: write an array: use = ["chrony"]
+    error: layers/base/base.toml:3:10: expected a boolean, found string "Maybe" for `report` in [layer]
+      |
+    3 | report = "Maybe"
+      |          ^^^^^^^
+      |
+    hint: write report = true, or false
+    "#);
+}
+
+#[test]
+fn words_of_other_tools_are_translated() {
+    assert_snapshot!(base("[file.\"/a\"]\nensure = \"present\"\ntext = \"x\"\n[file.\"/b\"]\nensure = \"absent\"\n[unit.\"nginx.service\"]\nstate = \"running\"\nenable = true\n[directory.\"/c\"]\nrecurse = true\nuser = \"www\"\n[symlink.\"/d\"]\nto = \"/c\"\n[package.curl]\nensure = \"installed\"\nrequire = [\"package:vim\"]\n"), @r#"
+    error: layers/base/base.toml:2:1: unknown field `ensure` in file:/a
+      |
+    2 | ensure = "present"
+      | ^^^^^^ no such field
+      |
+    hint: what is declared is there; only its absence is said: state = "absent"
+    error: layers/base/base.toml:3:1: unknown field `text` in file:/a
+      |
+    3 | text = "x"
+      | ^^^^ no such field
+      |
+    hint: write: content = "x"
+    error: layers/base/base.toml:5:1: unknown field `ensure` in file:/b
+      |
+    5 | ensure = "absent"
+      | ^^^^^^ no such field
+      |
+    hint: write: state = "absent"
+    error: layers/base/base.toml:7:1: unknown field `state` in unit:nginx.service
+      |
+    7 | state = "running"
+      | ^^^^^ no such field
+      |
+    hint: write: running = true
+    error: layers/base/base.toml:8:1: unknown field `enable` in unit:nginx.service, expected `enabled`
+      |
+    8 | enable = true
+      | ^^^^^^ no such field
+      |
+    hint: did you mean 'enabled'?
+    error: layers/base/base.toml:10:1: unknown field `recurse` in directory:/c
+       |
+    10 | recurse = true
+       | ^^^^^^^ no such field
+       |
+    hint: a directory stands for itself; its files are declared one by one
+    error: layers/base/base.toml:11:1: unknown field `user` in directory:/c
+       |
+    11 | user = "www"
+       | ^^^^ no such field
+       |
+    hint: write: owner = "www"
+    error: layers/base/base.toml:13:1: unknown field `to` in symlink:/d
+       |
+    13 | to = "/c"
+       | ^^ no such field
+       |
+    hint: write: target = "/c"
+    error: layers/base/base.toml:15:1: unknown field `ensure` in package:curl
+       |
+    15 | ensure = "installed"
+       | ^^^^^^ no such field
+       |
+    hint: write: state = "installed"
+    error: layers/base/base.toml:16:1: unknown field `require` in package:curl
+       |
+    16 | require = ["package:vim"]
+       | ^^^^^^^ no such field
+       |
+    hint: write: needs = ["package:vim"]
+    "#);
+    assert_snapshot!(base("[service.nginx]\nenabled = true\n[pkg]\ncurl = \"installed\"\n[dir.\"/srv\"]\n[template.\"/etc/motd\"]\nsource = \"x\"\n[timer.backup]\nenabled = true\n"), @r#"
+    error: layers/base/base.toml:1:2: unknown kind `service`
+      |
+    1 | [service.nginx]
+      |  ^^^^^^^ no such kind
+      |
+    hint: a service is a unit: [unit."nginx.service"]
+    error: layers/base/base.toml:3:2: unknown kind `pkg`
+      |
+    3 | [pkg]
+      |  ^^^ no such kind
+      |
+    hint: write: [package] and below it NAME = "installed"
+    error: layers/base/base.toml:5:2: unknown kind `dir`
+      |
+    5 | [dir."/srv"]
+      |  ^^^ no such kind
+      |
+    hint: write: [directory."/srv"]
+    error: layers/base/base.toml:6:2: unknown kind `template`
+      |
+    6 | [template."/etc/motd"]
+      |  ^^^^^^^^ no such kind
+      |
+    hint: a template is a file: [file."/etc/motd"] with template = true
+    error: layers/base/base.toml:8:2: unknown kind `timer`
+      |
+    8 | [timer.backup]
+      |  ^^^^^ no such kind
+      |
+    hint: a timer is a unit: [unit."backup.timer"]
+    "#);
+}
+
+#[test]
+fn fields_without_the_name_of_their_resource_say_where_it_stands() {
+    assert_snapshot!(base("[file]\npath = \"/etc/motd\"\ncontent = \"x\"\n"), @r#"
+    error: layers/base/base.toml:2:1: `path` stands in [file], which holds each file by its path
+      |
+    2 | path = "/etc/motd"
+      | ^^^^
+      |
+    hint: write: [file."/etc/motd"] and its fields below
+    error: layers/base/base.toml:3:1: `content` stands in [file], which holds each file by its path
+      |
+    3 | content = "x"
+      | ^^^^^^^
+      |
+    hint: write: [file."/…"] and its fields below
+    "#);
+    assert_snapshot!(base("[[file]]\npath = \"/etc/motd\"\n"), @r#"
+    error: layers/base/base.toml:1:1: expected a table for [file], found an array
+      |
+    1 | [[file]]
+      | ^^^^^^^^
+      |
+    hint: each file has a table of its own, by its name: [file."…"]
+    "#);
+    assert_snapshot!(base("[package]\ninstalled = [\"curl\", \"vim\"]\n"), @r#"
+    error: layers/base/base.toml:2:13: expected a table for package:installed, found an array
+      |
+    2 | installed = ["curl", "vim"]
+      |             ^^^^^^^^^^^^^^^
+      |
+    hint: each package has a key: curl = "installed"
+    "#);
+}
+
+#[test]
+fn a_mode_in_another_notation_is_shown_in_octal() {
+    assert_snapshot!(base("[file.\"/a\"]\nmode = \"rw-r-----\"\n[file.\"/b\"]\nmode = \"0o755\"\n[file.\"/c\"]\nmode = \"-rwxr-xr-x\"\n[file.\"/d\"]\nowner = \"www:adm\"\n"), @r#"
+    error: layers/base/base.toml:2:8: 'rw-r-----' is no mode of file:/a
+      |
+    2 | mode = "rw-r-----"
+      |        ^^^^^^^^^^^
+      |
+    hint: write it in octal: mode = "0640"
+    error: layers/base/base.toml:4:8: '0o755' is no mode of file:/b
+      |
+    4 | mode = "0o755"
+      |        ^^^^^^^
+      |
+    hint: write it in octal: mode = "0755"
+    error: layers/base/base.toml:6:8: '-rwxr-xr-x' is no mode of file:/c
+      |
+    6 | mode = "-rwxr-xr-x"
+      |        ^^^^^^^^^^^^
+      |
+    hint: write it in octal: mode = "0755"
+    error: layers/base/base.toml:8:9: 'www:adm' is no owner of file:/d
+      |
+    8 | owner = "www:adm"
+      |         ^^^^^^^^^
+      |
+    hint: write: owner = "www" and group = "adm"
+    "#);
+}
+
+#[test]
+fn a_resource_that_is_named_in_another_manner_is_recognised() {
+    assert_snapshot!(base("[package]\nchrony = \"installed\"\n[unit.\"chronyd.service\"]\nenabled = true\n[file.\"/a\"]\ncontent = \"\"\nneeds = [\"chrony\", \"Package[chrony]\", \"pkg:chrony\", \"service:chronyd\", \"chronyd.service\"]\n"), @r#"
+    error: layers/base/base.toml:7:10: 'chrony' in `needs` of file:/a is no resource
+      |
+    7 | needs = ["chrony", "Package[chrony]", "pkg:chrony", "service:chronyd", "chronyd.service"]
+      |          ^^^^^^^^
+      |
+    hint: did you mean 'package:chrony'?
+    error: layers/base/base.toml:7:20: 'Package[chrony]' in `needs` of file:/a is no resource
+      |
+    7 | needs = ["chrony", "Package[chrony]", "pkg:chrony", "service:chronyd", "chronyd.service"]
+      |                    ^^^^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'package:chrony'?
+    error: layers/base/base.toml:7:39: 'pkg:chrony' in `needs` of file:/a is no resource
+      |
+    7 | needs = ["chrony", "Package[chrony]", "pkg:chrony", "service:chronyd", "chronyd.service"]
+      |                                       ^^^^^^^^^^^^
+      |
+    hint: did you mean 'package:chrony'?
+    error: layers/base/base.toml:7:53: 'service:chronyd' in `needs` of file:/a is no resource
+      |
+    7 | needs = ["chrony", "Package[chrony]", "pkg:chrony", "service:chronyd", "chronyd.service"]
+      |                                                     ^^^^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'unit:chronyd.service'?
+    error: layers/base/base.toml:7:72: 'chronyd.service' in `needs` of file:/a is no resource
+      |
+    7 | needs = ["chrony", "Package[chrony]", "pkg:chrony", "service:chronyd", "chronyd.service"]
+      |                                                                        ^^^^^^^^^^^^^^^^^
+      |
+    hint: did you mean 'unit:chronyd.service'?
+    "#);
+}
+
+#[test]
+fn a_version_that_is_none_says_what_to_write() {
+    assert_snapshot!(base("[package]\na = { version = \"latest\" }\nb = { version = \">= 1.2\" }\n"), @r#"
+    error: layers/base/base.toml:2:17: 'latest' is no version of package:a
+      |
+    2 | a = { version = "latest" }
+      |                 ^^^^^^^^
+      |
+    hint: leave `version` out, or pin what you tested; two hosts with the same commit get the same version
+    error: layers/base/base.toml:3:17: '>= 1.2' is no version of package:b
+      |
+    3 | b = { version = ">= 1.2" }
+      |                 ^^^^^^^^
+      |
+    hint: write the full version, as apt-cache policy or dnf list shows it
+    "#);
+}
+
+#[test]
+fn a_path_that_a_shell_would_expand_is_not() {
+    assert_snapshot!(base("[file.\"~/x\"]\ncontent = \"\"\n[file.\"$HOME/x\"]\ncontent = \"\"\n[file.\"./a//b\"]\ncontent = \"\"\n"), @r#"
+    error: layers/base/base.toml:1:7: path of file:~/x is not absolute
+      |
+    1 | [file."~/x"]
+      |       ^^^^^
+      |
+    hint: nothing is expanded in a path: write the whole of it, from '/'
+    error: layers/base/base.toml:3:7: path of file:$HOME/x is not absolute
+      |
+    3 | [file."$HOME/x"]
+      |       ^^^^^^^^^
+      |
+    hint: nothing is expanded in a path: write the whole of it, from '/'
+    error: layers/base/base.toml:5:7: path of file:./a//b is not absolute
+      |
+    5 | [file."./a//b"]
+      |       ^^^^^^^^
+      |
+    hint: write: [file."/a/b"]
+    "#);
+}
+
+#[test]
+fn a_source_named_from_the_wrong_place_is_found() {
+    assert_snapshot!(files(&[
+        ("layers/base/base.toml", "[file.\"/a\"]\nsource = \"files/motd\"\n[file.\"/b\"]\nsource = \"/etc/motd\"\n[file.\"/c\"]\nsource = \"/shared/isue\"\n"),
+        ("layers/base/files/motd", ""),
+        ("shared/issue", ""),
+    ]), @r#"
+    error: layers/base/base.toml:2:10: source 'files/motd' of file:/a is missing
+      |
+    2 | source = "files/motd"
+      |          ^^^^^^^^^^^^ no file 'layers/base/files/files/motd'
+      |
+    hint: leave out the directory: source = "motd"
+    error: layers/base/base.toml:4:10: source '/etc/motd' of file:/b is missing
+      |
+    4 | source = "/etc/motd"
+      |          ^^^^^^^^^^^ no file 'etc/motd'
+      |
+    hint: a leading '/' means the repository's root; did you mean 'motd'?
+    error: layers/base/base.toml:6:10: source '/shared/isue' of file:/c is missing
+      |
+    6 | source = "/shared/isue"
+      |          ^^^^^^^^^^^^^^ no file 'shared/isue'
+      |
+    hint: did you mean '/shared/issue'?
     "#);
 }

@@ -92,6 +92,8 @@ pub(super) struct Comparison {
     pub notes: Vec<String>,
     pub mistakes_before: Vec<Failure>,
     pub mistakes_after: Vec<Failure>,
+    /// What was wrong before with the imaginary host that is being compared.
+    lacked: Vec<String>,
 }
 
 /// Who is rendered: the name people read, and the identity.
@@ -100,6 +102,12 @@ struct Asked {
     identity: HostIdentity,
     was_known: bool,
     is_known: bool,
+}
+
+impl Asked {
+    fn is_imaginary(&self) -> bool {
+        self.shown != self.identity.name
+    }
 }
 
 impl Comparison {
@@ -133,12 +141,16 @@ impl Comparison {
         let contents = Contents::new(objects);
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         for host in comparison.asked(before, after, only)? {
+            comparison.lacked.clear();
             let Some(old) = comparison.render(before, &host, true) else {
                 continue;
             };
             let Some(new) = comparison.render(after, &host, false) else {
                 continue;
             };
+            if old.is_err() && host.is_imaginary() {
+                continue;
+            }
             comparison.take(host, old, new, &contents, &mut groups);
         }
         comparison.groups = groups.into_values().collect();
@@ -218,7 +230,7 @@ impl Comparison {
                 Ok(_) => Ok(DesiredState::default()),
             });
         };
-        let is_imaginary = host.shown != host.identity.name;
+        let is_imaginary = host.is_imaginary();
         let unknown = fleet.unknown_facts(&host.identity);
         if !unknown.is_empty() {
             self.notes.push(format!(
@@ -230,8 +242,22 @@ impl Comparison {
         }
         match fleet.render_state(&host.identity, &Limits::default()) {
             Ok(rendered) => Some(Ok(rendered.state)),
-            // What such a host lacks in the inventory is told by check.
-            Err(_) if is_imaginary => None,
+            // Such a host lacks what the inventory would say of it. That is no news: only what it lacked nothing of before is.
+            Err(failures) if is_imaginary && is_before => {
+                self.lacked = failures
+                    .into_iter()
+                    .map(|failure| failure.message)
+                    .collect();
+                Some(Err(()))
+            }
+            Err(failures)
+                if is_imaginary
+                    && failures
+                        .iter()
+                        .all(|failure| self.lacked.contains(&failure.message)) =>
+            {
+                None
+            }
             Err(failures) => {
                 let told = if is_before {
                     &mut self.mistakes_before

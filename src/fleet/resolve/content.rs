@@ -119,10 +119,35 @@ impl Resolver<'_, '_> {
                 .hint("name one file");
         }
         let (directory, wanted) = match name.strip_prefix('/') {
-            Some(rest) => (rest.split('/').next().unwrap_or(rest).to_owned(), rest),
+            Some(rest) => {
+                let (directory, below) = rest.split_once('/').unwrap_or((rest, ""));
+                (directory.to_owned(), below)
+            }
             None => (files_of(place), name),
         };
         let known = sources.names_below(&directory);
+        if let Some(rest) = name
+            .strip_prefix("files/")
+            .filter(|rest| known.iter().any(|known| known == rest))
+        {
+            return mistake.hint(format!("leave out the directory: source = \"{rest}\""));
+        }
+        if let Some(rest) = name.strip_prefix('/') {
+            let own = sources.names_below(&files_of(place));
+            let base = rest.rsplit('/').next().unwrap_or(rest);
+            let near = own
+                .iter()
+                .find(|known| known.rsplit('/').next() == Some(base));
+            return match (near, nearest(wanted, known.iter().map(String::as_str))) {
+                (Some(near), _) => mistake.hint(format!(
+                    "a leading '/' means the repository's root; did you mean '{near}'?"
+                )),
+                (None, Some(near)) => mistake.hint(format!("did you mean '/{directory}/{near}'?")),
+                (None, None) => mistake.hint(
+                    "a leading '/' means the repository's root; without it, files/ of this layer",
+                ),
+            };
+        }
         match nearest(wanted, known.iter().map(String::as_str)) {
             Some(near) => mistake.hint(format!("did you mean '{near}'?")),
             None => mistake,

@@ -238,8 +238,12 @@ impl Resolver<'_, '_> {
         let place = table.place_of("mode", place);
         let Some(mode) = parse_mode(text) else {
             mistakes.push(
-                Mistake::new(&place, format!("'{text}' is no mode of {what}"))
-                    .hint("write three or four octal digits: \"0644\""),
+                Mistake::new(&place, format!("'{text}' is no mode of {what}")).hint(
+                    match octal_of(text) {
+                        Some(mode) => format!("write it in octal: mode = \"{mode}\""),
+                        None => "write three or four octal digits: \"0644\"".to_owned(),
+                    },
+                ),
             );
             return None;
         };
@@ -251,6 +255,30 @@ impl Resolver<'_, '_> {
         }
         Some(mode)
     }
+}
+
+/// The mode that `text` means in the manner of ls, of chmod's clauses for all three, or with too many digits.
+fn octal_of(text: &str) -> Option<String> {
+    let digits = text.trim_start_matches("0o").trim_start_matches('0');
+    if text.starts_with('0') && digits.len() == 3 && parse_mode(digits).is_some() {
+        return Some(format!("0{digits}"));
+    }
+    // With the letter of the type before it, as ls shows it.
+    let letters = match text.len() {
+        9 => text,
+        10 if text.starts_with(['-', 'd']) => &text[1..],
+        _ => return None,
+    };
+    let mut mode = 0;
+    for (letter, expected) in letters.chars().zip("rwxrwxrwx".chars()) {
+        mode = mode << 1
+            | match letter {
+                '-' => 0,
+                letter if letter == expected => 1,
+                _ => return None,
+            };
+    }
+    Some(format!("{mode:04o}"))
 }
 
 /// Three or four octal digits.
@@ -285,7 +313,12 @@ fn check_account(
                 &table.place_of(key, place),
                 format!("'{name}' is no {key} of {what}"),
             )
-            .hint("write a name or a number, without ':'"),
+            .hint(match name.split_once(':') {
+                Some((owner, group)) if !owner.is_empty() && !group.is_empty() => {
+                    format!("write: owner = \"{owner}\" and group = \"{group}\"")
+                }
+                _ => "write a name or a number, without ':'".to_owned(),
+            }),
         );
     }
 }

@@ -166,7 +166,11 @@ fn package_state(
                 &version_place,
                 format!("'{version}' is no version of {what}"),
             )
-            .hint("write the full version, as apt-cache policy or dnf list shows it"),
+            .hint(if version.eq_ignore_ascii_case("latest") {
+                "leave `version` out, or pin what you tested; two hosts with the same commit get the same version".to_owned()
+            } else {
+                "write the full version, as apt-cache policy or dnf list shows it".to_owned()
+            }),
         );
     }
     PackageState::Version {
