@@ -158,7 +158,6 @@ fn index(
         }
         Err(_) if attempt.time_left().is_zero() => Err(attempt.too_long()),
         Err(error) => {
-            let error = gix::Error::from(error);
             if error.is_resource_exhausted() {
                 return Err(object_too_large(attempt));
             }

@@ -130,7 +130,7 @@ struct Place {
 
 #[derive(Debug)]
 enum Kind {
-    Http(HttpServer),
+    Http(Box<HttpServer>),
     Ssh(SshServer),
     /// A repository or a bundle on this machine.
     Path(PathBuf),
@@ -148,7 +148,9 @@ impl Place {
         Place {
             url: url.as_str().to_owned(),
             kind: match url {
-                SourceUrl::Http(url) => Kind::Http(HttpServer::new(&source, url, credentials)),
+                SourceUrl::Http(url) => {
+                    Kind::Http(Box::new(HttpServer::new(&source, url, credentials)))
+                }
                 SourceUrl::Ssh(address) => Kind::Ssh(SshServer::new(&source, address, credentials)),
                 SourceUrl::Path(path) => Kind::Path(PathBuf::from(path)),
             },
