@@ -1,17 +1,26 @@
 //! The bytes of declared contents: inline, from the stored objects, or from the originals.
 
 use crate::config;
-use crate::git::{Objects, hex};
+use crate::git::hex;
 use crate::kinds::kind::{Content, ContentSource, Contents};
 use crate::model::{Class, Failure};
+use crate::record::objects::{ObjectStore, Reading};
 use crate::sys::Host;
 
 /// Reads contents on a host.
 pub struct StoredContents<'a> {
     /// Where the originals are.
-    pub host: &'a Host,
+    host: &'a Host,
     /// Where the blobs are.
-    pub objects: &'a dyn Objects,
+    objects: Reading<'a>,
+}
+
+impl<'a> StoredContents<'a> {
+    /// The contents of `host`, whose blobs are in `objects`.
+    pub fn new(host: &'a Host, objects: &'a ObjectStore) -> Result<Self, Failure> {
+        let objects = objects.read()?;
+        Ok(StoredContents { host, objects })
+    }
 }
 
 impl std::fmt::Debug for StoredContents<'_> {
@@ -25,15 +34,13 @@ impl Contents for StoredContents<'_> {
         let bytes = match &content.source {
             ContentSource::Inline(bytes) => bytes.to_vec(),
             ContentSource::Blob(id) => {
-                let object = self.objects.get(id);
-                object
-                    .map_err(|error| {
-                        Failure::new(
-                            Class::Transient,
-                            format!("failed to read a declared file: {error}"),
-                        )
-                    })?
-                    .data
+                let bytes = self.objects.unchecked_blob(id); // its SHA-256 is checked below
+                bytes.map_err(|error| {
+                    Failure::new(
+                        Class::Transient,
+                        format!("failed to read a declared file: {error}"),
+                    )
+                })?
             }
             ContentSource::Original => {
                 let name = hex(&content.sha256);

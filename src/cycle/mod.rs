@@ -6,6 +6,7 @@
 //! Invariant: enforcement needs neither the fetcher nor the network. A cycle that finds nothing to do writes nothing, runs no program
 //! and logs nothing above debug.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -31,13 +32,16 @@ use crate::trust::{self, TrustedHead, VerifiedRevision};
 
 pub mod contents;
 mod enforce;
+mod inventory;
 pub mod judge;
+mod look;
 pub mod situation;
 pub mod state;
 
 use contents::StoredContents;
 use enforce::Planned;
 use judge::Obstacle;
+use look::Look;
 use situation::{Beginnings, Situation};
 
 /// How long the poll may be silent: the fetcher's own limit, and that of reading what it found, twice.
@@ -93,6 +97,8 @@ pub struct Cycle {
     /// The last tip that was judged; it is judged once.
     judged: Option<ObjectId>,
     resting: BTreeMap<ResourceId, Rest>,
+    inventory: inventory::Known,
+    look: Look,
     last_status: Option<Status>,
 }
 
@@ -114,9 +120,16 @@ struct InForce {
     /// What its message allows to be removed.
     allowed_removals: Option<usize>,
     desired: DesiredState,
+    /// How many resources that declares, once it was counted.
+    resources: OnceCell<usize>,
 }
 
 impl InForce {
+    fn number_of_resources(&self) -> usize {
+        let count = || self.desired.resource_ids().len();
+        *self.resources.get_or_init(count)
+    }
+
     /// The revision and the digest of what it declares here: a new commit may declare the same, and one commit another state where
     /// labels or facts changed.
     fn identity(&self) -> (String, String) {
@@ -184,6 +197,8 @@ impl Cycle {
             must_load: false,
             judged: None,
             resting: BTreeMap::new(),
+            inventory: inventory::Known::default(),
+            look: Look::default(),
             applied,
         };
         if let Some(applied) = &cycle.applied {
@@ -236,6 +251,9 @@ impl Cycle {
                 allow_removals: true
             }
         );
+        if self.look.is_full(trigger.is_nudge(), clock::instant()) {
+            self.host.signatures().forget();
+        }
         let mut enforced = None;
         if trigger == Trigger::Start {
             self.adopt_transactions(progress);
@@ -324,6 +342,7 @@ impl Cycle {
             signer: revision.signer().map(ToString::to_string),
             allowed_removals: allowed_removals(revision),
             desired,
+            resources: OnceCell::new(),
         });
     }
 
@@ -407,16 +426,15 @@ impl Cycle {
         };
         preview.revision = Some(in_force.revision.clone());
         preview.digest = Some(in_force.desired.digest.clone());
+        // A person asks: nothing is taken from memory.
+        self.host.signatures().forget();
         // What rests is planned, too: a person asks what would change, not what is tried next.
         let resting = std::mem::take(&mut self.resting);
         let plan = self.plan(&in_force, false);
         self.resting = resting;
-        match plan {
-            Ok(Planned { plan, .. }) => {
-                let contents = StoredContents {
-                    host: &self.host,
-                    objects: &self.objects,
-                };
+        let contents = StoredContents::new(&self.host, &self.objects);
+        match plan.and_then(|planned| Ok((planned, contents?))) {
+            Ok((Planned { plan, .. }, contents)) => {
                 let mut budget = DIFF_BUDGET_BYTES;
                 let mut show = |step: &Step, report: bool| {
                     let diff = self
@@ -474,6 +492,7 @@ impl Cycle {
             signer: None,
             allowed_removals: None,
             desired,
+            resources: OnceCell::new(),
         });
         Ok(())
     }
