@@ -335,8 +335,6 @@ impl Cycle {
     }
 
     fn put_in_force(&mut self, revision: &VerifiedRevision, desired: DesiredState) {
-        // The pages lie above what rendering used and has freed; below them nothing goes back to the system.
-        self.objects.release_memory();
         self.must_load = false;
         self.in_force = Some(InForce {
             revision: revision.commit().to_string(),

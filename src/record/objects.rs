@@ -190,12 +190,6 @@ impl Drop for Reading<'_> {
 }
 
 impl ObjectStore {
-    /// Gives back the memory that keeps pages of the database at hand.
-    pub fn release_memory(&self) {
-        // Failing to is harmless: SQLite holds 2 MB at most.
-        let _ = self.connection.execute_batch("PRAGMA shrink_memory");
-    }
-
     /// Begins to read many contents: what SQLite does for each read by itself, it does once.
     pub fn read(&self) -> Result<Reading<'_>, Failure> {
         self.connection
