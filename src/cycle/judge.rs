@@ -267,16 +267,8 @@ impl Cycle {
         for warning in &rendered.warnings {
             warn!("{warning}");
         }
-        Ok(apart(rendered.state))
+        Ok(rendered.state)
     }
-}
-
-/// The same state in memory of its own. Rendering takes many times the memory of what it yields, and what it yields lies scattered
-/// in it; a copy that another thread makes lies elsewhere (malloc gives every thread its own region), so that the rest goes back to
-/// the system.
-fn apart(state: DesiredState) -> DesiredState {
-    let copied = std::thread::scope(|scope| scope.spawn(|| state.clone()).join());
-    copied.unwrap_or(state)
 }
 
 /// Why a verified revision is not put in force.
