@@ -345,6 +345,62 @@ mod tests {
     }
 
     #[test]
+    fn a_store_of_the_first_layout_keeps_its_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("objects.db");
+        let (id, object) = blob("kept");
+        let revision = blob("revision").0;
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(
+            "CREATE TABLE object (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
+             CREATE TABLE needed (revision BLOB NOT NULL, id BLOB NOT NULL, PRIMARY KEY (revision, id)) WITHOUT ROWID;",
+        )
+        .unwrap();
+        old.execute(
+            "INSERT INTO object VALUES (?1, 3, ?2)",
+            params![id.as_slice(), object.data],
+        )
+        .unwrap();
+        old.execute(
+            "INSERT INTO needed VALUES (?1, ?2)",
+            params![revision.as_slice(), id.as_slice()],
+        )
+        .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let store = ObjectStore::open(&path).unwrap().unwrap();
+            assert_eq!(store.get(&id).unwrap(), object);
+        }
+        let store = ObjectStore::open(&path).unwrap().unwrap();
+        let beyond = Memory(HashMap::new());
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        through.keep(&blob("other").0, &[revision]).unwrap();
+        assert_eq!(store.get(&id).unwrap(), object);
+    }
+
+    #[test]
+    fn a_reader_sees_what_is_stored_and_leaves_the_store_free() {
+        let store = ObjectStore::in_memory().unwrap();
+        let (id, object) = blob("text");
+        let beyond = Memory(HashMap::from([(id, object.clone())]));
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        through.get(&id).unwrap();
+        through.keep(&id, &[]).unwrap();
+        let reading = store.read().unwrap();
+        assert_eq!(reading.unchecked_blob(&id).unwrap(), object.data);
+        let other = blob("other").0;
+        assert_eq!(
+            reading.unchecked_blob(&other),
+            Err(ObjectError::Missing(other))
+        );
+        drop(reading);
+        ReadThrough::new(&store, &beyond)
+            .unwrap()
+            .keep(&id, &[])
+            .unwrap();
+    }
+
+    #[test]
     fn what_is_not_kept_leaves_no_trace() {
         let store = ObjectStore::in_memory().unwrap();
         let (id, object) = blob("a revision that does not render");
