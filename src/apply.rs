@@ -3,17 +3,17 @@
 //! Invariant: before the first change the restarts it will make necessary are on disk, and before each batch what was there is. What
 //! depends on a failure is skipped; the rest goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::ORIGINALS_DIRECTORY;
-use crate::kinds::file::{Applied, Paths, save_original};
+use crate::kinds::file::{Applied, PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
-use crate::kinds::package::Packages;
-use crate::kinds::unit::Units;
+use crate::kinds::package::{PackageChange, Packages};
+use crate::kinds::unit::{UnitChange, Units};
 use crate::model::{Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
-use crate::plan::{Change, Declaration, InventoryKind, Plan, Step};
-use crate::record::{HistoryEntry, InventoryEntry, Owed, Record};
+use crate::plan::{Change, Declarations, InventoryKind, Plan, Step};
+use crate::record::{HistoryEntry, InventoryEntry, Owed, Record, Writing};
 use crate::report::journal;
 use crate::sys::{Host, clock};
 
@@ -54,10 +54,8 @@ pub struct Walk<'a> {
     pub host: &'a Host,
     /// Where declared contents come from.
     pub contents: &'a dyn Contents,
-    /// What is declared, by what it owns.
-    pub declarations: &'a BTreeMap<(InventoryKind, &'a str), Declaration>,
-    /// What the inventory knows already.
-    pub owned: &'a BTreeSet<(InventoryKind, String)>,
+    /// What is declared, and what the inventory knows already.
+    pub declarations: &'a Declarations<'a>,
     /// The revision being applied, in hex.
     pub revision: &'a str,
     /// Told what is being done, and how long it may take.
@@ -72,45 +70,74 @@ impl std::fmt::Debug for Walk<'_> {
     }
 }
 
-/// One step and what became of it.
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// The resources of the steps that were made, one for each step.
+    pub made: Vec<ResourceId>,
+    /// The steps that were not.
+    pub not_made: Vec<NotMade>,
+}
+
+/// One step that was not made.
 #[derive(Debug)]
-pub struct Done {
+pub struct NotMade {
     /// Which resource.
     pub id: ResourceId,
     /// What was to be done.
     pub action: Action,
-    /// Why.
-    pub reason: Reason,
-    /// What became of it.
-    pub outcome: Outcome,
+    /// Why it was not.
+    pub cause: Cause,
+}
+
+/// Why a step was not made.
+#[derive(Debug)]
+pub enum Cause {
+    /// It failed.
+    Failed(Failure),
+    /// It was not tried, because this resource failed.
+    Skipped(ResourceId),
+}
+
+/// A step on its way.
+struct Prepared {
+    step: Step,
+    /// The inventory did not know it, and was told of it just now.
+    is_new: bool,
 }
 
 /// Applies `plan`. Fails only when the record cannot be written: then nothing more is changed.
-pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Done>, Failure> {
+pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Walked, Failure> {
     let mut failed: BTreeSet<ResourceId> = plan
         .blocked
         .iter()
         .filter_map(|failure| failure.resource.clone())
         .collect();
+    // Of what is changed only what something waits for is remembered.
+    let causes: BTreeSet<ResourceId> = plan
+        .steps()
+        .flat_map(|step| &step.because)
+        .cloned()
+        .collect();
     let mut changed: BTreeSet<ResourceId> = BTreeSet::new();
-    let mut results = Vec::new();
+    let mut walked = Walked::default();
     let mut diffs = Diffs::default();
 
-    record.intend(
-        walk.revision,
-        &[],
-        &debts(walk.revision, &plan),
-        clock::now(),
-    )?;
-    let released: Vec<(String, String)> = plan
-        .released
-        .iter()
-        .map(|(kind, key)| (kind.as_str().to_owned(), key.clone()))
-        .collect();
-    record.conclude(walk.revision, &[], &released, &plan.void_debts, &[])?;
+    let writing = record.write(walk.revision)?;
+    let now = clock::now();
+    for debt in debts(walk.revision, &plan) {
+        writing.owe(&debt, now)?;
+    }
+    for (kind, key) in &plan.released {
+        writing.release(kind.as_str(), key)?;
+    }
+    for (unit, action) in &plan.void_debts {
+        writing.pay(unit, *action)?;
+    }
+    writing.commit()?;
     let paused = plan.paused;
     for batch in plan.batches {
-        let mut steps = Vec::new();
+        let mut steps = Vec::with_capacity(batch.len());
         let mut skipped = Vec::new();
         let mut forgiven = Vec::new();
         for step in batch {
@@ -136,25 +163,41 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
         }
         if !skipped.is_empty() {
             failed.extend(skipped.iter().map(|(step, _)| step.id.clone()));
-            let (steps, outcomes) = skipped.into_iter().unzip();
-            results.extend(conclude(record, walk, &mut diffs, steps, outcomes)?);
+            let (steps, outcomes) = skipped
+                .into_iter()
+                .map(|(step, outcome)| (known(step), outcome))
+                .unzip();
+            conclude(record, walk, &mut diffs, steps, outcomes, &mut walked)?;
         }
         if steps.is_empty() {
             continue;
         }
         announce(walk, &steps);
-        let steps = prepare(record, walk, steps, &mut failed, &mut results)?;
-        diffs.take(walk.host, walk.contents, &steps);
+        let steps = prepare(record, walk, steps, &mut failed, &mut walked)?;
+        diffs.take(
+            walk.host,
+            walk.contents,
+            steps.iter().map(|known| &known.step),
+        );
         let outcomes = make(walk, &steps);
-        for done in conclude(record, walk, &mut diffs, steps, outcomes)? {
-            match &done.outcome {
-                Outcome::Done => changed.insert(done.id.clone()),
-                _ => failed.insert(done.id.clone()),
+        for (prepared, outcome) in steps.iter().zip(&outcomes) {
+            let id = &prepared.step.id;
+            match outcome {
+                Outcome::Done if causes.contains(id) => changed.insert(id.clone()),
+                Outcome::Done => false,
+                _ => failed.insert(id.clone()),
             };
-            results.push(done);
         }
+        conclude(record, walk, &mut diffs, steps, outcomes, &mut walked)?;
     }
-    Ok(results)
+    Ok(walked)
+}
+
+fn known(step: Step) -> Prepared {
+    Prepared {
+        step,
+        is_new: false,
+    }
 }
 
 /// Every restart and reload of the plan; a unit that is started afresh owes one, too, should it run already by then.
@@ -195,56 +238,72 @@ fn prepare(
     walk: &Walk<'_>,
     steps: Vec<Step>,
     failed: &mut BTreeSet<ResourceId>,
-    results: &mut Vec<Done>,
-) -> Result<Vec<Step>, Failure> {
+    walked: &mut Walked,
+) -> Result<Vec<Prepared>, Failure> {
     let mut prepared = Vec::with_capacity(steps.len());
-    let mut entries = Vec::new();
+    let mut way = None;
     for mut step in steps {
-        let is_known = walk.owned.contains(&(step.kind, step.key.clone()));
-        if !is_known && let Change::Path(change) = &step.change {
+        let is_new = !walk.declarations.is_owned(step.kind, &step.key);
+        if is_new && let Change::Path(change) = &step.change {
             // Now, not when it was planned: a package of the same run may have brought the file.
-            match save_original(walk.host, &change.path, ORIGINALS_DIRECTORY) {
+            let original = match &mut way {
+                Some(way) => Ok(way),
+                none => walk.host.walk().map(|way| none.insert(way)),
+            }
+            .and_then(|way| save_original(walk.host, way, &change.path, ORIGINALS_DIRECTORY));
+            match original {
                 Ok(original) => {
                     step.original =
-                        serde_json::to_value(original).expect("an original is plain data")
+                        serde_json::to_string(&original).expect("an original is plain data")
                 }
                 Err(failure) => {
                     failed.insert(step.id.clone());
                     let failure = failure.about(step.id.clone());
-                    results.extend(conclude(
+                    let outcome = vec![Outcome::Failed(failure)];
+                    conclude(
                         record,
                         walk,
                         &mut Diffs::default(),
-                        vec![step],
-                        vec![Outcome::Failed(failure)],
-                    )?);
+                        vec![known(step)],
+                        outcome,
+                        walked,
+                    )?;
                     continue;
                 }
             }
         }
-        if !is_known {
-            entries.extend(entry(walk, &step, false));
-        }
-        prepared.push(step);
+        prepared.push(Prepared { step, is_new });
     }
-    record.intend(walk.revision, &entries, &[], clock::now())?;
+    let writing = record.write(walk.revision)?;
+    for Prepared { step, .. } in prepared.iter().filter(|prepared| prepared.is_new) {
+        if let Some(entry) = entry(walk, step, false) {
+            writing.own(&entry)?;
+        }
+    }
+    writing.commit()?;
     Ok(prepared)
 }
 
-/// What the inventory says of a step, made or about to be; nothing for what is not owned afterwards, such as a restart.
-fn entry(walk: &Walk<'_>, step: &Step, made: bool) -> Option<InventoryEntry> {
-    let is_owned = match &step.change {
+/// Is what a step is about owned afterwards; a restart makes nothing ours.
+fn is_owned_after(step: &Step) -> bool {
+    match &step.change {
         Change::Path(change) => change.applied.is_some(),
         _ => !matches!(step.reason, Reason::Undeclared | Reason::Triggered),
-    };
-    let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
-    is_owned.then(|| InventoryEntry {
+    }
+}
+
+/// What the inventory says of a step, made or about to be; nothing for what is not owned afterwards.
+fn entry(walk: &Walk<'_>, step: &Step, made: bool) -> Option<InventoryEntry> {
+    if !is_owned_after(step) {
+        return None;
+    }
+    let declaration = walk.declarations.declared_by(step.kind, &step.key);
+    let (resource, on_removal) = declaration.unwrap_or((&step.id, OnRemoval::Restore));
+    Some(InventoryEntry {
         kind: step.kind.as_str().to_owned(),
         key: step.key.clone(),
-        resource: declaration
-            .map_or(&step.id, |declaration| &declaration.id)
-            .clone(),
-        on_removal: declaration.map_or(OnRemoval::Restore, |declaration| declaration.on_removal),
+        resource: resource.clone(),
+        on_removal,
         applied: applied(walk, step),
         original: step.original.clone(),
         made,
@@ -252,32 +311,28 @@ fn entry(walk: &Walk<'_>, step: &Step, made: bool) -> Option<InventoryEntry> {
 }
 
 /// What a step leaves applied, in the kind's words.
-fn applied(walk: &Walk<'_>, step: &Step) -> serde_json::Value {
-    match &step.change {
+fn applied(walk: &Walk<'_>, step: &Step) -> String {
+    let applied = match &step.change {
         // A path may be owned without being declared: the parent of a declared one.
-        Change::Path(change) => change
-            .applied
-            .as_ref()
-            .map_or(serde_json::Value::Null, Applied::to_value),
+        Change::Path(change) => change.applied.as_ref().map(Applied::to_text),
         _ => {
-            let declaration = walk.declarations.get(&(step.kind, step.key.as_str()));
-            declaration.map_or(serde_json::Value::Null, |declaration| {
-                declaration.applied.clone()
-            })
+            let declaration = walk.declarations.get(step.kind, &step.key);
+            declaration.map(|declaration| declaration.applied)
         }
-    }
+    };
+    applied.unwrap_or_else(|| "null".to_owned())
 }
 
 /// Makes a batch; its steps are of one kind, because they share a rank.
-fn make(walk: &Walk<'_>, steps: &[Step]) -> Vec<Outcome> {
-    let mut paths = Vec::new();
-    let mut packages = Vec::new();
-    let mut units = Vec::new();
-    for step in steps {
+fn make(walk: &Walk<'_>, steps: &[Prepared]) -> Vec<Outcome> {
+    let mut paths: Vec<&PathChange> = Vec::new();
+    let mut packages: Vec<&PackageChange> = Vec::new();
+    let mut units: Vec<&UnitChange> = Vec::new();
+    for Prepared { step, .. } in steps {
         match &step.change {
-            Change::Path(change) => paths.push(change.as_ref().clone()),
-            Change::Package(change) => packages.push(change.clone()),
-            Change::Unit(change) => units.push(change.clone()),
+            Change::Path(change) => paths.push(change),
+            Change::Package(change) => packages.push(change),
+            Change::Unit(change) => units.push(change),
         }
     }
     if !paths.is_empty() {
@@ -294,16 +349,13 @@ fn conclude(
     record: &mut Record,
     walk: &Walk<'_>,
     diffs: &mut Diffs,
-    steps: Vec<Step>,
+    steps: Vec<Prepared>,
     outcomes: Vec<Outcome>,
-) -> Result<Vec<Done>, Failure> {
+    walked: &mut Walked,
+) -> Result<(), Failure> {
     let now = clock::now();
-    let mut owned = Vec::new();
-    let mut released = Vec::new();
-    let mut paid = Vec::new();
-    let mut history = Vec::new();
-    let mut done = Vec::new();
-    for (step, outcome) in steps.into_iter().zip(outcomes) {
+    let mut writing = record.write(walk.revision)?;
+    for (Prepared { step, is_new }, outcome) in steps.into_iter().zip(outcomes) {
         let mut line = HistoryEntry::of_resource(
             now,
             walk.revision,
@@ -325,20 +377,7 @@ fn conclude(
                 line.outcome = "done".to_owned();
                 line.detail = step.fields.join(", ");
                 line.diff = diffs.of(&step);
-                // Packages and units are released when nothing of them is left to take back: the next plan says so.
-                if matches!(&step.change, Change::Path(change) if change.applied.is_none()) {
-                    released.push((step.kind.as_str().to_owned(), step.key.clone()));
-                }
-                owned.extend(entry(walk, &step, true));
-                if matches!(
-                    step.action,
-                    Action::Restart | Action::Reload | Action::Start | Action::Stop
-                ) {
-                    paid.push((step.key.clone(), Action::Reload));
-                    if step.action != Action::Reload {
-                        paid.push((step.key.clone(), Action::Restart));
-                    }
-                }
+                record_made(&writing, walk, &step, is_new)?;
             }
             Outcome::Failed(failure) => {
                 line.outcome = "failed".to_owned();
@@ -349,14 +388,49 @@ fn conclude(
                 line.detail = format!("{blocker} failed");
             }
         }
-        history.push(line);
-        done.push(Done {
+        writing.note(&line)?;
+        let cause = match outcome {
+            Outcome::Done => {
+                walked.made.push(step.id);
+                continue;
+            }
+            Outcome::Failed(failure) => Cause::Failed(failure),
+            Outcome::Skipped(blocker) => Cause::Skipped(blocker),
+        };
+        walked.not_made.push(NotMade {
             id: step.id,
             action: step.action,
-            reason: step.reason,
-            outcome,
+            cause,
         });
     }
-    record.conclude(walk.revision, &owned, &released, &paid, &history)?;
-    Ok(done)
+    writing.commit()
+}
+
+/// What a step that was made means for what is owned and owed.
+fn record_made(
+    writing: &Writing<'_>,
+    walk: &Walk<'_>,
+    step: &Step,
+    is_new: bool,
+) -> Result<(), Failure> {
+    // Packages and units are released when nothing of them is left to take back: the next plan says so.
+    if matches!(&step.change, Change::Path(change) if change.applied.is_none()) {
+        writing.release(step.kind.as_str(), &step.key)?;
+    }
+    if is_new && is_owned_after(step) {
+        // All else was written before it was made.
+        writing.confirm(step.kind.as_str(), &step.key)?;
+    } else if let Some(entry) = entry(walk, step, true) {
+        writing.own(&entry)?;
+    }
+    if matches!(
+        step.action,
+        Action::Restart | Action::Reload | Action::Start | Action::Stop
+    ) {
+        writing.pay(&step.key, Action::Reload)?;
+        if step.action != Action::Reload {
+            writing.pay(&step.key, Action::Restart)?;
+        }
+    }
+    Ok(())
 }

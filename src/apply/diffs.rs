@@ -39,9 +39,17 @@ impl Default for Diffs {
 
 impl Diffs {
     /// Compares what `steps` are about to change with what is there now.
-    pub fn take(&mut self, host: &Host, contents: &dyn Contents, steps: &[Step]) {
+    pub fn take<'a>(
+        &mut self,
+        host: &Host,
+        contents: &dyn Contents,
+        steps: impl Iterator<Item = &'a Step> + Clone,
+    ) {
         self.by_path.clear();
-        let closing = kinds::file::closing(steps.iter().filter_map(|step| match &step.change {
+        if self.count_left == 0 || self.bytes_left == 0 {
+            return;
+        }
+        let closing = kinds::file::closing(steps.clone().filter_map(|step| match &step.change {
             Change::Path(change) => Some(change.as_ref()),
             _ => None,
         }));

@@ -4,14 +4,36 @@ use crate::config;
 use crate::git::{Objects, hex};
 use crate::kinds::kind::{Content, ContentSource, Contents};
 use crate::model::{Class, Failure};
+use crate::record::objects::{ObjectStore, Reading};
 use crate::sys::Host;
 
 /// Reads contents on a host.
 pub struct StoredContents<'a> {
     /// Where the originals are.
-    pub host: &'a Host,
-    /// Where the blobs are.
-    pub objects: &'a dyn Objects,
+    host: &'a Host,
+    blobs: Blobs<'a>,
+}
+
+/// Where the blobs are.
+enum Blobs<'a> {
+    /// In this host's store: read in one transaction, and not hashed as objects, because the content is.
+    Stored(Reading<'a>),
+    /// Anywhere.
+    Anywhere(&'a dyn Objects),
+}
+
+impl<'a> StoredContents<'a> {
+    /// The contents of `host`, whose blobs are in `objects`.
+    pub fn new(host: &'a Host, objects: &'a ObjectStore) -> Result<Self, Failure> {
+        let blobs = Blobs::Stored(objects.read()?);
+        Ok(StoredContents { host, blobs })
+    }
+
+    /// The contents of a revision that is not kept here, whose blobs are in `objects`.
+    pub fn anywhere(host: &'a Host, objects: &'a dyn Objects) -> Self {
+        let blobs = Blobs::Anywhere(objects);
+        StoredContents { host, blobs }
+    }
 }
 
 impl std::fmt::Debug for StoredContents<'_> {
@@ -25,15 +47,17 @@ impl Contents for StoredContents<'_> {
         let bytes = match &content.source {
             ContentSource::Inline(bytes) => bytes.to_vec(),
             ContentSource::Blob(id) => {
-                let object = self.objects.get(id);
-                object
-                    .map_err(|error| {
-                        Failure::new(
-                            Class::Transient,
-                            format!("failed to read a declared file: {error}"),
-                        )
-                    })?
-                    .data
+                // Its SHA-256 is checked below.
+                let bytes = match &self.blobs {
+                    Blobs::Stored(reading) => reading.unchecked_blob(id),
+                    Blobs::Anywhere(objects) => objects.get(id).map(|object| object.data),
+                };
+                bytes.map_err(|error| {
+                    Failure::new(
+                        Class::Transient,
+                        format!("failed to read a declared file: {error}"),
+                    )
+                })?
             }
             ContentSource::Original => {
                 let name = hex(&content.sha256);

@@ -4,23 +4,24 @@
 //! converged.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::apply::{self, Activity, Done, Walk};
+use crate::apply::{self, Activity, Cause, NotMade, Walk, Walked};
 use crate::config::{self, ApplyMode};
 use crate::cycle::contents::StoredContents;
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::{DesiredState, Limits};
 use crate::kinds::file::{Paths, save_original};
-use crate::kinds::kind::{Kind, Owned};
+use crate::kinds::kind::Kind;
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
-use crate::model::{self, Action, Class, Failure, Outcome, Reason, ResourceId};
-use crate::plan::{self, InventoryKind, Observed, Plan, Rules, Step};
+use crate::model::{self, Action, Class, Failure, Reason, ResourceId};
+use crate::plan::{self, Declarations, Inventory, InventoryKind, Observed, Plan, Rules, Step};
 use crate::record::history::{APPLIED as WORD_APPLIED, Note};
-use crate::record::{HistoryEntry, InventoryEntry, Record};
+use crate::record::{HistoryEntry, InventoryEntry};
 use crate::report::journal;
 use crate::report::status::{Counts, Drift, OwedEffect};
 use crate::sys::{Host, clock};
@@ -63,15 +64,17 @@ impl Cycle {
             return self.conclude(in_force, Looked::at(&plan), failures, is_new, 0);
         }
         let mut tried: Tried = BTreeSet::new();
-        let mut done = Vec::new();
+        let mut not_made = Vec::new();
+        let mut made = 0;
         let mut passes = 0;
-        let last = loop {
+        let Planned {
+            plan: last,
+            observed,
+            inventory,
+        } = loop {
             progress(&Activity::Looking, LOOKING_SILENCE);
-            let Planned {
-                mut plan,
-                observed,
-                inventory,
-            } = self.plan(in_force, allow_removals)?;
+            let mut planned = self.plan(in_force, allow_removals)?;
+            let plan = &mut planned.plan;
             let was_tried =
                 |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
             // A trigger that is caused anew is no repetition; where its causes are, it is idle and forgiven.
@@ -84,7 +87,7 @@ impl Cycle {
             // A host that only reports does not even change what it remembers.
             let is_reporting = self.config.apply.mode == ApplyMode::Report;
             if !has_news || is_reporting || passes == MAX_PASSES {
-                break plan;
+                break planned;
             }
             passes += 1;
             plan.retain(|step| is_trigger(step) || !was_tried(step));
@@ -92,12 +95,19 @@ impl Cycle {
                 plan.steps()
                     .map(|step| (step.kind, step.key.clone(), step.action)),
             );
+            let Planned {
+                plan,
+                observed,
+                inventory,
+            } = planned;
             self.intend_units(in_force, &observed, &inventory)?;
-            let applied = self.apply(in_force, plan, &inventory, progress)?;
-            self.rest(&applied, clock::now());
-            done.extend(applied);
+            drop(observed); // it is of no use any more, and takes memory while the machine is changed
+            let walked = self.apply(in_force, plan, &inventory, progress)?;
+            self.rest(&walked, clock::now());
+            made += walked.made.len();
+            not_made.extend(walked.not_made);
         };
-        let mut failures = failures_of(&done);
+        let mut failures = failures_of(&not_made);
         let origins = &in_force.desired.origins;
         let known: BTreeSet<ResourceId> = failures
             .iter()
@@ -121,10 +131,6 @@ impl Cycle {
             let origin = failure.resource.as_ref().and_then(|id| origins.get(id));
             failure.location = origin.map(|origin| origin.location.clone());
         }
-        let made = done
-            .iter()
-            .filter(|done| done.outcome == Outcome::Done)
-            .count();
         let is_settled = !is_new && self.situation.failures == failures;
         if !is_settled && last.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce {
             let failed = failures
@@ -133,8 +139,9 @@ impl Cycle {
             let mut open = plan::reported_resources(&in_force.desired);
             open.extend(&last.paused);
             open.extend(failed);
-            self.settle(in_force, &open)?;
+            self.settle(in_force, &observed, &inventory, &open)?;
         }
+        drop((observed, inventory));
         self.conclude(in_force, Looked::at(&last), failures, is_new, made)
     }
 
@@ -143,7 +150,7 @@ impl Cycle {
         in_force: &InForce,
         allow_removals: bool,
     ) -> Result<Planned, Failure> {
-        let inventory = inventory(&self.record)?;
+        let inventory = self.inventory.read(&self.record)?;
         let observed = observe(&self.host, &in_force.desired, &inventory);
         let now = clock::now();
         let resting = self
@@ -183,7 +190,7 @@ impl Cycle {
         &mut self,
         in_force: &InForce,
         observed: &Observed,
-        inventory: &plan::Inventory,
+        inventory: &Inventory,
     ) -> Result<(), Failure> {
         let known: BTreeSet<&str> = inventory
             .units
@@ -202,8 +209,8 @@ impl Cycle {
                     key: unit.name.clone(),
                     resource: unit.id.clone(),
                     on_removal: unit.on_removal,
-                    applied: crate::kinds::unit::applied(unit),
-                    original: plain(observed.units.original(&unit.name)?),
+                    applied: crate::kinds::unit::applied(unit).to_string(),
+                    original: json(&observed.units.original(&unit.name)?),
                     made: false,
                 })
             })
@@ -220,67 +227,64 @@ impl Cycle {
         &mut self,
         in_force: &InForce,
         plan: Plan,
-        inventory: &plan::Inventory,
+        inventory: &Inventory,
         progress: Progress<'_>,
-    ) -> Result<Vec<Done>, Failure> {
-        let contents = StoredContents {
-            host: &self.host,
-            objects: &self.objects,
-        };
-        let declarations = plan::declarations(&in_force.desired, inventory);
-        let owned = owned_keys(inventory);
+    ) -> Result<Walked, Failure> {
+        let contents = StoredContents::new(&self.host, &self.objects)?;
+        let declarations = Declarations::new(&in_force.desired, inventory);
         let walk = Walk {
             host: &self.host,
             contents: &contents,
             declarations: &declarations,
-            owned: &owned,
             revision: &in_force.revision,
             progress,
         };
         apply::apply(&walk, &mut self.record, plan)
     }
 
-    /// Brings the inventory up to date with what is declared and already so; `open` are the resources that are not.
-    fn settle(&mut self, in_force: &InForce, open: &BTreeSet<&ResourceId>) -> Result<(), Failure> {
-        let inventory = inventory(&self.record)?;
-        let observed = observe(&self.host, &in_force.desired, &inventory);
-        let entries = self.record.inventory()?;
-        let known = crate::record::by_key(&entries);
+    /// Brings the inventory up to date with what is declared and already so; `open` are the resources that are not. What was
+    /// `observed` last is still so.
+    fn settle(
+        &mut self,
+        in_force: &InForce,
+        observed: &Observed,
+        inventory: &Inventory,
+        open: &BTreeSet<&ResourceId>,
+    ) -> Result<(), Failure> {
+        let declarations = Declarations::new(&in_force.desired, inventory);
+        let mut way = None;
         let mut owned = Vec::new();
-        for ((kind, key), declaration) in plan::declarations(&in_force.desired, &inventory) {
-            if open.contains(&declaration.id) {
+        for (kind, key) in declarations.keys() {
+            let is_open = |(id, _)| open.contains(id);
+            if declarations.is_settled(kind, key)
+                || declarations.declared_by(kind, key).is_none_or(is_open)
+            {
                 continue;
             }
-            let is_owned = known.contains_key(&(kind.as_str(), key));
             let original = match kind {
-                _ if is_owned => serde_json::Value::Null,
+                _ if declarations.is_owned(kind, key) => Some(String::new()), // the one it has stays
                 InventoryKind::Path => {
-                    plain(save_original(&self.host, key, config::ORIGINALS_DIRECTORY)?)
+                    let way = match &mut way {
+                        Some(way) => way,
+                        none => none.insert(self.host.walk()?),
+                    };
+                    let originals = config::ORIGINALS_DIRECTORY;
+                    Some(json(&save_original(&self.host, way, key, originals)?))
                 }
-                InventoryKind::Package => plain(observed.packages.original(key)),
-                InventoryKind::Unit => plain(observed.units.original(key)),
+                InventoryKind::Package => observed.packages.original(key).map(|it| json(&it)),
+                InventoryKind::Unit => observed.units.original(key).map(|it| json(&it)),
             };
-            if original.is_null() && !is_owned {
-                // It could not be looked at; there is a failure that says so.
-                continue;
-            }
-            let entry = InventoryEntry {
-                kind: kind.as_str().to_owned(),
-                key: key.to_owned(),
-                resource: declaration.id,
-                on_removal: declaration.on_removal,
-                applied: declaration.applied,
-                original,
-                made: true,
-            };
-            let is_known = known.get(&(kind.as_str(), key)).is_some_and(|known| {
-                known.made
-                    && known.applied == entry.applied
-                    && known.resource == entry.resource
-                    && known.on_removal == entry.on_removal
-            });
-            if !is_known {
-                owned.push(entry);
+            // What could not be looked at has a failure that says so.
+            if let (Some(original), Some(declaration)) = (original, declarations.get(kind, key)) {
+                owned.push(InventoryEntry {
+                    kind: kind.as_str().to_owned(),
+                    key: key.to_owned(),
+                    resource: declaration.id.clone(),
+                    on_removal: declaration.on_removal,
+                    applied: declaration.applied,
+                    original,
+                    made: true,
+                });
             }
         }
         if owned.is_empty() {
@@ -292,29 +296,26 @@ impl Cycle {
     }
 
     /// Lets what failed rest, longer every time.
-    fn rest(&mut self, done: &[Done], now: Timestamp) {
-        for done in done {
-            match &done.outcome {
-                Outcome::Failed(failure) => {
-                    let attempts = self.resting.get(&done.id).map_or(0, |rest| rest.attempts) + 1;
-                    let rest = FIRST_REST
-                        .saturating_mul(1 << attempts.min(10).saturating_sub(1))
-                        .min(LONGEST_REST);
-                    let failure = failure.clone().about(done.id.clone());
-                    let until = now.checked_add(rest).unwrap_or(now);
-                    self.resting.insert(
-                        done.id.clone(),
-                        Rest {
-                            failure,
-                            attempts,
-                            until,
-                        },
-                    );
-                }
-                Outcome::Done => {
-                    self.resting.remove(&done.id);
-                }
-                Outcome::Skipped(_) => {}
+    fn rest(&mut self, walked: &Walked, now: Timestamp) {
+        for not_made in &walked.not_made {
+            let Cause::Failed(failure) = &not_made.cause else {
+                continue;
+            };
+            let id = &not_made.id;
+            let attempts = self.resting.get(id).map_or(0, |rest| rest.attempts) + 1;
+            let rest = FIRST_REST
+                .saturating_mul(1 << attempts.min(10).saturating_sub(1))
+                .min(LONGEST_REST);
+            let rest = Rest {
+                failure: failure.clone().about(id.clone()),
+                attempts,
+                until: now.checked_add(rest).unwrap_or(now),
+            };
+            self.resting.insert(id.clone(), rest);
+        }
+        if !self.resting.is_empty() {
+            for id in &walked.made {
+                self.resting.remove(id);
             }
         }
     }
@@ -336,7 +337,6 @@ impl Cycle {
                 journal::resource_failed(&in_force.revision, resource, failure);
             }
         }
-        let declared = in_force.desired.resource_ids();
         let failed: BTreeSet<&ResourceId> = failures
             .iter()
             .filter_map(|failure| failure.resource.as_ref())
@@ -348,10 +348,20 @@ impl Cycle {
             .chain(drifted)
             .chain(&looked.open)
             .collect();
-        self.situation.resources = Counts {
-            total: declared.len(),
-            failed: failed.iter().filter(|id| declared.contains(*id)).count(),
-            converged: declared.iter().filter(|id| !open.contains(*id)).count(),
+        let total = in_force.number_of_resources();
+        self.situation.resources = if open.is_empty() {
+            Counts {
+                total,
+                failed: 0,
+                converged: total,
+            }
+        } else {
+            let declared = in_force.desired.resource_ids();
+            Counts {
+                total,
+                failed: failed.iter().filter(|id| declared.contains(*id)).count(),
+                converged: declared.iter().filter(|id| !open.contains(*id)).count(),
+            }
         };
         let owed = self.record.owed()?;
         self.situation.owed = owed
@@ -447,7 +457,7 @@ impl Cycle {
 pub(super) struct Planned {
     pub(super) plan: Plan,
     observed: Observed,
-    inventory: plan::Inventory,
+    inventory: Arc<Inventory>,
 }
 
 /// What a plan leaves to say once its batches are made.
@@ -506,23 +516,19 @@ fn fields(step: &Step) -> String {
     }
 }
 
-fn failures_of(done: &[Done]) -> Vec<Failure> {
-    done.iter()
-        .filter_map(|done| match &done.outcome {
-            Outcome::Done => None,
-            Outcome::Failed(failure) => Some(failure.clone().about(done.id.clone())),
-            Outcome::Skipped(blocker) if *blocker == done.id => None,
-            Outcome::Skipped(blocker) => Some(plan::skipped(done.action, &done.id, blocker)),
+fn failures_of(not_made: &[NotMade]) -> Vec<Failure> {
+    not_made
+        .iter()
+        .filter_map(|NotMade { id, action, cause }| match cause {
+            Cause::Failed(failure) => Some(failure.clone().about(id.clone())),
+            Cause::Skipped(blocker) if blocker == id => None,
+            Cause::Skipped(blocker) => Some(plan::skipped(*action, id, blocker)),
         })
         .collect()
 }
 
 /// Looks at everything that is declared or owned.
-pub(super) fn observe(
-    host: &Host,
-    desired: &DesiredState,
-    inventory: &plan::Inventory,
-) -> Observed {
+pub(super) fn observe(host: &Host, desired: &DesiredState, inventory: &Inventory) -> Observed {
     Observed {
         paths: Paths::observe(host, &desired.paths, &inventory.paths),
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
@@ -530,66 +536,6 @@ pub(super) fn observe(
     }
 }
 
-fn plain<T: serde::Serialize>(value: T) -> serde_json::Value {
-    serde_json::to_value(value).expect("what a kind keeps is plain data")
-}
-
-/// What the inventory knows.
-fn owned_keys(inventory: &plan::Inventory) -> BTreeSet<(InventoryKind, String)> {
-    let paths = inventory
-        .paths
-        .iter()
-        .map(|owned| (InventoryKind::Path, owned.key.clone()));
-    let packages = inventory
-        .packages
-        .iter()
-        .map(|owned| (InventoryKind::Package, owned.key.clone()));
-    let units = inventory
-        .units
-        .iter()
-        .map(|owned| (InventoryKind::Unit, owned.key.clone()));
-    paths.chain(packages).chain(units).collect()
-}
-
-/// The inventory, sorted by kind.
-pub(super) fn inventory(record: &Record) -> Result<plan::Inventory, Failure> {
-    let mut inventory = plan::Inventory::default();
-    for entry in record.inventory()? {
-        let Some(kind) = InventoryKind::of_word(&entry.kind) else {
-            continue;
-        };
-        if !entry.made {
-            inventory.unmade.insert((kind, entry.key.clone()));
-        }
-        match kind {
-            InventoryKind::Path => inventory.paths.push(owned(entry)?),
-            InventoryKind::Package => inventory.packages.push(owned(entry)?),
-            InventoryKind::Unit => inventory.units.push(owned(entry)?),
-        }
-    }
-    inventory.owed = record
-        .owed()?
-        .into_iter()
-        .map(|owed| (owed.unit, owed.action, owed.because))
-        .collect();
-    Ok(inventory)
-}
-
-fn owned<O: serde::de::DeserializeOwned>(entry: InventoryEntry) -> Result<Owned<O>, Failure> {
-    let original = serde_json::from_value(entry.original).map_err(|error| {
-        Failure::new(
-            Class::Host,
-            format!(
-                "the state database is damaged at the original of '{}': {error}",
-                entry.key
-            ),
-        )
-    })?;
-    Ok(Owned {
-        id: entry.resource,
-        key: entry.key,
-        original,
-        on_removal: entry.on_removal,
-        applied: entry.applied,
-    })
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("what a kind keeps is plain data")
 }

@@ -338,20 +338,18 @@ fn probable_kind(name: &str) -> Kind {
 
 /// What was there before, for people.
 fn original(entry: &InventoryEntry) -> String {
-    let value = entry.original.clone();
-    let text = match entry.kind.as_str() {
-        "path" => serde_json::from_value(value).ok().map(original_path),
-        "package" => {
-            serde_json::from_value(value)
-                .ok()
-                .map(
-                    |original: kinds::package::Original| match original.version {
-                        Some(version) => format!("version {version} was installed"),
-                        None => "it was not installed".to_owned(),
-                    },
-                )
-        }
-        _ => serde_json::from_value(value)
+    let text = entry.original.as_str();
+    let told = match entry.kind.as_str() {
+        "path" => serde_json::from_str(text).ok().map(original_path),
+        "package" => serde_json::from_str(text)
+            .ok()
+            .map(
+                |original: kinds::package::Original| match original.version {
+                    Some(version) => format!("version {version} was installed"),
+                    None => "it was not installed".to_owned(),
+                },
+            ),
+        _ => serde_json::from_str(text)
             .ok()
             .map(|original: kinds::unit::Original| {
                 let word = |is, yes, no| if is { yes } else { no };
@@ -363,7 +361,7 @@ fn original(entry: &InventoryEntry) -> String {
                 )
             }),
     };
-    text.unwrap_or_else(|| "it cannot be read".to_owned())
+    told.unwrap_or_else(|| "it cannot be read".to_owned())
 }
 
 fn original_path(original: Original) -> String {

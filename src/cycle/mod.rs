@@ -6,6 +6,7 @@
 //! Invariant: enforcement needs neither the fetcher nor the network. A cycle that finds nothing to do writes nothing, runs no program
 //! and logs nothing above debug.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub mod audit;
 pub mod contents;
 mod enforce;
 mod explain;
+mod full_look;
+mod inventory;
 pub mod judge;
 pub mod look;
 mod pace;
@@ -43,6 +46,7 @@ pub mod state;
 
 use contents::StoredContents;
 use enforce::Planned;
+use full_look::Look;
 use judge::Obstacle;
 use pace::Silence;
 use pause::KeptPause;
@@ -101,6 +105,8 @@ pub struct Cycle {
     /// The last tip that was judged; it is judged once.
     judged: Option<ObjectId>,
     resting: BTreeMap<ResourceId, Rest>,
+    inventory: inventory::Known,
+    look: Look,
     last_status: Option<Status>,
     /// What became of the last tip, as it is recorded.
     standing: Standing,
@@ -127,9 +133,16 @@ struct InForce {
     /// What its message allows to be removed.
     allowed_removals: Option<usize>,
     desired: DesiredState,
+    /// How many resources that declares, once it was counted.
+    resources: OnceCell<usize>,
 }
 
 impl InForce {
+    fn number_of_resources(&self) -> usize {
+        let count = || self.desired.resource_ids().len();
+        *self.resources.get_or_init(count)
+    }
+
     /// The revision and the digest of what it declares here: a new commit may declare the same, and one commit another state where
     /// labels or facts changed.
     fn identity(&self) -> (String, String) {
@@ -203,6 +216,8 @@ impl Cycle {
             must_load: false,
             judged: None,
             resting: BTreeMap::new(),
+            inventory: inventory::Known::default(),
+            look: Look::default(),
             applied,
         };
         if let Some(applied) = &cycle.applied {
@@ -276,6 +291,9 @@ impl Cycle {
             }
         );
         self.end_pauses();
+        if self.look.is_full(trigger.is_nudge(), clock::instant()) {
+            self.host.signatures().forget();
+        }
         let mut enforced = None;
         if trigger == Trigger::Start {
             self.adopt_transactions(progress);
@@ -373,6 +391,7 @@ impl Cycle {
             signer: revision.signer().map(ToString::to_string),
             allowed_removals: allowed_removals(revision),
             desired,
+            resources: OnceCell::new(),
         });
     }
 
@@ -480,16 +499,15 @@ impl Cycle {
         };
         preview.revision = Some(in_force.revision.clone());
         preview.digest = Some(in_force.desired.digest.clone());
+        // A person asks: nothing is taken from memory.
+        self.host.signatures().forget();
         // What rests is planned, too: a person asks what would change, not what is tried next.
         let resting = std::mem::take(&mut self.resting);
         let plan = self.plan(&in_force, false);
         self.resting = resting;
-        match plan {
-            Ok(Planned { plan, .. }) => {
-                let contents = StoredContents {
-                    host: &self.host,
-                    objects: &self.objects,
-                };
+        let contents = StoredContents::new(&self.host, &self.objects);
+        match plan.and_then(|planned| Ok((planned, contents?))) {
+            Ok((Planned { plan, .. }, contents)) => {
                 preview::show(&mut preview, &self.host, &contents, &plan, self.is_paused());
             }
             Err(failure) => preview.errors.push(StatusError::from(&failure)),
@@ -510,6 +528,7 @@ impl Cycle {
             signer: None,
             allowed_removals: None,
             desired,
+            resources: OnceCell::new(),
         });
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::ApplyMode;
 use crate::cycle::contents::StoredContents;
-use crate::cycle::enforce::{inventory, observe};
+use crate::cycle::enforce::observe;
+use crate::cycle::inventory;
 use crate::cycle::judge;
 use crate::cycle::look::Memory;
 use crate::cycle::pause;
@@ -132,7 +133,7 @@ impl Memory {
         let identity = judge::measure(&self.host, &self.config).map_err(one)?;
         let limits = Limits::from(&self.config.apply);
         let rendered = fleet::render(files, &identity, &limits)?;
-        let inventory = inventory(&self.record).map_err(one)?;
+        let inventory = inventory::read(&self.record).map_err(one)?;
         let observed = observe(&self.host, &rendered.state, &inventory);
         let pauses = pause::lasting(&self.host, &self.record).map_err(one)?;
         let rules = Rules {
@@ -158,10 +159,7 @@ impl Memory {
             errors: Vec::new(),
             conditions: Vec::new(),
         };
-        let contents = StoredContents {
-            host: &self.host,
-            objects,
-        };
+        let contents = StoredContents::anywhere(&self.host, objects);
         let is_host_paused = pause::is_host_among(&pauses);
         show(&mut preview, &self.host, &contents, &plan, is_host_paused);
         Ok(preview)

@@ -33,6 +33,13 @@ pub struct Object {
     pub data: Vec<u8>,
 }
 
+impl Object {
+    /// Is `id` the hash of this object. SHA-1 is computed with collision detection: an attack is no match.
+    pub fn is_called(&self, id: &ObjectId) -> bool {
+        gix::objs::compute_hash(id.kind(), self.kind, &self.data).is_ok_and(|actual| actual == *id)
+    }
+}
+
 /// Why an object could not be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectError {
@@ -87,10 +94,9 @@ pub struct Hashed<O>(pub O);
 impl<O: Objects> Objects for Hashed<O> {
     fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
         let object = self.0.get(id)?;
-        // gix hashes SHA-1 with collision detection: an attack is an error, not another id.
-        match gix::objs::compute_hash(id.kind(), object.kind, &object.data) {
-            Ok(actual) if actual == *id => Ok(object),
-            _ => Err(ObjectError::HashMismatch(*id)),
+        match object.is_called(id) {
+            true => Ok(object),
+            false => Err(ObjectError::HashMismatch(*id)),
         }
     }
 }

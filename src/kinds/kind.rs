@@ -20,6 +20,8 @@ pub trait Kind {
     type Observed;
     /// What was there before limpet first touched a resource; kept in the inventory, so that removal can restore it.
     type Original: Serialize + DeserializeOwned + Clone + std::fmt::Debug;
+    /// What the inventory remembers of what was applied last.
+    type Applied: Clone + std::fmt::Debug;
     /// One change, complete: `apply` needs nothing else.
     type Change;
 
@@ -27,23 +29,23 @@ pub trait Kind {
     fn observe(
         host: &Host,
         desired: &[Self::Desired],
-        owned: &[Owned<Self::Original>],
+        owned: &[Owned<Self::Original, Self::Applied>],
     ) -> Self::Observed;
 
     /// What must change so that `observed` becomes `desired`; owned resources that are no longer desired are restored.
     fn plan(
         desired: &[Self::Desired],
         observed: &Self::Observed,
-        owned: &[Owned<Self::Original>],
+        owned: &[Owned<Self::Original, Self::Applied>],
     ) -> Vec<Step<Self::Original, Self::Change>>;
 
     /// Makes the changes as one batch, in the order given. Returns one outcome per change, in the same order. Safe to repeat.
-    fn apply(host: &Host, contents: &dyn Contents, changes: &[Self::Change]) -> Vec<Outcome>;
+    fn apply(host: &Host, contents: &dyn Contents, changes: &[&Self::Change]) -> Vec<Outcome>;
 }
 
 /// A resource that limpet has applied before.
 #[derive(Debug, Clone)]
-pub struct Owned<O> {
+pub struct Owned<O, A = serde_json::Value> {
     /// What declared it last.
     pub id: ResourceId,
     /// What is owned within the kind: a path, a package or a unit name. Ownership goes by this, not by `id`.
@@ -52,9 +54,9 @@ pub struct Owned<O> {
     pub original: O,
     /// What to do when it is no longer declared.
     pub on_removal: OnRemoval,
-    /// What was applied last, in the kind's own words (a JSON object of the managed keys); what is no longer among the declared
-    /// keys is taken back.
-    pub applied: serde_json::Value,
+    /// What was applied last: the managed keys, as a JSON object where the kind has no type of its own for them. What is no longer
+    /// among the declared keys is taken back.
+    pub applied: A,
 }
 
 /// One thing a kind wants done, or cannot do.

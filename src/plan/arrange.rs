@@ -161,7 +161,7 @@ fn daemon_reload(because: Vec<ResourceId>) -> Step {
         blockers: Vec::new(),
         because,
         is_owed: false,
-        original: serde_json::Value::Null,
+        original: String::new(),
         change: Change::Unit(UnitChange {
             name: String::new(),
             operation: Operation::DaemonReload,

@@ -14,9 +14,10 @@ use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
 use crate::kinds::{self, kind};
-use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
+use crate::model::{Action, Class, Failure, Reason, ResourceId};
 
 mod arrange;
+mod declarations;
 pub mod order;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ mod trigger;
 
 pub use arrange::skipped;
 use arrange::{add_blockers, into_batches, set_aside_what_is_blocked};
+pub use declarations::{Declaration, Declarations};
 
 /// What was seen on the host.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub struct Observed {
 #[derive(Debug, Default)]
 pub struct Inventory {
     /// Files, directories and links.
-    pub paths: Vec<Owned<<Paths as Kind>::Original>>,
+    pub paths: Vec<Owned<<Paths as Kind>::Original, <Paths as Kind>::Applied>>,
     /// Packages.
     pub packages: Vec<Owned<<Packages as Kind>::Original>>,
     /// Units.
@@ -123,8 +125,8 @@ pub struct Step {
     pub because: Vec<ResourceId>,
     /// It is owed from an earlier run, whatever becomes of `because`.
     pub is_owed: bool,
-    /// What is there now, to be kept if this is the first time it is touched.
-    pub original: serde_json::Value,
+    /// What is there now, to be kept if this is the first time it is touched: JSON in the kind's words; empty for what is not owned.
+    pub original: String,
     /// What the kind is told to do.
     pub change: Change,
 }
@@ -185,7 +187,8 @@ pub fn plan(
         ..Plan::default()
     };
     let mut steps = Vec::new();
-    let unchanged = unchanged_since_applied(desired, inventory);
+    let declarations = Declarations::new(desired, inventory);
+    let is_unchanged = |kind, key: &str| declarations.is_as_applied(kind, key);
     let mut collect = |found: Vec<Read>| {
         for read in found {
             match read {
@@ -198,7 +201,7 @@ pub fn plan(
     collect(read::<Paths>(
         Paths::plan(&desired.paths, &observed.paths, &inventory.paths),
         InventoryKind::Path,
-        &unchanged,
+        &is_unchanged,
         |change| Change::Path(Box::new(change)),
     ));
     collect(read::<Packages>(
@@ -207,13 +210,13 @@ pub fn plan(
             &rules.protect_packages,
         ),
         InventoryKind::Package,
-        &unchanged,
+        &is_unchanged,
         Change::Package,
     ));
     collect(read::<Units>(
         Units::plan(&desired.units, &observed.units, &inventory.units),
         InventoryKind::Unit,
-        &unchanged,
+        &is_unchanged,
         Change::Unit,
     ));
 
@@ -263,8 +266,8 @@ fn leads_astray(step: &Step, observed: &Observed, rules: &Rules) -> Option<Failu
     let Some(Ok(seen)) = observed.paths.paths.get(&step.key) else {
         return None;
     };
-    let physical = &seen.look.physical;
-    let reason = fleet::why_forbidden(physical, &rules.limits).filter(|_| *physical != step.key)?;
+    let physical = seen.look.elsewhere.as_deref()?;
+    let reason = fleet::why_forbidden(physical, &rules.limits)?;
     let message = format!(
         "refused {}: it leads to '{physical}', which no fleet may manage: {reason}",
         step.id
@@ -283,7 +286,7 @@ enum Read {
 fn read<K: Kind>(
     steps: Vec<kind::Step<K::Original, K::Change>>,
     kind: InventoryKind,
-    unchanged: &BTreeSet<(InventoryKind, String)>,
+    is_unchanged: &dyn Fn(InventoryKind, &str) -> bool,
     wrap: fn(K::Change) -> Change,
 ) -> Vec<Read> {
     let one = |step| match step {
@@ -303,8 +306,9 @@ fn read<K: Kind>(
                 // A unit's file, or a directory made on the way: say which, because the resource does not.
                 fields.insert(0, key.clone());
             }
-            let original = serde_json::to_value(original).expect("what a kind keeps is plain data");
-            let is_drift = unchanged.contains(&(kind, key.clone()));
+            let original =
+                serde_json::to_string(&original).expect("what a kind keeps is plain data");
+            let is_drift = is_unchanged(kind, &key);
             Read::Step(Box::new(Step {
                 id,
                 kind,
@@ -323,100 +327,6 @@ fn read<K: Kind>(
         }
     };
     steps.into_iter().map(one).collect()
-}
-
-/// What the inventory says of a declared resource once it is applied.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Declaration {
-    /// What declares it.
-    pub id: ResourceId,
-    /// What happens when it is no longer declared.
-    pub on_removal: OnRemoval,
-    /// The managed keys, in the kind's words.
-    pub applied: serde_json::Value,
-}
-
-/// Everything declared, by what it owns.
-pub fn declarations<'a>(
-    desired: &'a DesiredState,
-    inventory: &Inventory,
-) -> BTreeMap<(InventoryKind, &'a str), Declaration> {
-    let mut declarations = BTreeMap::new();
-    let mut declare = |kind, key, id: &ResourceId, on_removal, applied| {
-        let declaration = Declaration {
-            id: id.clone(),
-            on_removal,
-            applied,
-        };
-        declarations.insert((kind, key), declaration);
-    };
-    let owned: BTreeMap<&str, _> = inventory
-        .paths
-        .iter()
-        .map(|owned| (owned.key.as_str(), owned))
-        .collect();
-    for path in &desired.paths {
-        let before = owned.get(path.path.as_str()).copied();
-        let applied = kinds::file::applied_after(path, before).to_value();
-        declare(
-            InventoryKind::Path,
-            path.path.as_str(),
-            &path.id,
-            path.on_removal,
-            applied,
-        );
-    }
-    for package in &desired.packages {
-        let applied = kinds::package::applied(package);
-        declare(
-            InventoryKind::Package,
-            package.name.as_str(),
-            &package.id,
-            package.on_removal,
-            applied,
-        );
-    }
-    for unit in &desired.units {
-        declare(
-            InventoryKind::Unit,
-            unit.name.as_str(),
-            &unit.id,
-            unit.on_removal,
-            kinds::unit::applied(unit),
-        );
-    }
-    declarations
-}
-
-/// The keys that are declared exactly as they were applied last: what differs there is drift.
-fn unchanged_since_applied(
-    desired: &DesiredState,
-    inventory: &Inventory,
-) -> BTreeSet<(InventoryKind, String)> {
-    let declared = declarations(desired, inventory);
-    let paths = inventory
-        .paths
-        .iter()
-        .map(|owned| (InventoryKind::Path, &owned.key, &owned.applied));
-    let packages = inventory
-        .packages
-        .iter()
-        .map(|owned| (InventoryKind::Package, &owned.key, &owned.applied));
-    let units = inventory
-        .units
-        .iter()
-        .map(|owned| (InventoryKind::Unit, &owned.key, &owned.applied));
-    paths
-        .chain(packages)
-        .chain(units)
-        .filter(|(kind, key, _)| !inventory.unmade.contains(&(*kind, (*key).clone())))
-        .filter(|(kind, key, applied)| {
-            declared
-                .get(&(*kind, key.as_str()))
-                .is_some_and(|known| known.applied == **applied)
-        })
-        .map(|(kind, key, _)| (kind, key.clone()))
-        .collect()
 }
 
 /// The resources that are looked at and not touched.

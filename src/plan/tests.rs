@@ -6,7 +6,7 @@ use super::*;
 use crate::kinds::file::{DesiredPath, ObservedPath, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
 use crate::kinds::unit::{DesiredUnit, ObservedUnit};
-use crate::model::Kind as ResourceKind;
+use crate::model::{Kind as ResourceKind, OnRemoval};
 use crate::sys::files::{Entry, Look, hash_bytes};
 
 /// A host with some files and units, as it is declared and as it was seen.
@@ -56,8 +56,8 @@ impl Scene {
         });
         let look = Look {
             entry: Entry::Absent,
-            physical: path.to_owned(),
-            missing_parents: Vec::new(),
+            elsewhere: None,
+            missing_parents: Arc::new([]),
         };
         self.observed.paths.paths.insert(
             path.to_owned(),
@@ -272,15 +272,10 @@ fn what_rests_takes_its_dependants_with_it_and_nothing_else() {
 #[test]
 fn a_path_that_a_link_leads_to_a_forbidden_place_is_refused() {
     let mut scene = Scene::new().missing_file("file:/srv/link/shadow", "/srv/link/shadow");
-    let seen = scene
-        .observed
-        .paths
-        .paths
-        .get_mut("/srv/link/shadow")
-        .unwrap()
-        .as_mut()
-        .unwrap();
-    seen.look.physical = "/etc/shadow".to_owned();
+    let paths = &mut scene.observed.paths.paths;
+    let mut seen = paths.get("/srv/link/shadow").cloned().unwrap().unwrap();
+    seen.look.elsewhere = Some("/etc/shadow".to_owned());
+    paths.insert("/srv/link/shadow".to_owned(), Ok(seen));
     scene.check(&[]);
     assert!(
         scene.plan().blocked[0].message.contains("/etc/shadow"),

@@ -72,7 +72,7 @@ pub fn triggers(
                 blockers: Vec::new(),
                 because,
                 is_owed: !owed.is_empty(),
-                original: serde_json::Value::Null,
+                original: String::new(),
                 change: Change::Unit(UnitChange {
                     name: unit.name.to_owned(),
                     operation: match action {

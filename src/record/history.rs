@@ -153,7 +153,8 @@ impl Record {
     pub fn note(&mut self, entry: &HistoryEntry, note: &Note) -> Result<(), Failure> {
         let transaction = self.connection.transaction().map_err(failure)?;
         remember_note(&transaction, &entry.revision, note).map_err(failure)?;
-        append(&transaction, std::slice::from_ref(entry)).map_err(failure)?;
+        insert(&transaction, entry).map_err(failure)?;
+        forget_old(&transaction, entry.diff.is_some()).map_err(failure)?;
         transaction.commit().map_err(failure)
     }
 
@@ -264,23 +265,14 @@ impl Record {
     }
 }
 
-/// Adds lines, and forgets what is too much.
-pub(super) fn append(
-    transaction: &Transaction<'_>,
-    entries: &[HistoryEntry],
-) -> rusqlite::Result<()> {
-    if entries.is_empty() {
-        return Ok(());
-    }
-    for entry in entries {
-        insert(transaction, entry)?;
-    }
-    transaction.execute(
+/// Forgets what is too much.
+pub(super) fn forget_old(connection: &Connection, has_diffs: bool) -> rusqlite::Result<()> {
+    connection.execute(
         "DELETE FROM history WHERE id <= (SELECT MAX(id) FROM history) - ?1",
         [LINES_LIMIT],
     )?;
-    if entries.iter().any(|entry| entry.diff.is_some()) {
-        forget_diffs(transaction, DIFF_BYTES_LIMIT)?;
+    if has_diffs {
+        forget_diffs(connection, DIFF_BYTES_LIMIT)?;
     }
     Ok(())
 }
@@ -299,7 +291,8 @@ fn forget_diffs(connection: &Connection, limit: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn insert(connection: &Connection, entry: &HistoryEntry) -> rusqlite::Result<()> {
+/// Adds a line.
+pub(super) fn insert(connection: &Connection, entry: &HistoryEntry) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO history (at, revision, resource, action, reason, drift, outcome, detail)
@@ -352,7 +345,8 @@ fn reject(
     if let Some(note) = note {
         remember_note(transaction, &entry.revision, note)?;
     }
-    append(transaction, std::slice::from_ref(entry))?;
+    insert(transaction, entry)?;
+    forget_old(transaction, entry.diff.is_some())?;
     transaction.execute(
         "DELETE FROM history WHERE resource IS NULL AND action IN (?1, ?2) AND id NOT IN
             (SELECT id FROM history WHERE resource IS NULL AND action IN (?1, ?2) ORDER BY id DESC LIMIT ?3)",

@@ -6,7 +6,8 @@
 //! Invariant: what must survive a crash is on disk before the machine changes. Every method is one transaction with
 //! `synchronous=FULL`; a method that returned `Ok` is not undone by a power cut.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -18,6 +19,9 @@ use crate::model::{Action, Class, Failure, Kind, OnRemoval, ResourceId};
 
 pub mod history;
 pub mod objects;
+mod writing;
+
+pub use writing::Writing;
 
 pub use history::HistoryEntry;
 
@@ -62,10 +66,77 @@ const SCHEMA: &str = "
     );
 ";
 
+/// More changed lines of the inventory than this are not counted one by one.
+const MAX_CHANGED_KEYS: usize = 1_000;
 /// The open database.
 #[derive(Debug)]
 pub struct Record {
     connection: Connection,
+    changes: RefCell<Changes>,
+    /// SQLite's count of what other connections wrote, when it was asked last.
+    data_version: std::cell::Cell<i64>,
+}
+
+/// What was written to the inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// Anything.
+    Everything,
+    /// Lines of these kinds and keys.
+    Keys(BTreeSet<(String, String)>),
+}
+
+impl Changes {
+    fn add(&mut self, kind: &str, key: &str) {
+        match self {
+            Changes::Keys(keys) if keys.len() < MAX_CHANGED_KEYS => {
+                keys.insert((kind.to_owned(), key.to_owned()));
+            }
+            _ => *self = Changes::Everything,
+        }
+    }
+}
+
+/// One line of the inventory as it lies in the database.
+#[derive(Debug)]
+pub struct InventoryLine<'a> {
+    /// Which kind's name space `key` is in.
+    pub kind: &'a str,
+    /// What is owned.
+    pub key: &'a str,
+    /// What declared it last.
+    pub resource: ResourceId,
+    /// What happens when it is no longer declared.
+    pub on_removal: OnRemoval,
+    /// What was applied last: JSON in the kind's words.
+    pub applied: &'a str,
+    /// What was there before: JSON in the kind's words.
+    pub original: &'a str,
+    /// Is it known to be applied.
+    pub made: bool,
+}
+
+impl<'a> InventoryLine<'a> {
+    fn of(row: &'a rusqlite::Row<'_>) -> Result<Self, Failure> {
+        let text = |index: usize| -> Result<&'a str, Failure> {
+            let value = row.get_ref(index).map_err(failure)?;
+            value
+                .as_str()
+                .map_err(|error| damaged("the inventory", &error))
+        };
+        let key = text(1)?;
+        let damage =
+            |error: &dyn std::fmt::Display| damaged(&format!("inventory entry '{key}'"), error);
+        Ok(InventoryLine {
+            kind: text(0)?,
+            key,
+            resource: text(2)?.parse().map_err(|error| damage(&error))?,
+            on_removal: serde_json::from_str(text(3)?).map_err(|error| damage(&error))?,
+            applied: text(4)?,
+            original: text(5)?,
+            made: row.get(6).map_err(failure)?,
+        })
+    }
 }
 
 /// One thing limpet applied, as it is stored.
@@ -79,10 +150,10 @@ pub struct InventoryEntry {
     pub resource: ResourceId,
     /// What happens when it is no longer declared.
     pub on_removal: OnRemoval,
-    /// What was applied last, in the kind's words.
-    pub applied: serde_json::Value,
-    /// What was there before, in the kind's words.
-    pub original: serde_json::Value,
+    /// What was applied last: JSON in the kind's words.
+    pub applied: String,
+    /// What was there before: JSON in the kind's words.
+    pub original: String,
     /// False from when it is about to be applied until it is known to be.
     pub made: bool,
 }
@@ -112,9 +183,7 @@ impl Record {
     }
 
     fn try_open(path: &Path) -> rusqlite::Result<Self> {
-        let record = Record {
-            connection: Connection::open(path)?,
-        };
+        let record = Record::of(Connection::open(path)?);
         record.prepare()?;
         Ok(record)
     }
@@ -131,15 +200,23 @@ impl Record {
     pub fn open_read_only(path: &Path) -> Result<Self, Failure> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(|error| open_failure(path, &error))?;
-        Ok(Record { connection })
+        Ok(Record::of(connection))
     }
 
     /// A database in memory, for planning against nothing.
     pub fn in_memory() -> Result<Self, Failure> {
         let connection = Connection::open_in_memory().map_err(failure)?;
-        let record = Record { connection };
+        let record = Record::of(connection);
         record.prepare().map_err(failure)?;
         Ok(record)
+    }
+
+    fn of(connection: Connection) -> Self {
+        Record {
+            connection,
+            changes: RefCell::new(Changes::Everything),
+            data_version: std::cell::Cell::default(),
+        }
     }
 
     fn prepare(&self) -> rusqlite::Result<()> {
@@ -209,40 +286,75 @@ impl Record {
 
     /// Everything limpet applied, by kind and key.
     pub fn inventory(&self) -> Result<Vec<InventoryEntry>, Failure> {
+        let mut entries = Vec::new();
+        self.read_inventory(&mut |line| {
+            entries.push(InventoryEntry {
+                kind: line.kind.to_owned(),
+                key: line.key.to_owned(),
+                resource: line.resource,
+                on_removal: line.on_removal,
+                applied: line.applied.to_owned(),
+                original: line.original.to_owned(),
+                made: line.made,
+            });
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    /// Shows every line of the inventory to `take`, by kind and key.
+    pub fn read_inventory(
+        &self,
+        take: &mut dyn FnMut(InventoryLine<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT kind, key, resource, on_removal, applied, original, made FROM inventory ORDER BY kind, key")
             .map_err(failure)?;
-        let rows = statement
-            .query_map([], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, String>(3)?,
-                    row.get::<_, String>(4)?,
-                    row.get::<_, String>(5)?,
-                    row.get::<_, bool>(6)?,
-                ))
-            })
-            .map_err(failure)?;
-        let mut entries = Vec::new();
-        for row in rows {
-            let (kind, key, resource, on_removal, applied, original, made) =
-                row.map_err(failure)?;
-            let damage =
-                |error: &dyn std::fmt::Display| damaged(&format!("inventory entry '{key}'"), error);
-            entries.push(InventoryEntry {
-                resource: resource.parse().map_err(|error| damage(&error))?,
-                on_removal: serde_json::from_str(&on_removal).map_err(|error| damage(&error))?,
-                applied: serde_json::from_str(&applied).map_err(|error| damage(&error))?,
-                original: serde_json::from_str(&original).map_err(|error| damage(&error))?,
-                kind,
-                key,
-                made,
-            });
+        let mut rows = statement.query([]).map_err(failure)?;
+        while let Some(row) = rows.next().map_err(failure)? {
+            take(InventoryLine::of(row)?)?;
         }
-        Ok(entries)
+        Ok(())
+    }
+
+    /// Shows the line of the inventory with this kind and key to `take`, if there is one.
+    pub fn read_inventory_line(
+        &self,
+        kind: &str,
+        key: &str,
+        take: &mut dyn FnMut(InventoryLine<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT kind, key, resource, on_removal, applied, original, made FROM inventory WHERE kind = ?1 AND key = ?2")
+            .map_err(failure)?;
+        let mut rows = statement.query([kind, key]).map_err(failure)?;
+        match rows.next().map_err(failure)? {
+            Some(row) => take(InventoryLine::of(row)?),
+            None => Ok(()),
+        }
+    }
+
+    /// What was written to the inventory, by whomever, since this was asked last.
+    pub fn take_changes(&self) -> Result<Changes, Failure> {
+        let version = self
+            .connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(failure)?;
+        let changes = self.changes.replace(Changes::Keys(BTreeSet::new()));
+        if self.data_version.replace(version) == version {
+            Ok(changes)
+        } else {
+            Ok(Changes::Everything)
+        }
+    }
+
+    /// Begins to write what belongs to one moment of applying `revision`: all of it will be there, or nothing.
+    pub fn write<'a>(&'a mut self, revision: &'a str) -> Result<Writing<'a>, Failure> {
+        let transaction = self.connection.transaction().map_err(failure)?;
+        Ok(Writing::new(transaction, revision, &self.changes))
     }
 
     /// Writes ahead of a batch: what is about to be owned, with what was there before, and which restarts will be owed.
@@ -255,19 +367,14 @@ impl Record {
         owed: &[Owed],
         at: Timestamp,
     ) -> Result<(), Failure> {
-        let transaction = self.connection.transaction().map_err(failure)?;
+        let writing = self.write(revision)?;
         for entry in entries {
-            upsert(&transaction, revision, entry).map_err(failure)?;
+            writing.own(entry)?;
         }
         for debt in owed {
-            transaction
-                .execute(
-                    "INSERT OR IGNORE INTO owed (unit, action, because, revision, since) VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![debt.unit, debt.action.as_str(), debt.because.to_string(), debt.revision, at.to_string()],
-                )
-                .map_err(failure)?;
+            writing.owe(debt, at)?;
         }
-        transaction.commit().map_err(failure)
+        writing.commit()
     }
 
     /// Records what became of a batch: what is owned now, what no longer is, which debts were paid, and the history of it.
@@ -279,28 +386,20 @@ impl Record {
         paid: &[(String, Action)],
         history: &[HistoryEntry],
     ) -> Result<(), Failure> {
-        let transaction = self.connection.transaction().map_err(failure)?;
+        let mut writing = self.write(revision)?;
         for entry in owned {
-            upsert(&transaction, revision, entry).map_err(failure)?;
+            writing.own(entry)?;
         }
         for (kind, key) in released {
-            transaction
-                .execute(
-                    "DELETE FROM inventory WHERE kind = ?1 AND key = ?2",
-                    params![kind, key],
-                )
-                .map_err(failure)?;
+            writing.release(kind, key)?;
         }
         for (unit, action) in paid {
-            transaction
-                .execute(
-                    "DELETE FROM owed WHERE unit = ?1 AND action = ?2",
-                    params![unit, action.as_str()],
-                )
-                .map_err(failure)?;
+            writing.pay(unit, *action)?;
         }
-        history::append(&transaction, history).map_err(failure)?;
-        transaction.commit().map_err(failure)
+        for entry in history {
+            writing.note(entry)?;
+        }
+        writing.commit()
     }
 
     /// Restarts and reloads that are owed.
@@ -341,36 +440,6 @@ impl Record {
         }
         Ok(owed)
     }
-}
-
-fn upsert(connection: &Connection, revision: &str, entry: &InventoryEntry) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO inventory (kind, key, resource, on_removal, applied, original, revision, made)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (kind, key) DO UPDATE SET
-                 resource = excluded.resource, on_removal = excluded.on_removal,
-                 applied = excluded.applied, revision = excluded.revision, made = excluded.made",
-        )?
-        .execute(params![
-            entry.kind,
-            entry.key,
-            entry.resource.to_string(),
-            serde_json::to_string(&entry.on_removal).unwrap_or_default(),
-            entry.applied.to_string(),
-            entry.original.to_string(),
-            revision,
-            entry.made,
-        ])?;
-    Ok(())
-}
-
-/// The entries of `inventory` by kind and key, for looking up.
-pub fn by_key(inventory: &[InventoryEntry]) -> BTreeMap<(&str, &str), &InventoryEntry> {
-    inventory
-        .iter()
-        .map(|entry| ((entry.kind.as_str(), entry.key.as_str()), entry))
-        .collect()
 }
 
 /// Is the file itself broken; a full disk, a lock or a newer layout are not.
@@ -416,8 +485,8 @@ mod tests {
             key: key.into(),
             resource: ResourceId::new(Kind::File, key),
             on_removal: OnRemoval::Restore,
-            applied: json!({ "n": applied }),
-            original: json!({ "n": original }),
+            applied: json!({ "n": applied }).to_string(),
+            original: json!({ "n": original }).to_string(),
             made: true,
         }
     }
@@ -433,6 +502,46 @@ mod tests {
             .intend("bb", &[entry("/etc/motd", 2, 20)], &[], now)
             .unwrap();
         assert_eq!(record.inventory().unwrap(), [entry("/etc/motd", 2, 10)]);
+    }
+
+    #[test]
+    fn what_was_written_since_it_was_asked_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let mut record = Record::open(&path).unwrap();
+        let keys = |keys: &[&str]| {
+            let keys = keys.iter().map(|key| ("path".into(), (*key).into()));
+            Changes::Keys(keys.collect())
+        };
+        assert_eq!(record.take_changes().unwrap(), Changes::Everything);
+        assert_eq!(record.take_changes().unwrap(), keys(&[]));
+        record
+            .conclude(
+                "aa",
+                &[entry("/etc/motd", 1, 10)],
+                &[("path".into(), "/etc/gone".into())],
+                &[],
+                &[],
+            )
+            .unwrap();
+        assert_eq!(
+            record.take_changes().unwrap(),
+            keys(&["/etc/motd", "/etc/gone"])
+        );
+        assert_eq!(record.take_changes().unwrap(), keys(&[]));
+
+        let many: Vec<_> = (0..2 * MAX_CHANGED_KEYS)
+            .map(|number| entry(&format!("/etc/{number}"), 1, 10))
+            .collect();
+        record.conclude("aa", &many, &[], &[], &[]).unwrap();
+        assert_eq!(record.take_changes().unwrap(), Changes::Everything);
+
+        let mut other = Record::open(&path).unwrap();
+        other
+            .conclude("aa", &[entry("/etc/motd", 2, 10)], &[], &[], &[])
+            .unwrap();
+        assert_eq!(record.take_changes().unwrap(), Changes::Everything);
+        assert_eq!(record.take_changes().unwrap(), keys(&[]));
     }
 
     #[test]

@@ -13,17 +13,35 @@ use crate::git::{Hashed, Object, ObjectError, ObjectId, ObjectKind, Objects};
 use crate::model::{Class, Failure};
 use crate::record::is_damage;
 
+/// The layout of the tables below. Objects lie in the order in which they came, and only their ids, which come in none, in a tree of
+/// their own: ten thousand of them fit into the cache, where the first layout wrote every page again and again.
+const SCHEMA_VERSION: i64 = 1;
+
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS object (
+    DROP TABLE IF EXISTS object;
+    DROP TABLE IF EXISTS needed;
+    CREATE TABLE object (
         id   BLOB PRIMARY KEY,
         kind INTEGER NOT NULL,
         data BLOB NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS needed (
+    );
+    CREATE TABLE needed (
         revision BLOB NOT NULL,
         id       BLOB NOT NULL,
         PRIMARY KEY (revision, id)
     ) WITHOUT ROWID;
+";
+
+/// From the first layout, which had no number.
+const BRING_UP_TO_DATE: &str = "
+    ALTER TABLE object RENAME TO old;
+    CREATE TABLE object (
+        id   BLOB PRIMARY KEY,
+        kind INTEGER NOT NULL,
+        data BLOB NOT NULL
+    );
+    INSERT INTO object SELECT id, kind, data FROM old;
+    DROP TABLE old;
 ";
 
 /// The local store of objects.
@@ -48,7 +66,20 @@ impl ObjectStore {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.execute_batch(SCHEMA)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version != SCHEMA_VERSION {
+            let transaction = connection.unchecked_transaction()?;
+            let is_of_first_layout = version == 0
+                && connection.table_exists(None, "object")?
+                && connection.table_exists(None, "needed")?;
+            transaction.execute_batch(match is_of_first_layout {
+                true => BRING_UP_TO_DATE,
+                // Of a newer limpet, or empty: what was there can be fetched again.
+                false => SCHEMA,
+            })?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+        }
         Ok(ObjectStore { connection })
     }
 
@@ -93,7 +124,7 @@ impl ObjectStore {
                 .execute("DELETE FROM needed WHERE revision = ?1", [old])?;
         }
         self.connection.execute(
-            "DELETE FROM object WHERE id NOT IN (SELECT id FROM needed)",
+            "DELETE FROM object WHERE rowid IN (SELECT rowid FROM object WHERE id NOT IN (SELECT id FROM needed))",
             [],
         )?;
         Ok(())
@@ -131,24 +162,52 @@ impl ObjectStore {
 impl Objects for ObjectStore {
     fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
         match self.find(id) {
-            Ok(Some(object)) => Hashed(Found(&object))
-                .get(id)
-                .map_err(|_| ObjectError::Missing(*id)),
+            Ok(Some(object)) => match object.is_called(id) {
+                true => Ok(object),
+                false => Err(ObjectError::Missing(*id)),
+            },
             Ok(None) => Err(ObjectError::Missing(*id)),
-            Err(error) => Err(ObjectError::Unavailable(format!(
-                "failed to read the object store: {error}"
-            ))),
+            Err(error) => Err(unreadable(&error)),
         }
     }
 }
 
-/// One object at hand, to be hashed by [`Hashed`].
-struct Found<'a>(&'a Object);
+/// The store as it is at one moment, for reading many contents.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    store: &'a ObjectStore,
+}
 
-impl Objects for Found<'_> {
-    fn get(&self, _: &ObjectId) -> Result<Object, ObjectError> {
-        Ok(self.0.clone())
+impl Reading<'_> {
+    /// The bytes of the blob that the store calls `id`, unhashed: for who knows another hash of them and checks that.
+    pub fn unchecked_blob(&self, id: &ObjectId) -> Result<Vec<u8>, ObjectError> {
+        match self.store.find(id) {
+            Ok(Some(object)) => Ok(object.data),
+            Ok(None) => Err(ObjectError::Missing(*id)),
+            Err(error) => Err(unreadable(&error)),
+        }
     }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        // It only read: there is nothing to lose.
+        let _ = self.store.connection.execute_batch("COMMIT");
+    }
+}
+
+impl ObjectStore {
+    /// Begins to read many contents: what SQLite does for each read by itself, it does once.
+    pub fn read(&self) -> Result<Reading<'_>, Failure> {
+        self.connection
+            .execute_batch("BEGIN")
+            .map_err(|error| failure(&error))?;
+        Ok(Reading { store: self })
+    }
+}
+
+fn unreadable(error: &rusqlite::Error) -> ObjectError {
+    ObjectError::Unavailable(format!("failed to read the object store: {error}"))
 }
 
 /// Reads from the store first and from `beyond` (the fetcher) when the store has nothing; what it read can then be kept.
@@ -290,6 +349,62 @@ mod tests {
             .keep(&second, &[])
             .unwrap();
         assert_eq!(store.get(&old.0), Err(ObjectError::Missing(old.0)));
+    }
+
+    #[test]
+    fn a_store_of_the_first_layout_keeps_its_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("objects.db");
+        let (id, object) = blob("kept");
+        let revision = blob("revision").0;
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(
+            "CREATE TABLE object (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
+             CREATE TABLE needed (revision BLOB NOT NULL, id BLOB NOT NULL, PRIMARY KEY (revision, id)) WITHOUT ROWID;",
+        )
+        .unwrap();
+        old.execute(
+            "INSERT INTO object VALUES (?1, 3, ?2)",
+            params![id.as_slice(), object.data],
+        )
+        .unwrap();
+        old.execute(
+            "INSERT INTO needed VALUES (?1, ?2)",
+            params![revision.as_slice(), id.as_slice()],
+        )
+        .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let store = ObjectStore::open(&path).unwrap().unwrap();
+            assert_eq!(store.get(&id).unwrap(), object);
+        }
+        let store = ObjectStore::open(&path).unwrap().unwrap();
+        let beyond = Memory(HashMap::new());
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        through.keep(&blob("other").0, &[revision]).unwrap();
+        assert_eq!(store.get(&id).unwrap(), object);
+    }
+
+    #[test]
+    fn a_reader_sees_what_is_stored_and_leaves_the_store_free() {
+        let store = ObjectStore::in_memory().unwrap();
+        let (id, object) = blob("text");
+        let beyond = Memory(HashMap::from([(id, object.clone())]));
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        through.get(&id).unwrap();
+        through.keep(&id, &[]).unwrap();
+        let reading = store.read().unwrap();
+        assert_eq!(reading.unchecked_blob(&id).unwrap(), object.data);
+        let other = blob("other").0;
+        assert_eq!(
+            reading.unchecked_blob(&other),
+            Err(ObjectError::Missing(other))
+        );
+        drop(reading);
+        ReadThrough::new(&store, &beyond)
+            .unwrap()
+            .keep(&id, &[])
+            .unwrap();
     }
 
     #[test]

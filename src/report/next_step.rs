@@ -38,7 +38,9 @@ impl Status {
             "denied" => {
                 "put right what the error below says, then 'limpet sync --wait'; by itself it is asked rarely"
             }
-            "clock" => "set the clock, or give this host a time source; 'limpet doctor' looks at it",
+            "clock" => {
+                "set the clock, or give this host a time source; 'limpet doctor' looks at it"
+            }
             "facts" => "correct the fact in the inventory",
             "behind" => {
                 "nothing: wait for the server to catch up; to go back on purpose, push a signed revert"

@@ -12,20 +12,25 @@
 //!
 //! Invariant: no path leaves the root, and no name is resolved by the kernel beyond one component.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use ring::digest::{Context, SHA256};
 
 use crate::model::{Class, Failure};
-use crate::sys::Host;
+use crate::sys::signatures::Signatures;
+use crate::sys::{Host, clock};
+
+mod reading;
+
+pub use reading::{hash, hash_bytes};
 
 /// The most names we read from a directory of our own.
 const OWN_DIRECTORY_LIMIT: usize = 10_000;
@@ -73,10 +78,26 @@ pub enum Entry {
 pub struct Look {
     /// What is there.
     pub entry: Entry,
-    /// Where it really is: the path without the links on the way. The path itself when a directory on the way is missing.
-    pub physical: String,
-    /// Directories on the way that do not exist, outermost first.
-    pub missing_parents: Vec<String>,
+    /// Where it really is, when links on the way make that another path.
+    pub elsewhere: Option<String>,
+    /// Directories on the way that do not exist, outermost first; what lies below the same one shares them.
+    pub missing_parents: Arc<[String]>,
+}
+
+impl Look {
+    /// Nothing is there, because these directories do not exist.
+    fn nothing_below(missing_parents: Arc<[String]>) -> Self {
+        Look {
+            entry: Entry::Absent,
+            elsewhere: None,
+            missing_parents,
+        }
+    }
+
+    /// Where the `path` that was looked at really is: without the links on the way. The path itself when a directory is missing.
+    pub fn physical<'a>(&'a self, path: &'a str) -> &'a str {
+        self.elsewhere.as_deref().unwrap_or(path)
+    }
 }
 
 /// What to look for beyond type and attributes.
@@ -86,6 +107,14 @@ pub enum Hashing {
     Skip,
     /// The SHA-256 of a regular file of at most so many bytes.
     UpTo(u64),
+    /// The SHA-256 of a regular file of so many bytes; of one that has not changed since it was read last, what it was then
+    /// (see [`signatures`](crate::sys::signatures)).
+    Remembered {
+        /// Fewer bytes are not what is looked for.
+        at_least: u64,
+        /// Nor are more.
+        at_most: u64,
+    },
 }
 
 impl Host {
@@ -155,6 +184,19 @@ pub struct Walk {
     trust: Trust,
     /// The directories that were entered, by their real names.
     entered: Vec<Level>,
+    /// The path that led there; the next one beside it needs no step.
+    entered_as: Option<String>,
+    /// Where the path that was entered really is, when links make that another one.
+    elsewhere: Option<String>,
+    /// The directory that was found to be missing last, with those above it that are.
+    missing: Option<(String, Arc<[String]>)>,
+    nothing_missing: Arc<[String]>,
+    signatures: Arc<Mutex<Signatures>>,
+    /// When the walk began, in seconds since 1970.
+    began: i64,
+    /// The last device that was asked for its file system: does it keep times that can be believed.
+    device: Cell<Option<(u64, bool)>>,
+    buffer: RefCell<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -227,6 +269,14 @@ impl Walk {
             root,
             trust,
             entered: Vec::new(),
+            entered_as: None,
+            elsewhere: None,
+            missing: None,
+            nothing_missing: Arc::new([]),
+            signatures: host.signatures.clone(),
+            began: clock::now().as_second(),
+            device: Cell::new(None),
+            buffer: RefCell::default(),
         })
     }
 
@@ -258,6 +308,20 @@ impl Walk {
 
     /// Enters the directory `path`; false when it, or one on the way, does not exist.
     pub(super) fn enter(&mut self, path: &str) -> Result<bool, Failure> {
+        if self.entered_as.as_deref() == Some(path) {
+            return Ok(true);
+        }
+        self.entered_as = None;
+        let is_there = self.enter_anew(path)?;
+        if is_there {
+            let physical = self.here_path();
+            self.elsewhere = (physical != path).then_some(physical);
+            self.entered_as = Some(path.to_owned());
+        }
+        Ok(is_there)
+    }
+
+    fn enter_anew(&mut self, path: &str) -> Result<bool, Failure> {
         let mut pending: VecDeque<String> = names(path).map(str::to_owned).collect();
         let shared = self
             .entered
@@ -356,19 +420,24 @@ impl Walk {
     /// Looks at `path`, following no link at its end.
     pub fn look(&mut self, path: &str, hashing: Hashing) -> Result<Look, Failure> {
         let (parent, name) = split(path);
-        if !self.enter(parent)? {
-            return Ok(Look {
-                entry: Entry::Absent,
-                physical: path.to_owned(),
-                missing_parents: self.missing_below(parent)?,
-            });
+        if let Some((directory, missing)) = &self.missing
+            && directory == parent
+        {
+            return Ok(Look::nothing_below(missing.clone()));
         }
-        let physical = join(&self.here_path(), name);
+        if !self.enter(parent)? {
+            let missing: Arc<[String]> = self.missing_below(parent)?.into();
+            self.missing = Some((parent.to_owned(), missing.clone()));
+            return Ok(Look::nothing_below(missing));
+        }
         let entry = self.look_here(name, path, hashing)?;
         Ok(Look {
             entry,
-            physical,
-            missing_parents: Vec::new(),
+            elsewhere: self
+                .elsewhere
+                .as_ref()
+                .map(|directory| join(directory, name)),
+            missing_parents: self.nothing_missing.clone(),
         })
     }
 
@@ -407,18 +476,18 @@ impl Walk {
                 ))
             }
             SFlag::S_IFREG => {
-                let wanted = match hashing {
-                    Hashing::UpTo(limit) => file_size(&stat) <= limit,
-                    Hashing::Skip => false,
-                };
-                let sha256 = if wanted {
-                    let (mut file, _) = self.open_here(name, shown)?;
-                    Some(hash(&mut file).map_err(|error| read_failure(shown, &error))?)
-                } else {
-                    None
+                let size = file_size(&stat);
+                let sha256 = match hashing {
+                    Hashing::UpTo(limit) if size <= limit => Some(self.hash_here(name, shown)?.0),
+                    Hashing::Remembered { at_least, at_most }
+                        if (at_least..=at_most).contains(&size) =>
+                    {
+                        Some(self.recall_here(name, shown, &stat)?)
+                    }
+                    _ => None,
                 };
                 Ok(Entry::File {
-                    size: file_size(&stat),
+                    size,
                     links: stat.st_nlink as u64, // its width differs between architectures
                     attributes: attributes_of(&stat),
                     sha256,
@@ -426,48 +495,6 @@ impl Walk {
             }
             _ => Ok(Entry::Special(type_word(&stat))),
         }
-    }
-
-    /// Opens the regular file `name` in the directory that was entered last. Never blocks and never follows a link.
-    pub(super) fn open_here(&self, name: &str, shown: &str) -> Result<(File, FileStat), Failure> {
-        let flags = OFlag::O_RDONLY
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_NONBLOCK
-            | OFlag::O_NOCTTY
-            | OFlag::O_CLOEXEC;
-        let descriptor = openat(self.here(), name, flags, Mode::empty())
-            .map_err(|errno| io_failure("open", shown, errno))?;
-        let stat = fstat(&descriptor).map_err(|errno| io_failure("look at", shown, errno))?;
-        if !is_type(&stat, SFlag::S_IFREG) {
-            return Err(Failure::new(
-                Class::Host,
-                format!(
-                    "failed to read '{shown}': it is {}, not a regular file",
-                    type_word(&stat)
-                ),
-            ));
-        }
-        Ok((File::from(descriptor), stat))
-    }
-
-    /// Reads the regular file at `path`, as [`Host::read_file`] does.
-    pub fn read_file(&mut self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
-        let (parent, name) = split(path);
-        if !self.enter(parent)? || self.look_here(name, path, Hashing::Skip)? == Entry::Absent {
-            return Ok(None);
-        }
-        let (file, _) = self.open_here(name, path)?;
-        let mut bytes = Vec::new();
-        file.take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| read_failure(path, &error))?;
-        if bytes.len() as u64 > limit {
-            return Err(Failure::new(
-                Class::Host,
-                format!("failed to read '{path}': it is larger than {limit} bytes"),
-            ));
-        }
-        Ok(Some(bytes))
     }
 
     /// At most `limit` names in the directory `path`, in no order; none when it does not exist.
@@ -539,28 +566,6 @@ pub fn join(directory: &str, name: &str) -> String {
 fn names(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .filter(|name| !name.is_empty() && *name != ".")
-}
-
-/// SHA-256 of everything that `reader` yields.
-pub fn hash(reader: &mut impl Read) -> std::io::Result<[u8; 32]> {
-    let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match reader.read(&mut buffer)? {
-            0 => break,
-            length => context.update(&buffer[..length]),
-        }
-    }
-    Ok(digest_bytes(&context.finish()))
-}
-
-/// SHA-256 of `bytes`.
-pub fn hash_bytes(bytes: &[u8]) -> [u8; 32] {
-    digest_bytes(&ring::digest::digest(&SHA256, bytes))
-}
-
-fn digest_bytes(digest: &ring::digest::Digest) -> [u8; 32] {
-    digest.as_ref().try_into().expect("a SHA-256 has 32 bytes")
 }
 
 /// An I/O error as people read it: what failed, where, why, and what to do where we know.

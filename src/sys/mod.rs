@@ -4,6 +4,9 @@
 //! `Host`, excepted).
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use signatures::Signatures;
 
 pub mod accounts;
 pub mod chance;
@@ -14,6 +17,7 @@ pub mod files;
 pub mod identity;
 pub mod jobs;
 pub mod lock;
+pub mod signatures;
 pub mod socket;
 pub mod systemd;
 pub mod transient;
@@ -26,6 +30,7 @@ pub mod write;
 pub struct Host {
     root: PathBuf,
     systemd: systemd::Systemd,
+    signatures: Arc<Mutex<Signatures>>,
 }
 
 impl Host {
@@ -36,6 +41,7 @@ impl Host {
         Host {
             root: root.to_owned(),
             systemd: systemd::Systemd::new(is_running_system),
+            signatures: Arc::default(),
         }
     }
 
@@ -47,6 +53,13 @@ impl Host {
     /// Is this the machine we run on, and not an image or a test's directory.
     pub fn is_running_system(&self) -> bool {
         self.root == Path::new("/")
+    }
+
+    /// What files contained when they were read last.
+    pub fn signatures(&self) -> MutexGuard<'_, Signatures> {
+        // Whoever panicked while holding it left it whole: each change is one call.
+        let locked = self.signatures.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The system's manager.

@@ -52,6 +52,8 @@ pub struct Batch {
     /// One open directory of every file system that was written to, by device.
     written: BTreeMap<u64, OwnedFd>,
     swept: BTreeSet<String>,
+    /// The directory of the last candidate: the next one beside it finds it marked and swept.
+    prepared: Option<String>,
 }
 
 /// A candidate that waits beside its target.
@@ -76,6 +78,7 @@ impl Host {
             walk: self.walk()?,
             written: BTreeMap::new(),
             swept: BTreeSet::new(),
+            prepared: None,
         })
     }
 
@@ -99,9 +102,10 @@ impl Host {
         for parent in self
             .look(&join(path, "any"), Hashing::Skip)?
             .missing_parents
+            .iter()
         {
             let mode = if parent == path { mode } else { 0o755 };
-            batch.make_directory(&parent, Attributes { mode, uid, gid })?;
+            batch.make_directory(parent, Attributes { mode, uid, gid })?;
         }
         batch.sync()
     }
@@ -363,9 +367,13 @@ impl Batch {
 
     /// Enters the directory of `target` and chooses a name for its candidate.
     fn prepare(&mut self, target: &str) -> Result<Candidate, Failure> {
-        self.enter_existing(split(target).0)?;
-        self.mark_written(target)?;
-        self.sweep_here()?;
+        let directory = split(target).0;
+        self.enter_existing(directory)?;
+        if self.prepared.as_deref() != Some(directory) {
+            self.mark_written(target)?;
+            self.sweep_here()?;
+            self.prepared = Some(directory.to_owned());
+        }
         Ok(Candidate {
             target: target.to_owned(),
             name: candidate_name(target)?,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use limpet::kinds::file::{
-    Applied, DesiredPath, Original, PathSpec, Paths, applied_after, save_original,
+    Applied, DesiredPath, Original, PathSpec, Paths, Remembered, applied_after, save_original,
 };
 use limpet::kinds::kind::{Content, ContentSource, Contents, Kind, Owned, Step};
 use limpet::model::{Class, Failure, Kind as Word, OnRemoval, Outcome, Reason, ResourceId};
@@ -19,7 +19,7 @@ const ORIGINALS: &str = "/.originals";
 pub struct Machine {
     directory: TempDir,
     pub host: Host,
-    pub owned: Vec<Owned<Original>>,
+    pub owned: Vec<Owned<Original, Remembered>>,
 }
 
 pub struct Store<'a>(&'a Host);
@@ -189,13 +189,19 @@ impl Machine {
             if change.change.applied.is_some()
                 && !self.owned.iter().any(|owned| owned.key == change.key)
             {
-                let original = save_original(&self.host, &change.key, ORIGINALS).unwrap();
+                let original = save_original(
+                    &self.host,
+                    &mut self.host.walk().unwrap(),
+                    &change.key,
+                    ORIGINALS,
+                )
+                .unwrap();
                 self.owned.push(Owned {
                     id: change.id.clone(),
                     key: change.key.clone(),
                     original,
                     on_removal: OnRemoval::Restore,
-                    applied: Applied::Absent.to_value(),
+                    applied: Remembered::Applied(Applied::Absent),
                 });
             }
         }
@@ -206,7 +212,7 @@ impl Machine {
                 "{change:?}"
             );
         }
-        let edits: Vec<_> = changes.iter().map(|change| change.change.clone()).collect();
+        let edits: Vec<_> = changes.iter().map(|change| &change.change).collect();
         let outcomes = Paths::apply(&self.host, &self.contents(), &edits);
         for (change, outcome) in changes.iter().zip(outcomes) {
             let place = if change.id.name == change.key {
@@ -226,7 +232,8 @@ impl Machine {
                             .iter_mut()
                             .find(|owned| owned.key == change.key)
                             .unwrap();
-                        owned.applied = applied.to_value();
+                        // As it comes back from the database.
+                        owned.applied = Remembered::of_text(&applied.to_text());
                         owned.id = change.id.clone();
                     }
                     None => self.owned.retain(|owned| owned.key != change.key),
@@ -251,7 +258,7 @@ impl Machine {
                             || line.starts_with("skipped"))
                 })
             {
-                owned.applied = applied_after(item, Some(owned)).to_value();
+                owned.applied = Remembered::Applied(applied_after(item, Some(owned)));
                 owned.on_removal = item.on_removal;
                 owned.id = item.id.clone();
             }

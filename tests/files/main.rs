@@ -8,7 +8,7 @@ mod machine;
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use limpet::kinds::file::{Original, PathSpec, Paths, diff, save_original};
+use limpet::kinds::file::{Original, PathSpec, Paths, Remembered, diff, save_original};
 use limpet::kinds::kind::{Kind, Step};
 use limpet::model::OnRemoval;
 use limpet::sys::files::Hashing;
@@ -157,7 +157,7 @@ fn what_an_interrupted_run_meant_to_do_is_judged_by_what_is_there() {
     let mut machine = Machine::new();
     machine.cycle(&[file("/kept/never-written", "ours\n")]);
     for owned in &mut machine.owned {
-        owned.applied = serde_json::Value::Null;
+        owned.applied = Remembered::of_text("null");
     }
     check(
         &mut machine,
@@ -520,7 +520,7 @@ fn links_of_root_are_followed_below_the_root_and_those_of_others_are_not() {
     assert_eq!(machine.text("/run/a"), "x");
     assert_eq!(machine.text("/run/b"), "x");
     let look = machine.host.look("/bin/tool", Hashing::Skip).unwrap();
-    assert_eq!(look.physical, "/usr/bin/tool");
+    assert_eq!(look.physical("/bin/tool"), "/usr/bin/tool");
 
     let mut twice = desired.to_vec();
     twice.push(file("/usr/bin/tool", "y"));
@@ -734,9 +734,10 @@ fn an_original_is_kept_once_and_privately() {
         .ensure_own_directory("/var/lib/limpet/originals", 0o700)
         .unwrap();
     let originals = "/var/lib/limpet/originals";
-    let first = save_original(&machine.host, "/motd", originals).unwrap();
+    let mut walk = machine.host.walk().unwrap();
+    let first = save_original(&machine.host, &mut walk, "/motd", originals).unwrap();
     assert_eq!(
-        save_original(&machine.host, "/motd", originals).unwrap(),
+        save_original(&machine.host, &mut walk, "/motd", originals).unwrap(),
         first
     );
     let Original::File { size: 7, .. } = first else {

@@ -154,6 +154,7 @@ fn converge(
             Step::Blocked(failure) => failures.push(failure.to_string()),
         }
     }
+    let changes: Vec<_> = changes.iter().collect();
     for outcome in Packages::apply(host, &NoContents, &changes) {
         match outcome {
             Outcome::Done => {}
@@ -321,7 +322,7 @@ fn a_change_made_twice_is_made_once() {
         keep: BTreeSet::new().into(),
     };
     for _ in 0..2 {
-        let outcomes = Packages::apply(&machine.host, &NoContents, std::slice::from_ref(&change));
+        let outcomes = Packages::apply(&machine.host, &NoContents, &[&change]);
         assert_eq!(outcomes, [Outcome::Done]);
     }
     assert!(!Path::new("/run/limpet").read_dir().unwrap().any(|entry| {

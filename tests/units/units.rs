@@ -68,6 +68,7 @@ fn converge(
             Step::Blocked(failure) => failures.push(failure.to_string()),
         }
     }
+    let changes: Vec<_> = changes.iter().collect();
     for outcome in Units::apply(host, &NoContents, &changes) {
         match outcome {
             Outcome::Done => {}
@@ -91,7 +92,7 @@ fn operate(host: &Host, name: &str, operation: Operation) -> Outcome {
         name: name.to_owned(),
         operation,
     };
-    Units::apply(host, &NoContents, &[change]).remove(0)
+    Units::apply(host, &NoContents, &[&change]).remove(0)
 }
 
 fn is_active(name: &str) -> String {
@@ -347,7 +348,11 @@ fn restarts_are_tried_and_reloads_fall_back() {
         name: name.to_owned(),
         operation,
     });
-    let outcomes = Units::apply(&machine.host, &NoContents, &changes);
+    let outcomes = Units::apply(
+        &machine.host,
+        &NoContents,
+        &changes.iter().collect::<Vec<_>>(),
+    );
     assert_eq!(outcomes[0], Outcome::Done);
     let Outcome::Failed(failure) = &outcomes[1] else {
         panic!("it cannot have come up")

@@ -33,11 +33,11 @@ pub fn diff(
         return Ok(None);
     }
     let look = host.look(path, Hashing::Skip)?;
-    let now = look.entry;
     let will_close = above(path).any(|directory| closing.contains(directory));
-    if will_close || is_behind_a_closed_directory(host, &look.physical)? {
+    if will_close || is_behind_a_closed_directory(host, look.physical(path))? {
         return Ok(Some(withheld(path)));
     }
+    let now = look.entry;
     let new = match &change.edit {
         Edit::WriteFile {
             content, access, ..
@@ -93,7 +93,7 @@ pub fn is_public(host: &Host, path: &str) -> bool {
         let look = host.look(path, Hashing::Skip)?;
         let is_open =
             !matches!(look.entry, Entry::File { attributes, .. } if attributes.mode & 0o004 == 0);
-        Ok(is_open && !is_behind_a_closed_directory(host, &look.physical)?)
+        Ok(is_open && !is_behind_a_closed_directory(host, look.physical(path))?)
     };
     look().unwrap_or(false)
 }

@@ -5,6 +5,7 @@
 //!
 //! Invariant: paths never leave `Host`'s root, and no symbolic link that somebody else could have placed is followed on the way.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,14 +16,16 @@ use crate::sys::command::Command;
 use crate::sys::files::{Attributes, above};
 use crate::sys::write::{AttributeChange, Batch, Candidate};
 
+mod by_path;
 mod diff;
 mod observe;
 mod original;
 mod plan;
 
+pub use by_path::ByPath;
 pub use diff::{closing, diff, is_public};
 pub use observe::{ObservedPath, ObservedPaths};
-pub use original::{Applied, Original, save_original};
+pub use original::{Applied, Original, Remembered, save_original};
 pub use plan::{applied, applied_after};
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
@@ -151,24 +154,61 @@ pub struct Access {
     pub group: String,
 }
 
-impl Access {
-    fn resolve(&self, host: &Host) -> Result<Attributes, Failure> {
+/// What making a batch of changes needs; the accounts it names are looked up once.
+struct Making<'a> {
+    host: &'a Host,
+    contents: &'a dyn Contents,
+    users: RefCell<BTreeMap<String, u32>>,
+    groups: RefCell<BTreeMap<String, u32>>,
+}
+
+impl<'a> Making<'a> {
+    fn new(host: &'a Host, contents: &'a dyn Contents) -> Self {
+        Making {
+            host,
+            contents,
+            users: RefCell::default(),
+            groups: RefCell::default(),
+        }
+    }
+
+    fn attributes(&self, access: &Access) -> Result<Attributes, Failure> {
         Ok(Attributes {
-            mode: self.mode,
-            uid: user_id(host, &self.owner)?,
-            gid: group_id(host, &self.group)?,
+            mode: access.mode,
+            uid: self.user_id(&access.owner)?,
+            gid: self.group_id(&access.group)?,
+        })
+    }
+
+    fn user_id(&self, name: &str) -> Result<u32, Failure> {
+        number(&self.users, name, || {
+            self.host
+                .user_id(name)?
+                .ok_or_else(|| unknown_account("user", name))
+        })
+    }
+
+    fn group_id(&self, name: &str) -> Result<u32, Failure> {
+        number(&self.groups, name, || {
+            self.host
+                .group_id(name)?
+                .ok_or_else(|| unknown_account("group", name))
         })
     }
 }
 
-fn user_id(host: &Host, name: &str) -> Result<u32, Failure> {
-    host.user_id(name)?
-        .ok_or_else(|| unknown_account("user", name))
-}
-
-fn group_id(host: &Host, name: &str) -> Result<u32, Failure> {
-    host.group_id(name)?
-        .ok_or_else(|| unknown_account("group", name))
+/// The number that `name` has among the `known` ones, or that it is looked up to have.
+fn number(
+    known: &RefCell<BTreeMap<String, u32>>,
+    name: &str,
+    look_up: impl FnOnce() -> Result<u32, Failure>,
+) -> Result<u32, Failure> {
+    if let Some(number) = known.borrow().get(name) {
+        return Ok(*number);
+    }
+    let number = look_up()?;
+    known.borrow_mut().insert(name.to_owned(), number);
+    Ok(number)
 }
 
 fn unknown_account(what: &str, name: &str) -> Failure {
@@ -185,23 +225,28 @@ impl Kind for Paths {
     type Desired = DesiredPath;
     type Observed = ObservedPaths;
     type Original = Original;
+    type Applied = Remembered;
     type Change = PathChange;
 
-    fn observe(host: &Host, desired: &[DesiredPath], owned: &[Owned<Original>]) -> ObservedPaths {
+    fn observe(
+        host: &Host,
+        desired: &[DesiredPath],
+        owned: &[Owned<Original, Remembered>],
+    ) -> ObservedPaths {
         observe::observe(host, desired, owned)
     }
 
     fn plan(
         desired: &[DesiredPath],
         observed: &ObservedPaths,
-        owned: &[Owned<Original>],
+        owned: &[Owned<Original, Remembered>],
     ) -> Vec<Step<Original, PathChange>> {
         plan::plan(desired, observed, owned)
     }
 
-    fn apply(host: &Host, contents: &dyn Contents, changes: &[PathChange]) -> Vec<Outcome> {
+    fn apply(host: &Host, contents: &dyn Contents, changes: &[&PathChange]) -> Vec<Outcome> {
         match host.batch() {
-            Ok(batch) => apply(host, contents, batch, changes),
+            Ok(batch) => apply(&Making::new(host, contents), batch, changes),
             Err(failure) => changes
                 .iter()
                 .map(|change| Outcome::Failed(failure.clone().about(change.id.clone())))
@@ -221,20 +266,20 @@ enum Progress {
 }
 
 /// First whatever can be made beside what is there: directories and candidates. Then a barrier, then what others see, then another barrier.
-fn apply(
-    host: &Host,
-    contents: &dyn Contents,
-    mut batch: Batch,
-    changes: &[PathChange],
-) -> Vec<Outcome> {
+fn apply(making: &Making<'_>, mut batch: Batch, changes: &[&PathChange]) -> Vec<Outcome> {
     let mut progress: Vec<Progress> = Vec::with_capacity(changes.len());
     // What was not made, and the resource to blame: what lies below it has no place.
     let mut broken: BTreeMap<&str, ResourceId> = BTreeMap::new();
-    for change in changes {
-        let step = match above(&change.path).find_map(|path| broken.get(path)) {
+    for &change in changes {
+        let blamed = match broken.is_empty() {
+            true => None,
+            false => above(&change.path).find_map(|path| broken.get(path)),
+        };
+        let step = match blamed {
             Some(blamed) => Progress::Over(Outcome::Skipped(blamed.clone())),
-            None => stage(host, contents, &mut batch, change)
-                .unwrap_or_else(|failure| failed(change, failure)),
+            None => {
+                stage(making, &mut batch, change).unwrap_or_else(|failure| failed(change, failure))
+            }
         };
         match &step {
             Progress::Over(Outcome::Failed(_)) => {
@@ -259,7 +304,7 @@ fn apply(
                     Outcome::Failed(failure.clone().about(change.id.clone()))
                 }
             },
-            Progress::Waiting => outcome(change, finish(host, &mut batch, change)),
+            Progress::Waiting => outcome(change, finish(making, &mut batch, change)),
         };
         progress[index] = Progress::Over(outcome);
     }
@@ -289,15 +334,10 @@ fn failed(change: &PathChange, failure: Failure) -> Progress {
     Progress::Over(Outcome::Failed(failure.about(change.id.clone())))
 }
 
-fn stage(
-    host: &Host,
-    contents: &dyn Contents,
-    batch: &mut Batch,
-    change: &PathChange,
-) -> Result<Progress, Failure> {
+fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<Progress, Failure> {
     match &change.edit {
         Edit::MakeDirectory { access, replace } => {
-            let attributes = access.resolve(host)?;
+            let attributes = making.attributes(access)?;
             if *replace {
                 batch.remove_file(&change.path, None)?;
             }
@@ -310,10 +350,11 @@ fn stage(
             validate,
             ..
         } => {
-            let attributes = access.resolve(host)?;
-            let candidate = batch.stage_file(&change.path, &contents.read(content)?, attributes)?;
+            let attributes = making.attributes(access)?;
+            let bytes = making.contents.read(content)?;
+            let candidate = batch.stage_file(&change.path, &bytes, attributes)?;
             if let Some(argv) = validate
-                && let Err(failure) = run_validate(host, change, argv, &candidate)
+                && let Err(failure) = run_validate(making.host, change, argv, &candidate)
             {
                 batch.discard(candidate);
                 return Err(failure);
@@ -340,18 +381,18 @@ fn publish(batch: &mut Batch, change: &PathChange, candidate: Candidate) -> Resu
     batch.publish(candidate)
 }
 
-fn finish(host: &Host, batch: &mut Batch, change: &PathChange) -> Result<(), Failure> {
+fn finish(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<(), Failure> {
     match &change.edit {
         Edit::SetAccess { mode, owner, group } => {
             let attributes = AttributeChange {
                 mode: *mode,
                 uid: owner
                     .as_deref()
-                    .map(|name| user_id(host, name))
+                    .map(|name| making.user_id(name))
                     .transpose()?,
                 gid: group
                     .as_deref()
-                    .map(|name| group_id(host, name))
+                    .map(|name| making.group_id(name))
                     .transpose()?,
             };
             batch.set_attributes(&change.path, attributes)

@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::kinds::file::{Applied, DesiredPath, MAX_CONTENT_BYTES, Original, PathSpec};
+use crate::kinds::file::by_path::ByPath;
+use crate::kinds::file::{Applied, DesiredPath, MAX_CONTENT_BYTES, Original, PathSpec, Remembered};
 use crate::kinds::kind::Owned;
 use crate::model::Failure;
 use crate::sys::Host;
 use crate::sys::files::{Entry, Hashing, Look, Walk};
 use crate::sys::write::is_candidate_name;
+
+/// Whom everything belongs to where nothing is said.
+const ROOT: &str = "root";
 
 /// How many names of a directory are looked at to see what keeps it from being removed.
 const LIST_LIMIT: usize = 10_000;
@@ -16,7 +20,7 @@ const LIST_LIMIT: usize = 10_000;
 #[derive(Debug, Clone, Default)]
 pub struct ObservedPaths {
     /// Every declared and every owned path.
-    pub paths: BTreeMap<String, Result<ObservedPath, Failure>>,
+    pub paths: ByPath<String, Result<ObservedPath, Box<Failure>>>,
     /// The numbers of the users that were named; names that are missing here are not known (yet).
     pub users: BTreeMap<String, u32>,
     /// The numbers of the groups that were named.
@@ -35,102 +39,166 @@ pub struct ObservedPath {
 pub(super) fn observe(
     host: &Host,
     desired: &[DesiredPath],
-    owned: &[Owned<Original>],
+    owned: &[Owned<Original, Remembered>],
 ) -> ObservedPaths {
-    let mut observed = ObservedPaths::default();
-    let mut users: BTreeSet<String> = BTreeSet::from(["root".to_owned()]);
+    let mut users: BTreeSet<&str> = BTreeSet::from([ROOT]);
     let mut groups = users.clone();
-    // What to look for, by path: in this order one walk shares its directories.
-    let mut wanted: BTreeMap<&str, Wanted> = BTreeMap::new();
     for item in desired {
-        let wanted = wanted.entry(&item.path).or_default();
         match &item.spec {
-            PathSpec::File {
-                content,
-                owner,
-                group,
-                ..
-            } => {
-                wanted.hash |= content.is_some();
-                users.extend(owner.clone());
-                groups.extend(group.clone());
+            PathSpec::File { owner, group, .. } | PathSpec::Directory { owner, group, .. } => {
+                users.extend(owner.as_deref());
+                groups.extend(group.as_deref());
             }
-            PathSpec::Directory { owner, group, .. } => {
-                users.extend(owner.clone());
-                groups.extend(group.clone());
-            }
-            PathSpec::Symlink { .. } => {}
-            PathSpec::Absent => wanted.children = true,
+            PathSpec::Symlink { .. } | PathSpec::Absent => {}
         }
     }
-    let declared: BTreeSet<&str> = wanted.keys().copied().collect();
     for item in owned {
-        let wanted = wanted.entry(&item.key).or_default();
-        if !declared.contains(item.key.as_str()) {
-            wanted.children = true;
-            wanted.hash = true;
-        }
-        match serde_json::from_value::<Applied>(item.applied.clone()) {
-            Ok(Applied::File {
-                sha256,
-                owner,
-                group,
-                ..
-            }) => {
-                wanted.hash |= sha256.is_some();
-                users.extend(owner);
-                groups.extend(group);
-            }
-            Ok(Applied::Directory { owner, group, .. }) => {
-                users.extend(owner);
-                groups.extend(group);
-            }
-            // What cannot be read is reported by the plan.
-            Ok(Applied::Symlink { .. } | Applied::Parent | Applied::Absent) | Err(_) => {}
+        // What cannot be read is reported by the plan.
+        if let Some(Applied::File { owner, group, .. } | Applied::Directory { owner, group, .. }) =
+            item.applied.applied()
+        {
+            users.extend(owner.as_deref());
+            groups.extend(group.as_deref());
         }
     }
 
-    match host.walk() {
-        Ok(mut walk) => {
-            for (path, wanted) in wanted {
-                observed
-                    .paths
-                    .insert(path.to_owned(), look(&mut walk, path, wanted));
-            }
-        }
-        Err(failure) => {
-            let paths = wanted
-                .into_keys()
-                .map(|path| (path.to_owned(), Err(failure.clone())));
-            observed.paths.extend(paths);
-        }
+    let wanted = wanted(desired, owned);
+    let mut seen = Vec::with_capacity(wanted.len());
+    let mut walk = host.walk();
+    for (path, wanted) in wanted {
+        let look = match &mut walk {
+            Ok(walk) => look(walk, path, wanted),
+            Err(failure) => Err(failure.clone()),
+        };
+        seen.push((path.to_owned(), look.map_err(Box::new)));
     }
+    let paths = ByPath::of_sorted(seen);
     // An account that cannot be looked up is as one that is not there: if it is needed, applying says why it is not.
-    let known = |name: String, found: Result<Option<u32>, Failure>| Some((name, found.ok()??));
-    observed.users = users
-        .into_iter()
-        .filter_map(|name| known(name.clone(), host.user_id(&name)))
-        .collect();
-    observed.groups = groups
-        .into_iter()
-        .filter_map(|name| known(name.clone(), host.group_id(&name)))
-        .collect();
-    observed
+    let known =
+        |name: &str, found: Result<Option<u32>, Failure>| Some((name.to_owned(), found.ok()??));
+    ObservedPaths {
+        paths,
+        users: users
+            .into_iter()
+            .filter_map(|name| known(name, host.user_id(name)))
+            .collect(),
+        groups: groups
+            .into_iter()
+            .filter_map(|name| known(name, host.group_id(name)))
+            .collect(),
+    }
 }
 
-#[derive(Debug, Default)]
+/// What to look for, by path: in this order one walk shares its directories.
+fn wanted<'a>(
+    desired: &'a [DesiredPath],
+    owned: &'a [Owned<Original, Remembered>],
+) -> Vec<(&'a str, Wanted)> {
+    let mut wanted: Vec<(&str, Wanted)> = Vec::with_capacity(desired.len().max(owned.len()));
+    let mut left = owned.iter().peekable();
+    for item in desired {
+        let path = item.path.as_str();
+        while let Some(before) = left.next_if(|owned| owned.key.as_str() < path) {
+            wanted.push((&before.key, Wanted::of_owned(&before.applied)));
+        }
+        let mut looked_for = Wanted::of_declared(&item.spec);
+        if let Some(same) = left.next_if(|owned| owned.key == path) {
+            looked_for = looked_for.with(Wanted::of_owned(&same.applied));
+        }
+        wanted.push((path, looked_for));
+    }
+    wanted.extend(left.map(|item| (item.key.as_str(), Wanted::of_owned(&item.applied))));
+    // Both come in order; it is made sure of because the walk and whoever looks up depend on it.
+    if !wanted.is_sorted_by(|one, other| one.0 < other.0) {
+        // What is declared before what is owned.
+        wanted.sort_by_key(|(path, wanted)| (*path, !wanted.is_declared));
+        wanted.dedup_by(|(path, later), (same, earlier)| {
+            let is_same = path == same;
+            if is_same {
+                *earlier = earlier.with(*later);
+            }
+            is_same
+        });
+    }
+    wanted
+}
+
+/// What to look for at a path.
+#[derive(Debug, Clone, Copy)]
 struct Wanted {
-    hash: bool,
+    content: WantedContent,
     children: bool,
+    is_declared: bool,
+}
+
+/// When a file's content is looked at.
+#[derive(Debug, Clone, Copy)]
+enum WantedContent {
+    Never,
+    /// When it has so many bytes: with another number it is another content, whatever it is.
+    OfSize(u64),
+    Always,
+}
+
+impl Wanted {
+    fn of_declared(spec: &PathSpec) -> Self {
+        Wanted {
+            content: match spec {
+                PathSpec::File {
+                    content: Some(content),
+                    ..
+                } => WantedContent::OfSize(content.size),
+                _ => WantedContent::Never,
+            },
+            children: matches!(spec, PathSpec::Absent),
+            is_declared: true,
+        }
+    }
+
+    /// What matters of a path that is not declared; [`with`](Self::with) says what does of one that is.
+    fn of_owned(remembered: &Remembered) -> Self {
+        let wrote = matches!(
+            remembered.applied(),
+            Some(Applied::File {
+                sha256: Some(_),
+                ..
+            })
+        );
+        Wanted {
+            content: match wrote {
+                true => WantedContent::Always,
+                false => WantedContent::Never,
+            },
+            children: true,
+            is_declared: false,
+        }
+    }
+
+    fn with(self, owned: Wanted) -> Self {
+        Wanted {
+            content: match (self.content, owned.content) {
+                (WantedContent::Never, content) => content,
+                (content, _) => content,
+            },
+            ..self
+        }
+    }
 }
 
 fn look(walk: &mut Walk, path: &str, wanted: Wanted) -> Result<ObservedPath, Failure> {
-    let hashing = if wanted.hash {
-        Hashing::UpTo(MAX_CONTENT_BYTES)
-    } else {
-        Hashing::Skip
+    let content = match wanted.content {
+        WantedContent::Never if wanted.is_declared => Hashing::Skip,
+        WantedContent::OfSize(size) => Hashing::Remembered {
+            at_least: size,
+            at_most: size,
+        },
+        // What is owned and no longer declared is compared with what was there before as well.
+        WantedContent::Never | WantedContent::Always => Hashing::Remembered {
+            at_least: 0,
+            at_most: MAX_CONTENT_BYTES,
+        },
     };
-    let look = walk.look(path, hashing)?;
+    let look = walk.look(path, content)?;
     let children = match look.entry {
         // Removing takes leftovers of ours along, though not out of a directory where others may write.
         Entry::Directory(attributes) if wanted.children => walk

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::kinds::file::MAX_CONTENT_BYTES;
 use crate::model::{Class, Failure};
 use crate::sys::Host;
-use crate::sys::files::{Attributes, Entry, Hashing, hash_bytes};
+use crate::sys::files::{Attributes, Entry, Hashing, Walk, hash_bytes};
 
 /// What was at a path before limpet first touched it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,18 +99,53 @@ pub enum Applied {
 }
 
 impl Applied {
-    /// As the inventory stores it.
-    pub fn to_value(&self) -> serde_json::Value {
-        serde_json::to_value(self).expect("it has string keys only")
+    /// As the inventory stores it: JSON.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("it has string keys only")
+    }
+}
+
+/// What the inventory says was applied to a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remembered {
+    /// A run ended between its intention and its conclusion: nobody knows.
+    Nothing,
+    /// This.
+    Applied(Applied),
+    /// It cannot be read; why.
+    Unreadable(String),
+}
+
+impl Remembered {
+    /// Reads what the inventory stores.
+    pub fn of_text(text: &str) -> Self {
+        match serde_json::from_str(text) {
+            Ok(Some(applied)) => Remembered::Applied(applied),
+            Ok(None) => Remembered::Nothing,
+            Err(error) => Remembered::Unreadable(error.to_string()),
+        }
+    }
+
+    /// What was applied, where that is known.
+    pub fn applied(&self) -> Option<&Applied> {
+        match self {
+            Remembered::Applied(applied) => Some(applied),
+            Remembered::Nothing | Remembered::Unreadable(_) => None,
+        }
     }
 }
 
 /// Looks at what is at `path` now, just before limpet first touches it, and keeps a file's bytes in the directory `originals` under the
-/// hex of their SHA-256. Returns what the inventory must remember.
+/// hex of their SHA-256. Returns what the inventory must remember. Paths in order share the directories of one `walk`.
 ///
 /// It is called when the change is about to be made, not when it was planned: a package of the same run may have brought the file.
-pub fn save_original(host: &Host, path: &str, originals: &str) -> Result<Original, Failure> {
-    Ok(match host.look(path, Hashing::Skip)?.entry {
+pub fn save_original(
+    host: &Host,
+    walk: &mut Walk,
+    path: &str,
+    originals: &str,
+) -> Result<Original, Failure> {
+    Ok(match walk.look(path, Hashing::Skip)?.entry {
         Entry::Absent => Original::Absent,
         Entry::Symlink(target) => Original::Symlink { target },
         Entry::Directory(Attributes { mode, uid, gid }) => Original::Directory { mode, uid, gid },
@@ -123,7 +158,7 @@ pub fn save_original(host: &Host, path: &str, originals: &str) -> Result<Origina
             attributes: Attributes { mode, uid, gid },
             ..
         } => {
-            let bytes = host.read_file(path, MAX_CONTENT_BYTES)?.ok_or_else(|| {
+            let bytes = walk.read_file(path, MAX_CONTENT_BYTES)?.ok_or_else(|| {
                 Failure::new(
                     Class::Transient,
                     format!("failed to keep a copy of '{path}': it vanished a moment ago"),

@@ -142,6 +142,7 @@ impl Kind for Packages {
     type Desired = DesiredPackage;
     type Observed = Observed;
     type Original = Original;
+    type Applied = serde_json::Value;
     type Change = PackageChange;
 
     fn observe(host: &Host, desired: &[DesiredPackage], owned: &[Owned<Original>]) -> Observed {
@@ -220,8 +221,9 @@ impl Kind for Packages {
         wanted.chain(taken_back).collect()
     }
 
-    fn apply(host: &Host, _contents: &dyn Contents, changes: &[PackageChange]) -> Vec<Outcome> {
-        transaction::apply(&transaction::HostPackages(host), changes)
+    fn apply(host: &Host, _contents: &dyn Contents, changes: &[&PackageChange]) -> Vec<Outcome> {
+        let changes: Vec<PackageChange> = changes.iter().copied().cloned().collect();
+        transaction::apply(&transaction::HostPackages(host), &changes)
     }
 }
 

@@ -122,6 +122,7 @@ impl Kind for Units {
     type Desired = DesiredUnit;
     type Observed = Observed;
     type Original = Original;
+    type Applied = serde_json::Value;
     type Change = UnitChange;
 
     fn observe(host: &Host, desired: &[DesiredUnit], owned: &[Owned<Original>]) -> Observed {
@@ -141,8 +142,9 @@ impl Kind for Units {
         plan::plan(desired, observed, owned)
     }
 
-    fn apply(host: &Host, _contents: &dyn Contents, changes: &[UnitChange]) -> Vec<Outcome> {
-        apply::apply(host.systemd(), changes)
+    fn apply(host: &Host, _contents: &dyn Contents, changes: &[&UnitChange]) -> Vec<Outcome> {
+        let changes: Vec<UnitChange> = changes.iter().copied().cloned().collect();
+        apply::apply(host.systemd(), &changes)
     }
 }
 

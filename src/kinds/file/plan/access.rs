@@ -97,14 +97,14 @@ impl Planner<'_> {
         found: &Attributes,
     ) -> Wish {
         let Some(known) = known else { return wish };
-        let (mode, owner, group) = match &known.applied {
+        let (mode, owner, group) = match known.applied {
             Applied::File {
                 mode, owner, group, ..
             }
             | Applied::Directory { mode, owner, group } => (mode, owner, group),
             Applied::Symlink { .. } | Applied::Parent | Applied::Absent => return wish,
         };
-        let before = match (&known.applied, &known.item.original) {
+        let before = match (known.applied, &known.item.original) {
             (Applied::Directory { .. }, Original::Directory { mode, uid, gid })
             | (
                 Applied::File { .. },

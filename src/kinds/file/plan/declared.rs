@@ -10,18 +10,18 @@ use crate::kinds::file::{
 };
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, Reason};
-use crate::sys::files::{Attributes, Entry, above};
+use crate::sys::files::{Attributes, Entry};
 
 impl<'a> Planner<'a> {
     /// Refuses a path that its own declaration or one above it makes impossible, whatever the host looks like.
-    pub(super) fn check_path(&self, item: &DesiredPath) -> Result<(), Failure> {
+    pub(super) fn check_path(&self, item: &'a DesiredPath) -> Result<(), Failure> {
         if item.path == "/" {
             return Err(Failure::new(
                 Class::Author,
                 "the root directory cannot be managed",
             ));
         }
-        for above in self.declared_above(item) {
+        for above in self.declared_above(item).iter() {
             if let PathSpec::File { .. } | PathSpec::Absent = above.spec {
                 return Err(Failure::new(
                     Class::Author,
@@ -42,17 +42,19 @@ impl<'a> Planner<'a> {
         seen: &'a ObservedPath,
         places: &mut BTreeMap<&'a str, &'a DesiredPath>,
     ) -> Result<(), Failure> {
-        if let Some(other) = places.insert(&seen.look.physical, item) {
+        if let Some(other) = self.at_the_same_place(item, seen, places) {
             return Err(Failure::new(
                 Class::Author,
                 format!(
                     "{} and {} are one path on this host: '{}'",
-                    other.id, item.id, seen.look.physical
+                    other.id,
+                    item.id,
+                    seen.look.physical(&item.path)
                 ),
             )
             .with_hint("a directory on the way is a symbolic link; declare the path once"));
         }
-        for above in self.declared_above(item) {
+        for above in self.declared_above(item).iter() {
             if matches!(above.spec, PathSpec::Symlink { .. })
                 && seen.look.missing_parents.contains(&above.path)
             {
@@ -69,9 +71,22 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The declarations of the directories on the way to it, innermost first.
-    fn declared_above(&self, item: &DesiredPath) -> impl Iterator<Item = &'a DesiredPath> {
-        above(&item.path).filter_map(|path| self.desired.get(path).copied())
+    /// What is declared before it, in the order of paths, and really is at the same place; `places` has what links lead elsewhere.
+    fn at_the_same_place(
+        &self,
+        item: &'a DesiredPath,
+        seen: &'a ObservedPath,
+        places: &mut BTreeMap<&'a str, &'a DesiredPath>,
+    ) -> Option<&'a DesiredPath> {
+        let Some(elsewhere) = seen.look.elsewhere.as_deref() else {
+            return places.get(item.path.as_str()).copied();
+        };
+        let before = places.insert(elsewhere, item);
+        before.or_else(|| {
+            let other = self.desired.get(elsewhere).copied()?;
+            let is_there = self.observed(elsewhere).ok()?.look.elsewhere.is_none();
+            (is_there && elsewhere < item.path.as_str()).then_some(other)
+        })
     }
 
     pub(super) fn desired_change(
@@ -220,7 +235,7 @@ impl<'a> Planner<'a> {
         let Applied::File {
             sha256: Some(written),
             ..
-        } = &known.applied
+        } = known.applied
         else {
             return None;
         };
@@ -445,7 +460,7 @@ impl<'a> Planner<'a> {
 
     /// What is larger cannot be kept for the day it is wanted back; what we wrote ourselves need not be.
     fn check_size(&self, item: &DesiredPath, size: u64) -> Result<(), Failure> {
-        if size <= MAX_CONTENT_BYTES || self.known.contains_key(item.path.as_str()) {
+        if size <= MAX_CONTENT_BYTES || self.known.contains(&item.path) {
             return Ok(());
         }
         Err(Failure::new(

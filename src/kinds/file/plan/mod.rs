@@ -3,15 +3,19 @@
 //! What limpet set and no longer finds declared is *taken back*, but only while it is still what limpet set: what somebody changed
 //! since is his.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
+use crate::kinds::file::by_path::ByPath;
 use crate::kinds::file::plan::removal::Removal;
 use crate::kinds::file::{
     Applied, DesiredPath, Edit, ObservedPath, ObservedPaths, Original, PathChange, PathSpec,
+    Remembered,
 };
 use crate::kinds::kind::{Owned, PlannedChange, Step};
 use crate::model::{Class, Failure};
-use crate::sys::files::{Entry, above};
+use crate::sys::files::{Entry, above, split};
 
 mod access;
 mod declared;
@@ -29,12 +33,11 @@ pub fn applied(desired: &DesiredPath) -> Applied {
 }
 
 /// What the inventory remembers of `desired` once it is as declared; `owned` is what it remembers until then.
-pub fn applied_after(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> Applied {
-    let before = owned.and_then(|owned| {
-        serde_json::from_value(owned.applied.clone())
-            .ok()
-            .map(|applied| (applied, &owned.original))
-    });
+pub fn applied_after(
+    desired: &DesiredPath,
+    owned: Option<&Owned<Original, Remembered>>,
+) -> Applied {
+    let before = owned.and_then(|owned| Some((owned.applied.applied()?, &owned.original)));
     match &desired.spec {
         PathSpec::File {
             content: Some(content),
@@ -60,7 +63,7 @@ pub fn applied_after(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> 
                 Some((
                     Applied::File { sha256, .. },
                     Original::Absent | Original::Symlink { .. } | Original::Directory { .. },
-                )) => sha256,
+                )) => *sha256,
                 _ => None,
             },
             mode: *mode,
@@ -81,36 +84,37 @@ pub fn applied_after(desired: &DesiredPath, owned: Option<&Owned<Original>>) -> 
 
 /// What was applied, as far as anybody knows. A run that ended between its intention and its conclusion left null: then only a
 /// directory that was not there before is taken for ours.
-fn understand(
-    item: &Owned<Original>,
+fn understand<'a>(
+    item: &'a Owned<Original, Remembered>,
     observed: &ObservedPaths,
-) -> Result<Applied, serde_json::Error> {
-    if !item.applied.is_null() {
-        return serde_json::from_value(item.applied.clone());
+) -> Result<&'a Applied, &'a str> {
+    match &item.applied {
+        Remembered::Applied(applied) => Ok(applied),
+        Remembered::Unreadable(cause) => Err(cause),
+        Remembered::Nothing => {
+            let is_directory = matches!(
+                observed.paths.get(&item.key),
+                Some(Ok(seen)) if matches!(seen.look.entry, Entry::Directory(_))
+            );
+            Ok(if is_directory {
+                &Applied::Parent
+            } else {
+                &Applied::Absent
+            })
+        }
     }
-    let is_directory = matches!(
-        observed.paths.get(&item.key),
-        Some(Ok(seen)) if matches!(seen.look.entry, Entry::Directory(_))
-    );
-    Ok(if is_directory {
-        Applied::Parent
-    } else {
-        Applied::Absent
-    })
 }
 
 pub(super) fn plan(
     desired: &[DesiredPath],
     observed: &ObservedPaths,
-    owned: &[Owned<Original>],
+    owned: &[Owned<Original, Remembered>],
 ) -> Vec<PathStep> {
     let mut blocked: Vec<Failure> = Vec::new();
-    let mut known: BTreeMap<&str, Known<'_>> = BTreeMap::new();
+    let mut known: Vec<(&str, Known<'_>)> = Vec::with_capacity(owned.len());
     for item in owned {
         match understand(item, observed) {
-            Ok(applied) => {
-                known.insert(&item.key, Known { item, applied });
-            }
+            Ok(applied) => known.push((&item.key, Known { item, applied })),
             Err(error) => blocked.push(
                 Failure::new(
                     Class::Bug,
@@ -129,13 +133,15 @@ pub(super) fn plan(
             .map(|item| (item.path.as_str(), item))
             .collect(),
         observed,
-        known,
+        known: known.into_iter().collect(),
+        declared_above: RefCell::default(),
     };
 
     let mut changes: Vec<PlannedChange<Original, PathChange>> = Vec::new();
     let mut parents: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
     let mut places: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
-    for item in planner.desired.values().copied() {
+    for (_, item) in planner.desired.iter() {
+        let item = *item;
         let result = planner.check_path(item).and_then(|()| {
             let seen = planner.observed(&item.path)?;
             planner.check_place(item, seen, &mut places)?;
@@ -144,7 +150,7 @@ pub(super) fn plan(
         match result {
             Ok((_, None)) => {}
             Ok((seen, Some(change))) => {
-                for parent in &seen.look.missing_parents {
+                for parent in seen.look.missing_parents.iter() {
                     // A path that is only looked at makes no directory, unless another one needs it too.
                     let child = parents.entry(parent).or_insert(item);
                     if child.report && !item.report {
@@ -159,7 +165,7 @@ pub(super) fn plan(
     changes.extend(
         parents
             .into_iter()
-            .filter(|(parent, _)| !planner.desired.contains_key(parent))
+            .filter(|(parent, _)| !planner.desired.contains(parent))
             .map(|(parent, child)| planner.parent_change(parent, child)),
     );
 
@@ -167,7 +173,7 @@ pub(super) fn plan(
     let mut going: BTreeSet<&str> = BTreeSet::new();
     // Deepest first, so that a directory knows which of its children go.
     for (path, known) in planner.known.iter().rev() {
-        if planner.desired.contains_key(path) {
+        if planner.desired.contains(path) {
             continue;
         }
         let removal = match planner.observed(path) {
@@ -239,21 +245,26 @@ fn in_order(
 
 /// An owned path with its inventory entry understood.
 struct Known<'a> {
-    item: &'a Owned<Original>,
-    applied: Applied,
+    item: &'a Owned<Original, Remembered>,
+    applied: &'a Applied,
 }
 
 struct Planner<'a> {
-    desired: BTreeMap<&'a str, &'a DesiredPath>,
+    desired: ByPath<&'a str, &'a DesiredPath>,
     observed: &'a ObservedPaths,
-    known: BTreeMap<&'a str, Known<'a>>,
+    known: ByPath<&'a str, Known<'a>>,
+    /// The directory that was asked about last, and what is declared on the way to what lies in it.
+    declared_above: RefCell<(&'a str, DeclaredAbove<'a>)>,
 }
+
+/// Declarations of directories, innermost first.
+type DeclaredAbove<'a> = Rc<[&'a DesiredPath]>;
 
 impl<'a> Planner<'a> {
     fn observed(&self, path: &str) -> Result<&'a ObservedPath, Failure> {
         match self.observed.paths.get(path) {
             Some(Ok(seen)) => Ok(seen),
-            Some(Err(failure)) => Err(failure.clone()),
+            Some(Err(failure)) => Err((**failure).clone()),
             None => Err(Failure::new(
                 Class::Bug,
                 format!("failed to plan '{path}': it was not looked at"),
@@ -261,12 +272,23 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The declarations of the directories on the way to it, innermost first.
+    fn declared_above(&self, item: &'a DesiredPath) -> DeclaredAbove<'a> {
+        let directory = split(&item.path).0;
+        let mut last = self.declared_above.borrow_mut();
+        if last.0 != directory {
+            let declared = above(&item.path).filter_map(|path| self.desired.get(path).copied());
+            *last = (directory, declared.collect());
+        }
+        last.1.clone()
+    }
+
     /// Is at the path what limpet put there, unchanged. A directory is ours when we made it.
     fn is_ours(&self, path: &str, entry: &Entry) -> bool {
         let Some(known) = self.known.get(path) else {
             return false;
         };
-        match (&known.applied, entry) {
+        match (known.applied, entry) {
             (
                 Applied::File {
                     sha256: Some(written),

@@ -1,7 +1,6 @@
 //! What is owned and no longer declared.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use crate::kinds::file::plan::access::Wish;
 use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner};
@@ -28,7 +27,7 @@ impl Planner<'_> {
         if known.item.on_removal == OnRemoval::Keep {
             return Ok(Removal::Release);
         }
-        match &known.applied {
+        match known.applied {
             Applied::Parent | Applied::Directory { .. } => {
                 Ok(self.directory_removal(known, seen, going))
             }
@@ -44,9 +43,8 @@ impl Planner<'_> {
         // What lies below it stands together in the order of paths, right after this prefix.
         let prefix = join(path, "");
         self.desired
-            .range::<str, _>((Bound::Excluded(prefix.as_str()), Bound::Unbounded))
-            .next()
-            .is_some_and(|(desired, _)| desired.starts_with(&prefix))
+            .first_after(&prefix)
+            .is_some_and(|desired| desired.starts_with(&prefix))
     }
 
     /// Is a directory on the way to it declared to be none.
@@ -71,7 +69,7 @@ impl Planner<'_> {
             matches!(known.item.original, Original::Directory { .. })
                 && known.item.on_removal == OnRemoval::Restore
         });
-        restored || self.desired.contains_key(directory) || self.is_needed(directory)
+        restored || self.desired.contains(directory) || self.is_needed(directory)
     }
 
     fn directory_removal(
@@ -136,7 +134,7 @@ impl Planner<'_> {
             _ => undeclared(known, Action::Delete, Edit::RemoveDirectory, Vec::new()),
         };
         // An empty directory that nobody declared is no loss.
-        change.removes = change.action == Action::Delete && known.applied != Applied::Parent;
+        change.removes = change.action == Action::Delete && *known.applied != Applied::Parent;
         Removal::Change(Box::new(change))
     }
 
@@ -221,7 +219,7 @@ impl Planner<'_> {
         };
         let change = match target {
             Original::Absent => {
-                let expected = match &known.applied {
+                let expected = match known.applied {
                     Applied::File { sha256, .. } => *sha256,
                     _ => None,
                 };

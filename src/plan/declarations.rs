@@ -1,0 +1,186 @@
+//! What is declared, by what it owns, and what the inventory says of it once it is applied.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use crate::fleet::DesiredState;
+use crate::kinds;
+use crate::kinds::file::{ByPath, DesiredPath, Original, Remembered, applied_after};
+use crate::kinds::kind::Owned;
+use crate::kinds::package::DesiredPackage;
+use crate::kinds::unit::DesiredUnit;
+use crate::model::{OnRemoval, ResourceId};
+use crate::plan::{Inventory, InventoryKind};
+
+/// Everything declared, and the inventory beside it; what is said of one thing is worked out when it is asked for.
+#[derive(Debug)]
+pub struct Declarations<'a> {
+    desired: &'a DesiredState,
+    inventory: &'a Inventory,
+    // Made when they are asked for: a plan without steps never does.
+    paths: OnceCell<ByPath<&'a str, &'a DesiredPath>>,
+    packages: OnceCell<BTreeMap<&'a str, &'a DesiredPackage>>,
+    units: OnceCell<BTreeMap<&'a str, &'a DesiredUnit>>,
+    owned_paths: OnceCell<ByPath<&'a str, &'a Owned<Original, Remembered>>>,
+}
+
+/// What the inventory says of a declared resource once it is applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declaration<'a> {
+    /// What declares it.
+    pub id: &'a ResourceId,
+    /// What happens when it is no longer declared.
+    pub on_removal: OnRemoval,
+    /// The managed keys: JSON in the kind's words.
+    pub applied: String,
+}
+
+impl<'a> Declarations<'a> {
+    /// Everything that `desired` declares on a host of which `inventory` is known.
+    pub fn new(desired: &'a DesiredState, inventory: &'a Inventory) -> Self {
+        Declarations {
+            desired,
+            inventory,
+            paths: OnceCell::new(),
+            packages: OnceCell::new(),
+            units: OnceCell::new(),
+            owned_paths: OnceCell::new(),
+        }
+    }
+
+    fn paths(&self) -> &ByPath<&'a str, &'a DesiredPath> {
+        self.paths.get_or_init(|| {
+            let paths = self.desired.paths.iter();
+            paths.map(|path| (path.path.as_str(), path)).collect()
+        })
+    }
+
+    fn packages(&self) -> &BTreeMap<&'a str, &'a DesiredPackage> {
+        self.packages.get_or_init(|| {
+            let packages = self.desired.packages.iter();
+            packages
+                .map(|package| (package.name.as_str(), package))
+                .collect()
+        })
+    }
+
+    fn units(&self) -> &BTreeMap<&'a str, &'a DesiredUnit> {
+        self.units.get_or_init(|| {
+            let units = self.desired.units.iter();
+            units.map(|unit| (unit.name.as_str(), unit)).collect()
+        })
+    }
+
+    fn owned_paths(&self) -> &ByPath<&'a str, &'a Owned<Original, Remembered>> {
+        self.owned_paths.get_or_init(|| {
+            let owned = self.inventory.paths.iter();
+            owned.map(|owned| (owned.key.as_str(), owned)).collect()
+        })
+    }
+
+    /// What declares `key`, and what happens when it no longer does.
+    pub fn declared_by(
+        &self,
+        kind: InventoryKind,
+        key: &str,
+    ) -> Option<(&'a ResourceId, OnRemoval)> {
+        match kind {
+            InventoryKind::Path => self
+                .paths()
+                .get(key)
+                .map(|path| (&path.id, path.on_removal)),
+            InventoryKind::Package => {
+                let package = self.packages().get(key)?;
+                Some((&package.id, package.on_removal))
+            }
+            InventoryKind::Unit => self
+                .units()
+                .get(key)
+                .map(|unit| (&unit.id, unit.on_removal)),
+        }
+    }
+
+    /// What the inventory says of `key` once it is applied, if it is declared.
+    pub fn get(&self, kind: InventoryKind, key: &str) -> Option<Declaration<'a>> {
+        let (id, on_removal) = self.declared_by(kind, key)?;
+        let applied = match kind {
+            InventoryKind::Path => {
+                let before = self.owned_paths().get(key).copied();
+                applied_after(self.paths().get(key)?, before).to_text()
+            }
+            InventoryKind::Package => {
+                kinds::package::applied(self.packages().get(key)?).to_string()
+            }
+            InventoryKind::Unit => kinds::unit::applied(self.units().get(key)?).to_string(),
+        };
+        Some(Declaration {
+            id,
+            on_removal,
+            applied,
+        })
+    }
+
+    /// Does the inventory know `key`.
+    pub fn is_owned(&self, kind: InventoryKind, key: &str) -> bool {
+        match kind {
+            InventoryKind::Path => self.owned_paths().contains(key),
+            InventoryKind::Package => find(&self.inventory.packages, key).is_some(),
+            InventoryKind::Unit => find(&self.inventory.units, key).is_some(),
+        }
+    }
+
+    /// Is `key` declared exactly as it was applied last: what differs there is drift.
+    pub fn is_as_applied(&self, kind: InventoryKind, key: &str) -> bool {
+        self.says_the_same(kind, key) && !self.inventory.unmade.contains(&(kind, key.to_owned()))
+    }
+
+    /// Does the inventory say of `key` all that it will once it is applied.
+    pub fn is_settled(&self, kind: InventoryKind, key: &str) -> bool {
+        let recorded = match kind {
+            InventoryKind::Path => self.owned_paths().get(key).map(|item| recorded(item)),
+            InventoryKind::Package => find(&self.inventory.packages, key).map(recorded),
+            InventoryKind::Unit => find(&self.inventory.units, key).map(recorded),
+        };
+        recorded.is_some()
+            && recorded == self.declared_by(kind, key)
+            && self.is_as_applied(kind, key)
+    }
+
+    fn says_the_same(&self, kind: InventoryKind, key: &str) -> bool {
+        let same = match kind {
+            InventoryKind::Path => self.owned_paths().get(key).and_then(|owned| {
+                let declared = applied_after(self.paths().get(key)?, Some(owned));
+                Some(owned.applied.applied() == Some(&declared))
+            }),
+            InventoryKind::Package => find(&self.inventory.packages, key).and_then(|owned| {
+                Some(owned.applied == kinds::package::applied(self.packages().get(key)?))
+            }),
+            InventoryKind::Unit => find(&self.inventory.units, key).and_then(|owned| {
+                Some(owned.applied == kinds::unit::applied(self.units().get(key)?))
+            }),
+        };
+        same.unwrap_or(false)
+    }
+
+    /// The keys of everything declared.
+    pub fn keys(&self) -> impl Iterator<Item = (InventoryKind, &'a str)> {
+        let paths = self
+            .paths()
+            .iter()
+            .map(|(key, _)| (InventoryKind::Path, *key));
+        let packages = self
+            .packages()
+            .keys()
+            .map(|key| (InventoryKind::Package, *key));
+        let units = self.units().keys().map(|key| (InventoryKind::Unit, *key));
+        paths.chain(packages).chain(units)
+    }
+}
+
+fn find<'a, O, A>(owned: &'a [Owned<O, A>], key: &str) -> Option<&'a Owned<O, A>> {
+    owned.iter().find(|owned| owned.key == key)
+}
+
+fn recorded<O, A>(owned: &Owned<O, A>) -> (&ResourceId, OnRemoval) {
+    (&owned.id, owned.on_removal)
+}

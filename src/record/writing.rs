@@ -1,0 +1,114 @@
+//! Writing what belongs to one moment: one transaction, line by line, so that the lines need not be in memory together.
+
+use std::cell::RefCell;
+
+use jiff::Timestamp;
+use rusqlite::{Transaction, params};
+
+use crate::model::{Action, Failure};
+use crate::record::{Changes, HistoryEntry, InventoryEntry, Owed, failure, history};
+
+/// What is being written; without [`commit`](Writing::commit) nothing of it is.
+#[derive(Debug)]
+#[must_use = "nothing is written without commit"]
+pub struct Writing<'a> {
+    transaction: Transaction<'a>,
+    revision: &'a str,
+    changes: &'a RefCell<Changes>,
+    has_history: bool,
+    has_diffs: bool,
+}
+
+impl<'a> Writing<'a> {
+    pub(super) fn new(
+        transaction: Transaction<'a>,
+        revision: &'a str,
+        changes: &'a RefCell<Changes>,
+    ) -> Self {
+        Writing {
+            transaction,
+            revision,
+            changes,
+            has_history: false,
+            has_diffs: false,
+        }
+    }
+
+    /// What is owned, or about to be. The original of something already owned is never overwritten.
+    pub fn own(&self, entry: &InventoryEntry) -> Result<(), Failure> {
+        self.changes.borrow_mut().add(&entry.kind, &entry.key);
+        let sql = "INSERT INTO inventory (kind, key, resource, on_removal, applied, original, revision, made)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (kind, key) DO UPDATE SET
+                 resource = excluded.resource, on_removal = excluded.on_removal,
+                 applied = excluded.applied, revision = excluded.revision, made = excluded.made";
+        self.execute(
+            sql,
+            params![
+                entry.kind,
+                entry.key,
+                entry.resource.to_string(),
+                serde_json::to_string(&entry.on_removal).unwrap_or_default(),
+                entry.applied,
+                entry.original,
+                self.revision,
+                entry.made,
+            ],
+        )
+    }
+
+    /// What was about to be owned is: all else that was written of it then holds.
+    pub fn confirm(&self, kind: &str, key: &str) -> Result<(), Failure> {
+        self.changes.borrow_mut().add(kind, key);
+        let sql = "UPDATE inventory SET made = 1 WHERE kind = ?1 AND key = ?2";
+        self.execute(sql, params![kind, key])
+    }
+
+    /// What is owned no longer.
+    pub fn release(&self, kind: &str, key: &str) -> Result<(), Failure> {
+        self.changes.borrow_mut().add(kind, key);
+        let sql = "DELETE FROM inventory WHERE kind = ?1 AND key = ?2";
+        self.execute(sql, params![kind, key])
+    }
+
+    /// A restart or reload that is owed since `at`.
+    pub fn owe(&self, debt: &Owed, at: Timestamp) -> Result<(), Failure> {
+        let sql = "INSERT OR IGNORE INTO owed (unit, action, because, revision, since) VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.execute(
+            sql,
+            params![
+                debt.unit,
+                debt.action.as_str(),
+                debt.because.to_string(),
+                debt.revision,
+                at.to_string()
+            ],
+        )
+    }
+
+    /// A debt that is paid, or need not be.
+    pub fn pay(&self, unit: &str, action: Action) -> Result<(), Failure> {
+        let sql = "DELETE FROM owed WHERE unit = ?1 AND action = ?2";
+        self.execute(sql, params![unit, action.as_str()])
+    }
+
+    /// A line of history.
+    pub fn note(&mut self, entry: &HistoryEntry) -> Result<(), Failure> {
+        self.has_history = true;
+        self.has_diffs |= entry.diff.is_some();
+        history::insert(&self.transaction, entry).map_err(failure)
+    }
+
+    /// Makes all of it durable.
+    pub fn commit(self) -> Result<(), Failure> {
+        if self.has_history {
+            history::forget_old(&self.transaction, self.has_diffs).map_err(failure)?;
+        }
+        self.transaction.commit().map_err(failure)
+    }
+
+    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), Failure> {
+        let mut statement = self.transaction.prepare_cached(sql).map_err(failure)?;
+        statement.execute(values).map(drop).map_err(failure)
+    }
+}
