@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::git::{Hashed, Object, ObjectError, ObjectId, ObjectKind, Objects};
 use crate::model::{Class, Failure};
-use crate::record::is_damage;
+use crate::record::{is_damage, read_only_uri};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS object (
@@ -49,7 +49,45 @@ impl ObjectStore {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.execute_batch(SCHEMA)?;
-        Ok(ObjectStore { connection })
+        let store = ObjectStore { connection };
+        store.check().map(|()| store)
+    }
+
+    /// Opens the store at `path` to read what is there, on a disk that takes nothing.
+    pub fn open_read_only(path: &Path) -> Result<Self, Failure> {
+        let open = |mode| -> rusqlite::Result<Self> {
+            let uri = read_only_uri(path, mode);
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let connection = Connection::open_with_flags(uri, flags)?;
+            let store = ObjectStore { connection };
+            store.check().map(|()| store)
+        };
+        open("mode=ro")
+            .or_else(|_| open("immutable=1"))
+            .map_err(|error| failure(&error))
+    }
+
+    /// Is it whole: damage deep inside would show only when an object is needed, perhaps without a network.
+    pub fn is_whole(&self) -> bool {
+        self.check().is_ok()
+    }
+
+    /// Was it opened only to be read.
+    pub fn is_read_only(&self) -> bool {
+        self.connection.is_readonly("main").unwrap_or(false)
+    }
+
+    fn check(&self) -> rusqlite::Result<()> {
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            _ => Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(found),
+            )),
+        }
     }
 
     /// A store in memory, for looking at a revision without keeping it.
