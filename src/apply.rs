@@ -2,6 +2,10 @@
 //!
 //! Invariant: before the first change the restarts it will make necessary are on disk, and before each batch what was there is. What
 //! depends on a failure is skipped; the rest goes on.
+//!
+//! A record that cannot be written (a full disk) stops what would be owned for the first time, because what was there before would be
+//! forgotten. What is owned already is put right all the same, with the restarts that follow; only a crash in between would lose
+//! one of those.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -81,8 +85,18 @@ pub struct Done {
     pub outcome: Outcome,
 }
 
-/// Applies `plan`. Fails only when the record cannot be written: then nothing more is changed.
-pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Done>, Failure> {
+/// What a walk did.
+#[derive(Debug)]
+pub struct Walked {
+    /// Every step, and what became of it.
+    pub done: Vec<Done>,
+    /// Why the record does not have all of it.
+    pub unrecorded: Option<Failure>,
+}
+
+/// Applies `plan`.
+pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
+    let mut unrecorded = Unrecorded(None);
     let mut failed: BTreeSet<ResourceId> = plan
         .blocked
         .iter()
@@ -91,18 +105,14 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
     let mut changed: BTreeSet<ResourceId> = BTreeSet::new();
     let mut results = Vec::new();
 
-    record.intend(
-        walk.revision,
-        &[],
-        &debts(walk.revision, &plan),
-        clock::now(),
-    )?;
+    let debts = debts(walk.revision, &plan);
+    unrecorded.note(record.intend(walk.revision, &[], &debts, clock::now()));
     let released: Vec<(String, String)> = plan
         .released
         .iter()
         .map(|(kind, key)| (kind.as_str().to_owned(), key.clone()))
         .collect();
-    record.conclude(walk.revision, &[], &released, &plan.void_debts, &[])?;
+    unrecorded.note(record.conclude(walk.revision, &[], &released, &plan.void_debts, &[]));
     for batch in plan.batches {
         let mut steps = Vec::new();
         let mut skipped = Vec::new();
@@ -124,20 +134,25 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
             }
         }
         if !forgiven.is_empty() {
-            record.conclude(walk.revision, &[], &[], &forgiven, &[])?;
+            unrecorded.note(record.conclude(walk.revision, &[], &[], &forgiven, &[]));
         }
         if !skipped.is_empty() {
             failed.extend(skipped.iter().map(|(step, _)| step.id.clone()));
             let (steps, outcomes) = skipped.into_iter().unzip();
-            results.extend(conclude(record, walk, steps, outcomes)?);
+            results.extend(conclude(record, walk, steps, outcomes, &mut unrecorded));
         }
         if steps.is_empty() {
             continue;
         }
         announce(walk, &steps);
-        let steps = prepare(record, walk, steps, &mut failed, &mut results)?;
+        let (steps, hopeless) = prepare(record, walk, steps, &mut unrecorded);
+        if !hopeless.is_empty() {
+            failed.extend(hopeless.iter().map(|(step, _)| step.id.clone()));
+            let (steps, outcomes) = hopeless.into_iter().unzip();
+            results.extend(conclude(record, walk, steps, outcomes, &mut unrecorded));
+        }
         let outcomes = make(walk, &steps);
-        for done in conclude(record, walk, steps, outcomes)? {
+        for done in conclude(record, walk, steps, outcomes, &mut unrecorded) {
             match &done.outcome {
                 Outcome::Done => changed.insert(done.id.clone()),
                 _ => failed.insert(done.id.clone()),
@@ -145,7 +160,21 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Vec<Don
             results.push(done);
         }
     }
-    Ok(results)
+    Walked {
+        done: results,
+        unrecorded: unrecorded.0,
+    }
+}
+
+/// The first failure to write the record.
+struct Unrecorded(Option<Failure>);
+
+impl Unrecorded {
+    fn note(&mut self, written: Result<(), Failure>) {
+        if let Err(failure) = written {
+            self.0.get_or_insert(failure);
+        }
+    }
 }
 
 /// Every restart and reload of the plan; a unit that is started afresh owes one, too, should it run already by then.
@@ -180,19 +209,23 @@ fn announce(walk: &Walk<'_>, steps: &[Step]) {
     (walk.progress)(&Activity::Applying(message), silence);
 }
 
-/// Keeps what is there, then writes down that it is about to be ours. A step whose original cannot be kept fails and is not made.
+/// Keeps what is there, then writes down that it is about to be ours. Returns the steps to make, and those whose original cannot be
+/// kept, which are not made.
 fn prepare(
     record: &mut Record,
     walk: &Walk<'_>,
     steps: Vec<Step>,
-    failed: &mut BTreeSet<ResourceId>,
-    results: &mut Vec<Done>,
-) -> Result<Vec<Step>, Failure> {
+    unrecorded: &mut Unrecorded,
+) -> (Vec<Step>, Vec<(Step, Outcome)>) {
     let mut prepared = Vec::with_capacity(steps.len());
-    let mut entries = Vec::new();
+    let mut new = Vec::new();
+    let mut hopeless = Vec::new();
     for mut step in steps {
-        let is_known = walk.owned.contains(&(step.kind, step.key.clone()));
-        if !is_known && let Change::Path(change) = &step.change {
+        if walk.owned.contains(&(step.kind, step.key.clone())) {
+            prepared.push((step, false));
+            continue;
+        }
+        if let Change::Path(change) = &step.change {
             // Now, not when it was planned: a package of the same run may have brought the file.
             match save_original(walk.host, &change.path, ORIGINALS_DIRECTORY) {
                 Ok(original) => {
@@ -200,25 +233,37 @@ fn prepare(
                         serde_json::to_value(original).expect("an original is plain data")
                 }
                 Err(failure) => {
-                    failed.insert(step.id.clone());
                     let failure = failure.about(step.id.clone());
-                    results.extend(conclude(
-                        record,
-                        walk,
-                        vec![step],
-                        vec![Outcome::Failed(failure)],
-                    )?);
+                    hopeless.push((step, Outcome::Failed(failure)));
                     continue;
                 }
             }
         }
-        if !is_known {
-            entries.extend(entry(walk, &step, false));
-        }
-        prepared.push(step);
+        new.extend(entry(walk, &step, false));
+        prepared.push((step, true));
     }
-    record.intend(walk.revision, &entries, &[], clock::now())?;
-    Ok(prepared)
+    let written = match new.is_empty() {
+        true => Ok(()),
+        false => record.intend(walk.revision, &new, &[], clock::now()),
+    };
+    let Err(failure) = written else {
+        return (
+            prepared.into_iter().map(|(step, _)| step).collect(),
+            hopeless,
+        );
+    };
+    let mut steps = Vec::new();
+    for (step, is_new) in prepared {
+        // What is never owned, such as a restart, has nothing to be forgotten.
+        if is_new && entry(walk, &step, false).is_some() {
+            let failure = failure.clone().about(step.id.clone());
+            hopeless.push((step, Outcome::Failed(failure)));
+        } else {
+            steps.push(step);
+        }
+    }
+    unrecorded.note(Err(failure));
+    (steps, hopeless)
 }
 
 /// What the inventory says of a step, made or about to be; nothing for what is not owned afterwards, such as a restart.
@@ -285,7 +330,8 @@ fn conclude(
     walk: &Walk<'_>,
     steps: Vec<Step>,
     outcomes: Vec<Outcome>,
-) -> Result<Vec<Done>, Failure> {
+    unrecorded: &mut Unrecorded,
+) -> Vec<Done> {
     let now = clock::now();
     let mut owned = Vec::new();
     let mut released = Vec::new();
@@ -345,6 +391,6 @@ fn conclude(
             outcome,
         });
     }
-    record.conclude(walk.revision, &owned, &released, &paid, &history)?;
-    Ok(done)
+    unrecorded.note(record.conclude(walk.revision, &owned, &released, &paid, &history));
+    done
 }

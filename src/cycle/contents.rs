@@ -1,5 +1,7 @@
 //! The bytes of declared contents: inline, from the stored objects, or from the originals.
 
+use std::cell::Cell;
+
 use crate::config;
 use crate::git::{Objects, hex};
 use crate::kinds::kind::{Content, ContentSource, Contents};
@@ -9,9 +11,27 @@ use crate::sys::Host;
 /// Reads contents on a host.
 pub struct StoredContents<'a> {
     /// Where the originals are.
-    pub host: &'a Host,
+    host: &'a Host,
     /// Where the blobs are.
-    pub objects: &'a dyn Objects,
+    objects: &'a dyn Objects,
+    /// Whether a blob was not there, or not as it was kept.
+    lost: Cell<bool>,
+}
+
+impl<'a> StoredContents<'a> {
+    /// Blobs from `objects`, originals from `host`.
+    pub fn new(host: &'a Host, objects: &'a dyn Objects) -> Self {
+        StoredContents {
+            host,
+            objects,
+            lost: Cell::new(false),
+        }
+    }
+
+    /// Was a blob asked for that is no longer kept.
+    pub fn has_lost(&self) -> bool {
+        self.lost.get()
+    }
 }
 
 impl std::fmt::Debug for StoredContents<'_> {
@@ -28,6 +48,7 @@ impl Contents for StoredContents<'_> {
                 let object = self.objects.get(id);
                 object
                     .map_err(|error| {
+                        self.lost.set(true);
                         Failure::new(
                             Class::Transient,
                             format!("failed to read a declared file: {error}"),

@@ -4,9 +4,7 @@
 //! converged.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
 
 use crate::apply::{self, Activity, Done, Walk};
 use crate::config::{self, ApplyMode};
@@ -25,13 +23,16 @@ use crate::report::status::{Counts, Drift, OwedEffect};
 use crate::sys::{Host, clock};
 
 /// How long a resource that failed rests before it is tried again; doubled with every failure.
-const FIRST_REST: SignedDuration = SignedDuration::from_secs(60);
+const FIRST_REST: Duration = Duration::from_secs(60);
 
 /// How often a cycle plans again; what still brings something new then goes on in the next one.
 const MAX_PASSES: usize = 5;
 
 /// The longest rest.
-const LONGEST_REST: SignedDuration = SignedDuration::from_hours(1);
+const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
+
+/// The longest rest of what costs little to try, or is known to pass: the host is to be well soon after the trouble is over.
+const LONGEST_LIGHT_REST: Duration = Duration::from_secs(5 * 60);
 
 /// How long looking at everything may be silent: a slow card with many gigabytes to hash.
 const LOOKING_SILENCE: Duration = Duration::from_secs(60 * 60);
@@ -81,9 +82,10 @@ impl Cycle {
                 plan.steps()
                     .map(|step| (step.kind, step.key.clone(), step.action)),
             );
-            self.intend_units(in_force, &observed, &inventory)?;
-            let applied = self.apply(in_force, plan, &inventory, progress)?;
-            self.rest(&applied, clock::now());
+            let intended = self.intend_units(in_force, &observed, &inventory);
+            self.note_unwritten(intended);
+            let applied = self.apply(in_force, plan, &inventory, progress);
+            self.rest(&applied, clock::instant());
             done.extend(applied);
         };
         let mut failures = failures_of(&done);
@@ -121,8 +123,10 @@ impl Cycle {
                 .filter_map(|failure| failure.resource.as_ref());
             let mut open = plan::reported_resources(&in_force.desired);
             open.extend(failed);
-            self.settle(in_force, &open)?;
+            let settled = self.settle(in_force, &open);
+            self.note_unwritten(settled);
         }
+        failures.extend(self.unwritable.clone());
         self.conclude(in_force, Looked::at(&last), failures, is_new, made)
     }
 
@@ -133,7 +137,7 @@ impl Cycle {
     ) -> Result<Planned, Failure> {
         let inventory = inventory(&self.record)?;
         let observed = observe(&self.host, &in_force.desired, &inventory);
-        let now = clock::now();
+        let now = clock::instant();
         let resting = self
             .resting
             .iter()
@@ -209,11 +213,8 @@ impl Cycle {
         plan: Plan,
         inventory: &plan::Inventory,
         progress: Progress<'_>,
-    ) -> Result<Vec<Done>, Failure> {
-        let contents = StoredContents {
-            host: &self.host,
-            objects: &self.objects,
-        };
+    ) -> Vec<Done> {
+        let contents = StoredContents::new(&self.host, &self.objects);
         let declarations = plan::declarations(&in_force.desired, inventory);
         let owned = owned_keys(inventory);
         let walk = Walk {
@@ -224,7 +225,20 @@ impl Cycle {
             revision: &in_force.revision,
             progress,
         };
-        apply::apply(&walk, &mut self.record, plan)
+        let walked = apply::apply(&walk, &mut self.record, plan);
+        if contents.has_lost() {
+            // The revision is read again from the source, which fills the store.
+            self.must_load = true;
+        }
+        self.note_unwritten(walked.unrecorded.map_or(Ok(()), Err));
+        walked.done
+    }
+
+    /// Remembers that the record could not be written, until it can.
+    pub(super) fn note_unwritten(&mut self, written: Result<(), Failure>) {
+        if let Err(failure) = written {
+            self.unwritable.get_or_insert(failure);
+        }
     }
 
     /// Brings the inventory up to date with what is declared and already so; `open` are the resources that are not.
@@ -279,16 +293,16 @@ impl Cycle {
     }
 
     /// Lets what failed rest, longer every time.
-    fn rest(&mut self, done: &[Done], now: Timestamp) {
+    fn rest(&mut self, done: &[Done], now: Instant) {
         for done in done {
             match &done.outcome {
                 Outcome::Failed(failure) => {
                     let attempts = self.resting.get(&done.id).map_or(0, |rest| rest.attempts) + 1;
                     let rest = FIRST_REST
                         .saturating_mul(1 << attempts.min(10).saturating_sub(1))
-                        .min(LONGEST_REST);
+                        .min(longest_rest(&done.id, failure));
                     let failure = failure.clone().about(done.id.clone());
-                    let until = now.checked_add(rest).unwrap_or(now);
+                    let until = now + rest;
                     self.resting.insert(
                         done.id.clone(),
                         Rest {
@@ -379,7 +393,8 @@ impl Cycle {
                 digest: in_force.desired.digest.clone(),
                 is_clean,
             };
-            self.record.remember(APPLIED, &applied)?;
+            let remembered = self.record.remember(APPLIED, &applied);
+            self.note_unwritten(remembered);
             self.situation.take_applied(&applied);
             self.applied = Some(applied);
             if is_clean {
@@ -388,6 +403,19 @@ impl Cycle {
             }
         }
         Ok(())
+    }
+}
+
+/// How long something that fails again and again may rest.
+fn longest_rest(id: &ResourceId, failure: &Failure) -> Duration {
+    let is_light = match id.kind {
+        model::Kind::Package | model::Kind::Unit => failure.class == Class::Transient,
+        _ => true,
+    };
+    if is_light {
+        LONGEST_LIGHT_REST
+    } else {
+        LONGEST_REST
     }
 }
 

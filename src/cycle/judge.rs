@@ -3,13 +3,15 @@
 //! Invariant: the trusted head moves only here, only to a revision that was verified and renders for this host, and only after
 //! everything that enforcing it needs is kept on this host.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
+use crate::apply::Activity;
 use crate::config::Config;
-use crate::cycle::{Cycle, state};
+use crate::cycle::{Cycle, POLL_SILENCE, Progress, state};
 use crate::fetch::{Trouble, Upstream};
 use crate::fleet::{self, DesiredState, HostIdentity};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
@@ -57,14 +59,9 @@ impl Objects for Limited<'_> {
 
 impl Cycle {
     /// Asks the fetcher for the tip and judges it.
-    pub(super) fn poll(&mut self) {
+    pub(super) fn poll(&mut self, progress: Progress<'_>) {
         let at = clock::now();
-        let trusted = self.head.as_ref().map(|head| head.commit);
-        let asked = (self.connect)().map_err(Trouble::from).and_then(|client| {
-            let tip = client.poll(trusted)?;
-            Ok((client, tip.commit))
-        });
-        let result = match asked {
+        let result = match self.ask(progress) {
             Ok((client, tip)) => {
                 self.situation.source = None;
                 self.judge(client.as_ref(), tip)
@@ -77,6 +74,39 @@ impl Cycle {
             }
         };
         self.situation.last_poll = Some(Poll { at, result });
+    }
+
+    /// Asks on a thread of its own: a server that keeps the fetcher waiting for many minutes keeps nobody from what is in force.
+    fn ask(&mut self, progress: Progress<'_>) -> Result<(Box<dyn Upstream>, ObjectId), Trouble> {
+        let trusted = self.head.as_ref().map(|head| head.commit);
+        let connect = self.connect.clone();
+        let (answer, answered) = mpsc::channel();
+        let asking = move || {
+            let asked = connect().map_err(Trouble::from).and_then(|client| {
+                let tip = client.poll(trusted)?;
+                Ok((client, tip.commit))
+            });
+            // Whoever asked may have been stopped.
+            let _ = answer.send(asked);
+        };
+        let bug = |cause: &str| {
+            let message = format!("failed to ask the fetcher: {cause}");
+            Trouble::from(Failure::new(Class::Host, message))
+        };
+        std::thread::Builder::new()
+            .name("poll".to_owned())
+            .spawn(asking)
+            .map_err(|error| bug(&error.to_string()))?;
+        loop {
+            match answered.recv_timeout(self.interval()) {
+                Ok(asked) => return asked,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.enforce_what_is_in_force(false, progress);
+                    progress(&Activity::Polling, POLL_SILENCE);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(bug("its thread ended")),
+            }
+        }
     }
 
     /// Decides what becomes of `tip`, and says so in a word or two.

@@ -7,7 +7,8 @@
 //! and logs nothing above debug.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,7 @@ use contents::StoredContents;
 use enforce::Planned;
 use judge::Obstacle;
 use situation::{Beginnings, Situation};
+use state::State;
 
 /// How long the poll may be silent: the fetcher's own limit, and that of reading what it found, twice.
 const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
@@ -71,7 +73,7 @@ impl Trigger {
 }
 
 /// Makes a connection to the fetcher.
-pub type Connect = Box<dyn Fn() -> Result<Box<dyn Upstream>, Failure> + Send>;
+pub type Connect = Box<dyn Fn() -> Result<Box<dyn Upstream>, Failure> + Send + Sync>;
 
 /// Told what is being done, and how long it may take.
 pub type Progress<'a> = &'a dyn Fn(&Activity, Duration);
@@ -80,13 +82,15 @@ pub type Progress<'a> = &'a dyn Fn(&Activity, Duration);
 pub struct Cycle {
     host: Host,
     config: Config,
-    connect: Connect,
+    connect: Arc<Connect>,
     record: Record,
     objects: ObjectStore,
     head: Option<TrustedHead>,
     in_force: Option<InForce>,
     /// The stored objects do not suffice for the trusted head: it is read again from the source.
     must_load: bool,
+    /// Why the record could not be written, until it could.
+    unwritable: Option<Failure>,
     applied: Option<AppliedRevision>,
     situation: Situation,
     beginnings: Beginnings,
@@ -127,6 +131,9 @@ impl InForce {
 /// Under which name the record keeps the kernel's id of the boot that debts belong to.
 const BOOT_ID: &str = "boot-id";
 
+/// Under which name the record keeps when it could be written again.
+const WRITTEN: &str = "written-again";
+
 /// Under which name the record keeps the [`AppliedRevision`].
 const APPLIED: &str = "applied";
 
@@ -158,25 +165,36 @@ impl AppliedRevision {
 struct Rest {
     failure: Failure,
     attempts: u32,
-    until: Timestamp,
+    /// Not a time of day: a clock that is put right must not let it rest for years.
+    until: Instant,
 }
 
 impl Cycle {
     /// Opens the state of `host` and loads the revision in force; `connect` reaches the fetcher.
     pub fn open(host: Host, config: Config, connect: Connect) -> Result<Self, Failure> {
         let state = state::open(&host)?;
-        let applied: Option<AppliedRevision> = state.record.recall(APPLIED)?;
-        forget_debts_of_the_last_boot(&host, &state.record)?;
+        let debts = forget_debts_of_the_last_boot(&host, &state.record);
+        if let Some(failure) = &state.missing {
+            journal::state_missing(failure);
+        }
         let mut cycle = Cycle {
-            beginnings: state.record.recall("beginnings")?.unwrap_or_default(),
+            // Only shown: what cannot be read of it is as good as new.
+            beginnings: state
+                .record
+                .recall("beginnings")
+                .ok()
+                .flatten()
+                .unwrap_or_default(),
+            applied: state.record.recall(APPLIED).ok().flatten(),
+            last_status: state.record.recall("status").ok().flatten(),
+            unwritable: state.unwritable.or(debts.err()),
             situation: Situation {
                 state_missing: state.missing,
                 ..Situation::default()
             },
-            last_status: state.record.recall("status")?,
             host,
             config,
-            connect,
+            connect: Arc::new(connect),
             record: state.record,
             objects: state.objects,
             head: state.head,
@@ -184,7 +202,6 @@ impl Cycle {
             must_load: false,
             judged: None,
             resting: BTreeMap::new(),
-            applied,
         };
         if let Some(applied) = &cycle.applied {
             cycle.situation.take_applied(applied);
@@ -237,6 +254,7 @@ impl Cycle {
             }
         );
         let mut enforced = None;
+        self.mend_state();
         if trigger == Trigger::Start {
             self.adopt_transactions(progress);
         }
@@ -248,7 +266,7 @@ impl Cycle {
         }
         if trigger != Trigger::Start || enforced.is_none() {
             progress(&Activity::Polling, POLL_SILENCE);
-            self.poll();
+            self.poll(progress);
         }
         let in_force = self.in_force.as_ref().map(InForce::identity);
         if enforced.is_none() || enforced != in_force {
@@ -264,12 +282,82 @@ impl Cycle {
         progress: Progress<'_>,
     ) -> Option<(String, String)> {
         let in_force = self.in_force.take()?;
-        if let Err(failure) = self.enforce(&in_force, allow_removals, progress) {
+        let mut result = self.enforce(&in_force, allow_removals, progress);
+        if result.is_err() && self.replace_damaged_record() {
+            result = self.enforce(&in_force, allow_removals, progress);
+        }
+        if let Err(failure) = result {
             self.situation.failures = vec![failure];
         }
         let identity = in_force.identity();
         self.in_force = Some(in_force);
         Some(identity)
+    }
+
+    /// Writes the record again, or opens it again, where that failed before.
+    fn mend_state(&mut self) {
+        if self.must_load && !self.objects.is_whole() {
+            match state::open_objects(&self.host) {
+                Ok(objects) => self.objects = objects,
+                Err(failure) => debug!("failed to make the object store anew: {failure}"),
+            }
+        }
+        if let Some(head) = &self.head
+            && self.situation.state_missing.is_none()
+        {
+            let marked = state::ensure_mark(&self.host, head);
+            self.note_unwritten(marked);
+        }
+        if self.unwritable.is_none() {
+            return;
+        }
+        // What was opened for reading stays so, though the disk may have become writable.
+        if self.record.is_copy() || self.objects.is_read_only() {
+            // Closed first: SQLite shares what it knows of an open file with every later connection to it.
+            if let Ok(nothing) = ObjectStore::in_memory() {
+                self.objects = nothing;
+            }
+            match state::open(&self.host) {
+                Ok(state) if state.unwritable.is_none() => self.take_state(state),
+                Ok(state) => self.objects = state.objects,
+                Err(failure) => debug!("failed to open the state again: {failure}"),
+            }
+        }
+        if self.record.remember(WRITTEN, &clock::now()).is_ok() {
+            self.unwritable = None;
+        }
+    }
+
+    /// Where the record is damaged, goes on as [`state::open`] says for such a host; true when that helps.
+    fn replace_damaged_record(&mut self) -> bool {
+        if self.record.check().is_ok() {
+            return false;
+        }
+        match state::open(&self.host) {
+            Ok(state) => {
+                self.take_state(state);
+                true
+            }
+            Err(failure) => {
+                debug!("failed to open the state again: {failure}");
+                false
+            }
+        }
+    }
+
+    fn take_state(&mut self, mut state: State) {
+        state.record.take_paid(&mut self.record);
+        if let Some(failure) = &state.missing {
+            journal::state_missing(failure);
+        }
+        self.record = state.record;
+        self.objects = state.objects;
+        self.head = state.head;
+        self.situation.state_missing = state.missing;
+        self.unwritable = state.unwritable;
+        if self.in_force.is_none() {
+            self.restore();
+        }
     }
 
     /// The status before the first cycle: the last one that was recorded, because nothing was looked at since.
@@ -350,20 +438,8 @@ impl Cycle {
 
     /// The status after a cycle; what changed about it is logged and recorded.
     fn report(&mut self) -> Status {
-        let status = self.status();
+        let mut status = self.status();
         let was = self.last_status.as_ref();
-        let is_ill = |state: HostState| matches!(state, HostState::Degraded | HostState::Held);
-        let revision = status.revision.as_deref().unwrap_or("");
-        let changed_errors = was.is_none_or(|was| was.errors != status.errors);
-        if is_ill(status.state) && changed_errors {
-            if let Some(condition) = status.conditions.first() {
-                journal::degraded(revision, &condition.reason, &condition.who);
-            }
-        } else if status.state == HostState::Converged
-            && was.is_some_and(|was| is_ill(was.state) || was.state == HostState::Refused)
-        {
-            journal::recovered(revision);
-        }
         let is_same = was.is_some_and(|was| {
             Status {
                 last_poll: None,
@@ -377,10 +453,29 @@ impl Cycle {
             let kept = self
                 .record
                 .remember("status", &status)
-                .and_then(|()| self.record.remember("beginnings", &self.beginnings));
-            if let Err(failure) = kept {
-                warn!("failed to record the status, ignoring: {failure}");
+                .and_then(|()| self.record.remember("beginnings", &self.beginnings))
+                .and_then(|()| self.record.settle());
+            // Said as any other failure, and once.
+            if let Err(failure) = kept
+                && self.unwritable.is_none()
+            {
+                self.situation.failures.push(failure.clone());
+                self.unwritable = Some(failure);
+                status = self.status();
             }
+        }
+        let was = self.last_status.as_ref();
+        let is_ill = |state: HostState| matches!(state, HostState::Degraded | HostState::Held);
+        let revision = status.revision.as_deref().unwrap_or("");
+        let changed_errors = was.is_none_or(|was| was.errors != status.errors);
+        if is_ill(status.state) && changed_errors {
+            if let Some(condition) = status.conditions.first() {
+                journal::degraded(revision, &condition.reason, &condition.who);
+            }
+        } else if status.state == HostState::Converged
+            && was.is_some_and(|was| is_ill(was.state) || was.state == HostState::Refused)
+        {
+            journal::recovered(revision);
         }
         self.last_status = Some(status.clone());
         status
@@ -413,10 +508,7 @@ impl Cycle {
         self.resting = resting;
         match plan {
             Ok(Planned { plan, .. }) => {
-                let contents = StoredContents {
-                    host: &self.host,
-                    objects: &self.objects,
-                };
+                let contents = StoredContents::new(&self.host, &self.objects);
                 let mut budget = DIFF_BUDGET_BYTES;
                 let mut show = |step: &Step, report: bool| {
                     let diff = self

@@ -83,7 +83,12 @@ impl Situation {
         beginnings.retain(|kind, _| {
             kind == state.as_str() || found.iter().any(|(known, _, _)| known == kind)
         });
-        let mut since = |kind: &str| *beginnings.entry(kind.to_owned()).or_insert(now);
+        let mut since = |kind: &str| {
+            let since = beginnings.entry(kind.to_owned()).or_insert(now);
+            // The clock was wrong then, or is now.
+            *since = (*since).min(now);
+            *since
+        };
         let conditions = found
             .into_iter()
             .map(|(kind, reason, who)| Condition {
@@ -169,7 +174,9 @@ impl Situation {
         let one = |kind, failure: &Option<Failure>| all(kind, &failure.iter().collect::<Vec<_>>());
         let mut found: Vec<_> = [
             one(State::Refused.as_str(), &self.refusal),
-            one("state-missing", &self.state_missing),
+            // The keys are fine; it is this host that lost something.
+            one("state-missing", &self.state_missing)
+                .map(|(kind, reason, _)| (kind, reason, who_must_act(Class::Host))),
             all(State::Held.as_str(), &held),
             all(State::Degraded.as_str(), &degraded),
             one("behind", &self.behind),
@@ -188,12 +195,12 @@ impl Situation {
         }
         let state = self.state();
         if !found.iter().any(|(kind, _, _)| *kind == state.as_str()) {
-            let reason = match state {
-                State::Converged => "everything is as declared",
-                State::Starting => "no revision was applied yet",
-                _ => "nothing new is accepted",
+            let (reason, who) = match state {
+                State::Converged => ("everything is as declared", "nobody"),
+                State::Starting => ("no revision was applied yet", "nobody"),
+                _ => ("nothing new is accepted", who_must_act(Class::Host)),
             };
-            found.insert(0, (state.as_str(), reason.to_owned(), "nobody"));
+            found.insert(0, (state.as_str(), reason.to_owned(), who));
         }
         found
     }

@@ -30,7 +30,7 @@ pub struct Tip {
 }
 
 /// Where revisions come from: a fetcher, in whatever way it is reached.
-pub trait Upstream: Objects {
+pub trait Upstream: Objects + Send {
     /// The tip of the branch, now; see [`Client::poll`].
     fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble>;
 }
