@@ -143,8 +143,9 @@ fn apt_get(arguments: Vec<String>, time_limit: Duration) -> Command {
         "Dpkg::Options::=--force-confold",
         "-o",
         "Dpkg::Use-Pty=0",
+        // Not for long: while somebody else installs packages, files and units are to go on. It is tried again soon.
         "-o",
-        "DPkg::Lock::Timeout=300",
+        "DPkg::Lock::Timeout=5",
         "-o",
         "APT::Color=0",
         "-o",
@@ -347,6 +348,11 @@ pub fn classify_failure(output: &str) -> Class {
     }
 }
 
+/// Does another package manager hold the lock.
+pub fn is_locked(output: &str) -> bool {
+    output.contains("Could not get lock") || output.contains("lock was locked by another process")
+}
+
 /// Did archives fail to arrive, as they do when the lists are older than the repository.
 pub fn has_stale_lists(output: &str) -> bool {
     output.contains("E: Failed to fetch") || output.contains("Unable to fetch some archives")
@@ -371,7 +377,7 @@ mod tests {
         ];
         insta::assert_snapshot!(
             transaction(&requests, Permissions::default()).argv.join(" "),
-            @"apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 -o APT::Color=0 -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o APT::Get::AutomaticRemove=false install -- curl alloy=1.9.1 telnet-"
+            @"apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=5 -o APT::Color=0 -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o APT::Get::AutomaticRemove=false install -- curl alloy=1.9.1 telnet-"
         );
         let permissions = Permissions {
             downgrade: true,

@@ -304,7 +304,7 @@ impl Transaction<'_> {
             return self.execute(possible);
         }
         // Nothing was achieved: one of them, perhaps an archive that does not arrive, keeps the others from being installed.
-        if left.len() == indices.len() && left.len() > 1 {
+        if left.len() == indices.len() && left.len() > 1 && !apt::is_locked(&result.output) {
             for index in left {
                 let possible = self.select_possible(vec![index])?;
                 self.execute(possible)?;
