@@ -103,7 +103,7 @@ fn a_full_or_read_only_state_disk_stops_no_correction() {
         ));
         machine.write_file("/etc/counted.conf", "drift\n");
         drift_is_undone(&scene, &before);
-        status_says(&scene, "degraded", "state database", OPERATOR);
+        status_says(&scene, "degraded", "read-only disk", OPERATOR);
         assert!(!scene.status().to_string().contains("state-missing"));
         scene.declare(&layer(content, SERVICE));
         scene.sync();
