@@ -353,6 +353,13 @@ pub fn is_locked(output: &str) -> bool {
     output.contains("Could not get lock") || output.contains("lock was locked by another process")
 }
 
+/// Who holds the lock, as apt says it: `process 1234 (apt-get)`.
+pub fn lock_holder(output: &str) -> Option<&str> {
+    let (_, holder) = output.rsplit_once("It is held by ")?;
+    let line = holder.lines().next()?;
+    line.find(')').map(|end| &line[..=end])
+}
+
 /// Did archives fail to arrive, as they do when the lists are older than the repository.
 pub fn has_stale_lists(output: &str) -> bool {
     output.contains("E: Failed to fetch") || output.contains("Unable to fetch some archives")
@@ -367,6 +374,15 @@ pub fn without_architecture(name: &str) -> &str {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_holder_of_the_lock_is_named() {
+        let waited = "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 186 (perl)...\n\
+                      E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?\n";
+        assert!(is_locked(waited));
+        assert_eq!(lock_holder(waited), Some("process 186 (perl)"));
+        assert_eq!(lock_holder("E: Unable to locate package"), None);
+    }
 
     #[test]
     fn a_transaction_asks_nobody_and_skips_no_signature() {
