@@ -2,6 +2,10 @@
 //!
 //! Invariant: before the first change the restarts it will make necessary are on disk, and before each batch what was there is. What
 //! depends on a failure is skipped; the rest goes on.
+//!
+//! A record that cannot be written (a full disk) stops what would be owned for the first time, because what was there before would be
+//! forgotten. What is owned already is put right all the same, with the restarts that follow; only a crash in between would lose
+//! one of those.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -77,6 +81,17 @@ pub struct Walked {
     pub made: Vec<ResourceId>,
     /// The steps that were not.
     pub not_made: Vec<NotMade>,
+    /// Why the record does not have all of it.
+    pub unrecorded: Option<Failure>,
+}
+
+impl Walked {
+    /// Keeps the first failure to write the record.
+    fn note(&mut self, written: Result<(), Failure>) {
+        if let Err(failure) = written {
+            self.unrecorded.get_or_insert(failure);
+        }
+    }
 }
 
 /// One step that was not made.
@@ -106,8 +121,8 @@ struct Prepared {
     is_new: bool,
 }
 
-/// Applies `plan`. Fails only when the record cannot be written: then nothing more is changed.
-pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Walked, Failure> {
+/// Applies `plan`.
+pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
     let mut failed: BTreeSet<ResourceId> = plan
         .blocked
         .iter()
@@ -123,18 +138,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Walked,
     let mut walked = Walked::default();
     let mut diffs = Diffs::default();
 
-    let writing = record.write(walk.revision)?;
-    let now = clock::now();
-    for debt in debts(walk.revision, &plan) {
-        writing.owe(&debt, now)?;
-    }
-    for (kind, key) in &plan.released {
-        writing.release(kind.as_str(), key)?;
-    }
-    for (unit, action) in &plan.void_debts {
-        writing.pay(unit, *action)?;
-    }
-    writing.commit()?;
+    walked.note(write_ahead(record, walk, &plan));
     let paused = plan.paused;
     for batch in plan.batches {
         let mut steps = Vec::with_capacity(batch.len());
@@ -159,7 +163,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Walked,
             }
         }
         if !forgiven.is_empty() {
-            record.conclude(walk.revision, &[], &[], &forgiven, &[])?;
+            walked.note(record.conclude(walk.revision, &[], &[], &forgiven, &[]));
         }
         if !skipped.is_empty() {
             failed.extend(skipped.iter().map(|(step, _)| step.id.clone()));
@@ -167,13 +171,13 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Walked,
                 .into_iter()
                 .map(|(step, outcome)| (known(step), outcome))
                 .unzip();
-            conclude(record, walk, &mut diffs, steps, outcomes, &mut walked)?;
+            conclude(record, walk, &mut diffs, steps, outcomes, &mut walked);
         }
         if steps.is_empty() {
             continue;
         }
         announce(walk, &steps);
-        let steps = prepare(record, walk, steps, &mut failed, &mut walked)?;
+        let steps = prepare(record, walk, steps, &mut failed, &mut walked);
         diffs.take(
             walk.host,
             walk.contents,
@@ -188,9 +192,9 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Result<Walked,
                 _ => failed.insert(id.clone()),
             };
         }
-        conclude(record, walk, &mut diffs, steps, outcomes, &mut walked)?;
+        conclude(record, walk, &mut diffs, steps, outcomes, &mut walked);
     }
-    Ok(walked)
+    walked
 }
 
 fn known(step: Step) -> Prepared {
@@ -198,6 +202,22 @@ fn known(step: Step) -> Prepared {
         step,
         is_new: false,
     }
+}
+
+/// Writes down what will be owed, what is owned no longer, and which debts are void.
+fn write_ahead(record: &mut Record, walk: &Walk<'_>, plan: &Plan) -> Result<(), Failure> {
+    let writing = record.write(walk.revision)?;
+    let now = clock::now();
+    for debt in debts(walk.revision, plan) {
+        writing.owe(&debt, now)?;
+    }
+    for (kind, key) in &plan.released {
+        writing.release(kind.as_str(), key)?;
+    }
+    for (unit, action) in &plan.void_debts {
+        writing.pay(unit, *action);
+    }
+    writing.commit()
 }
 
 /// Every restart and reload of the plan; a unit that is started afresh owes one, too, should it run already by then.
@@ -232,15 +252,17 @@ fn announce(walk: &Walk<'_>, steps: &[Step]) {
     (walk.progress)(&Activity::Applying(message), silence);
 }
 
-/// Keeps what is there, then writes down that it is about to be ours. A step whose original cannot be kept fails and is not made.
+/// Keeps what is there, then writes down that it is about to be ours. Returns the steps to make, and those whose original cannot be
+/// kept, which are not made.
 fn prepare(
     record: &mut Record,
     walk: &Walk<'_>,
     steps: Vec<Step>,
     failed: &mut BTreeSet<ResourceId>,
     walked: &mut Walked,
-) -> Result<Vec<Prepared>, Failure> {
+) -> Vec<Prepared> {
     let mut prepared = Vec::with_capacity(steps.len());
+    let mut hopeless = Vec::new();
     let mut way = None;
     for mut step in steps {
         let is_new = !walk.declarations.is_owned(step.kind, &step.key);
@@ -257,31 +279,49 @@ fn prepare(
                         serde_json::to_string(&original).expect("an original is plain data")
                 }
                 Err(failure) => {
-                    failed.insert(step.id.clone());
                     let failure = failure.about(step.id.clone());
-                    let outcome = vec![Outcome::Failed(failure)];
-                    conclude(
-                        record,
-                        walk,
-                        &mut Diffs::default(),
-                        vec![known(step)],
-                        outcome,
-                        walked,
-                    )?;
+                    hopeless.push((known(step), Outcome::Failed(failure)));
                     continue;
                 }
             }
         }
         prepared.push(Prepared { step, is_new });
     }
-    let writing = record.write(walk.revision)?;
-    for Prepared { step, .. } in prepared.iter().filter(|prepared| prepared.is_new) {
-        if let Some(entry) = entry(walk, step, false) {
-            writing.own(&entry)?;
-        }
+    if let Err(failure) = write_new(record, walk, &prepared) {
+        // What is never owned, such as a restart, has nothing to be forgotten.
+        let (lost, others): (Vec<_>, Vec<_>) = prepared
+            .into_iter()
+            .partition(|prepared| prepared.is_new && is_owned_after(&prepared.step));
+        prepared = others;
+        hopeless.extend(lost.into_iter().map(|lost| {
+            let failure = failure.clone().about(lost.step.id.clone());
+            (lost, Outcome::Failed(failure))
+        }));
+        walked.note(Err(failure));
     }
-    writing.commit()?;
-    Ok(prepared)
+    if !hopeless.is_empty() {
+        failed.extend(hopeless.iter().map(|(known, _)| known.step.id.clone()));
+        let (steps, outcomes) = hopeless.into_iter().unzip();
+        conclude(record, walk, &mut Diffs::default(), steps, outcomes, walked);
+    }
+    prepared
+}
+
+/// Writes down what is about to be owned for the first time, with what was there before.
+fn write_new(record: &mut Record, walk: &Walk<'_>, prepared: &[Prepared]) -> Result<(), Failure> {
+    let mut new = prepared
+        .iter()
+        .filter(|prepared| prepared.is_new)
+        .filter_map(|prepared| entry(walk, &prepared.step, false))
+        .peekable();
+    if new.peek().is_none() {
+        return Ok(());
+    }
+    let writing = record.write(walk.revision)?;
+    for entry in new {
+        writing.own(&entry)?;
+    }
+    writing.commit()
 }
 
 /// Is what a step is about owned afterwards; a restart makes nothing ours.
@@ -352,9 +392,15 @@ fn conclude(
     steps: Vec<Prepared>,
     outcomes: Vec<Outcome>,
     walked: &mut Walked,
-) -> Result<(), Failure> {
+) {
     let now = clock::now();
-    let mut writing = record.write(walk.revision)?;
+    for (prepared, outcome) in steps.iter().zip(&outcomes) {
+        if *outcome == Outcome::Done {
+            note_paid(record, &prepared.step);
+        }
+    }
+    // Whether it can be written or not, everybody is told what was done.
+    let mut writing = record.write(walk.revision);
     for (Prepared { step, is_new }, outcome) in steps.into_iter().zip(outcomes) {
         let mut line = HistoryEntry::of_resource(
             now,
@@ -377,7 +423,6 @@ fn conclude(
                 line.outcome = "done".to_owned();
                 line.detail = step.fields.join(", ");
                 line.diff = diffs.of(&step);
-                record_made(&writing, walk, &step, is_new)?;
             }
             Outcome::Failed(failure) => {
                 line.outcome = "failed".to_owned();
@@ -388,7 +433,13 @@ fn conclude(
                 line.detail = format!("{blocker} failed");
             }
         }
-        writing.note(&line)?;
+        writing = writing.and_then(|mut writing| {
+            if outcome == Outcome::Done {
+                record_made(&writing, walk, &step, is_new)?;
+            }
+            writing.note(&line)?;
+            Ok(writing)
+        });
         let cause = match outcome {
             Outcome::Done => {
                 walked.made.push(step.id);
@@ -403,10 +454,23 @@ fn conclude(
             cause,
         });
     }
-    writing.commit()
+    walked.note(writing.and_then(Writing::commit));
 }
 
-/// What a step that was made means for what is owned and owed.
+/// A unit that was started, stopped or restarted owes nothing any more.
+fn note_paid(record: &mut Record, step: &Step) {
+    if matches!(
+        step.action,
+        Action::Restart | Action::Reload | Action::Start | Action::Stop
+    ) {
+        record.note_paid(&step.key, Action::Reload);
+        if step.action != Action::Reload {
+            record.note_paid(&step.key, Action::Restart);
+        }
+    }
+}
+
+/// What a step that was made means for what is owned.
 fn record_made(
     writing: &Writing<'_>,
     walk: &Walk<'_>,
@@ -422,15 +486,6 @@ fn record_made(
         writing.confirm(step.kind.as_str(), &step.key)?;
     } else if let Some(entry) = entry(walk, step, true) {
         writing.own(&entry)?;
-    }
-    if matches!(
-        step.action,
-        Action::Restart | Action::Reload | Action::Start | Action::Stop
-    ) {
-        writing.pay(&step.key, Action::Reload)?;
-        if step.action != Action::Reload {
-            writing.pay(&step.key, Action::Restart)?;
-        }
     }
     Ok(())
 }

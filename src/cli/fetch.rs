@@ -21,7 +21,16 @@ pub fn run(arguments: &Arguments) -> CommandResult {
         Stdin::Stream(stream) => fetch::serve_parent(&stream, credentials, Limits::DEFAULT)
             .map_err(|failure| vec![failure])?,
         Stdin::Listener(listener) => {
-            let config = super::host_config(&Host::new(Path::new("/")))?;
+            let config = match super::host_config(&Host::new(Path::new("/"))) {
+                Ok(config) => config,
+                Err(failures) => {
+                    // Whoever asks is told why; a fetcher that ended instead would be started again for as long as somebody waits.
+                    if let Some(failure) = failures.first() {
+                        fetch::refuse(&listener, failure).map_err(|failure| vec![failure])?;
+                    }
+                    return Err(failures);
+                }
+            };
             fetch::serve(
                 &config.source,
                 &arguments.cache,

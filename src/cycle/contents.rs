@@ -1,5 +1,7 @@
 //! The bytes of declared contents: inline, from the stored objects, or from the originals.
 
+use std::cell::Cell;
+
 use crate::config;
 use crate::git::{Objects, hex};
 use crate::kinds::kind::{Content, ContentSource, Contents};
@@ -12,6 +14,8 @@ pub struct StoredContents<'a> {
     /// Where the originals are.
     host: &'a Host,
     blobs: Blobs<'a>,
+    /// Whether a blob was not there, or not as it was kept.
+    lost: Cell<bool>,
 }
 
 /// Where the blobs are.
@@ -26,13 +30,25 @@ impl<'a> StoredContents<'a> {
     /// The contents of `host`, whose blobs are in `objects`.
     pub fn new(host: &'a Host, objects: &'a ObjectStore) -> Result<Self, Failure> {
         let blobs = Blobs::Stored(objects.read()?);
-        Ok(StoredContents { host, blobs })
+        Ok(Self::of(host, blobs))
     }
 
     /// The contents of a revision that is not kept here, whose blobs are in `objects`.
     pub fn anywhere(host: &'a Host, objects: &'a dyn Objects) -> Self {
-        let blobs = Blobs::Anywhere(objects);
-        StoredContents { host, blobs }
+        Self::of(host, Blobs::Anywhere(objects))
+    }
+
+    fn of(host: &'a Host, blobs: Blobs<'a>) -> Self {
+        StoredContents {
+            host,
+            blobs,
+            lost: Cell::new(false),
+        }
+    }
+
+    /// Was a blob asked for that is no longer kept.
+    pub fn has_lost(&self) -> bool {
+        self.lost.get()
     }
 }
 
@@ -53,6 +69,7 @@ impl Contents for StoredContents<'_> {
                     Blobs::Anywhere(objects) => objects.get(id).map(|object| object.data),
                 };
                 bytes.map_err(|error| {
+                    self.lost.set(true);
                     Failure::new(
                         Class::Transient,
                         format!("failed to read a declared file: {error}"),
@@ -75,6 +92,9 @@ impl Contents for StoredContents<'_> {
         };
         let actual = ring::digest::digest(&ring::digest::SHA256, &bytes);
         if actual.as_ref() != content.sha256 {
+            if let ContentSource::Blob(_) = content.source {
+                self.lost.set(true);
+            }
             let wanted = hex(&content.sha256);
             return Err(Failure::new(
                 Class::Host,

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
 
 use crate::apply::{self, Activity, Cause, NotMade, Walk, Walked};
 use crate::config::{self, ApplyMode};
@@ -27,13 +25,16 @@ use crate::report::status::{Counts, Drift, OwedEffect};
 use crate::sys::{Host, clock};
 
 /// How long a resource that failed rests before it is tried again; doubled with every failure.
-const FIRST_REST: SignedDuration = SignedDuration::from_secs(60);
+const FIRST_REST: Duration = Duration::from_secs(60);
 
 /// How often a cycle plans again; what still brings something new then goes on in the next one.
 const MAX_PASSES: usize = 5;
 
 /// The longest rest.
-const LONGEST_REST: SignedDuration = SignedDuration::from_hours(1);
+const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
+
+/// The longest rest of what costs little to try, or is known to pass: the host is to be well soon after the trouble is over.
+const LONGEST_LIGHT_REST: Duration = Duration::from_secs(5 * 60);
 
 /// How long looking at everything may be silent: a slow card with many gigabytes to hash.
 const LOOKING_SILENCE: Duration = Duration::from_secs(60 * 60);
@@ -100,10 +101,11 @@ impl Cycle {
                 observed,
                 inventory,
             } = planned;
-            self.intend_units(in_force, &observed, &inventory)?;
+            let intended = self.intend_units(in_force, &observed, &inventory);
+            self.note_unwritten(intended);
             drop(observed); // it is of no use any more, and takes memory while the machine is changed
             let walked = self.apply(in_force, plan, &inventory, progress)?;
-            self.rest(&walked, clock::now());
+            self.rest(&walked, clock::instant());
             made += walked.made.len();
             not_made.extend(walked.not_made);
         };
@@ -139,9 +141,11 @@ impl Cycle {
             let mut open = plan::reported_resources(&in_force.desired);
             open.extend(&last.paused);
             open.extend(failed);
-            self.settle(in_force, &observed, &inventory, &open)?;
+            let settled = self.settle(in_force, &observed, &inventory, &open);
+            self.note_unwritten(settled);
         }
         drop((observed, inventory));
+        failures.extend(self.unwritable.clone());
         self.conclude(in_force, Looked::at(&last), failures, is_new, made)
     }
 
@@ -152,7 +156,7 @@ impl Cycle {
     ) -> Result<Planned, Failure> {
         let inventory = self.inventory.read(&self.record)?;
         let observed = observe(&self.host, &in_force.desired, &inventory);
-        let now = clock::now();
+        let now = clock::instant();
         let resting = self
             .resting
             .iter()
@@ -239,7 +243,22 @@ impl Cycle {
             revision: &in_force.revision,
             progress,
         };
-        apply::apply(&walk, &mut self.record, plan)
+        let walked = apply::apply(&walk, &mut self.record, plan);
+        let has_lost = contents.has_lost();
+        drop(contents); // a transaction is open as long as it is there
+        if has_lost {
+            // The revision is read again from the source, which fills the store.
+            self.must_load = true;
+        }
+        self.note_unwritten(walked.unrecorded.clone().map_or(Ok(()), Err));
+        Ok(walked)
+    }
+
+    /// Remembers that the record could not be written, until it can.
+    pub(super) fn note_unwritten(&mut self, written: Result<(), Failure>) {
+        if let Err(failure) = written {
+            self.unwritable.get_or_insert(failure);
+        }
     }
 
     /// Brings the inventory up to date with what is declared and already so; `open` are the resources that are not. What was
@@ -296,7 +315,7 @@ impl Cycle {
     }
 
     /// Lets what failed rest, longer every time.
-    fn rest(&mut self, walked: &Walked, now: Timestamp) {
+    fn rest(&mut self, walked: &Walked, now: Instant) {
         for not_made in &walked.not_made {
             let Cause::Failed(failure) = &not_made.cause else {
                 continue;
@@ -305,11 +324,11 @@ impl Cycle {
             let attempts = self.resting.get(id).map_or(0, |rest| rest.attempts) + 1;
             let rest = FIRST_REST
                 .saturating_mul(1 << attempts.min(10).saturating_sub(1))
-                .min(LONGEST_REST);
+                .min(longest_rest(id, failure));
             let rest = Rest {
                 failure: failure.clone().about(id.clone()),
                 attempts,
-                until: now.checked_add(rest).unwrap_or(now),
+                until: now + rest,
             };
             self.resting.insert(id.clone(), rest);
         }
@@ -423,7 +442,8 @@ impl Cycle {
                 digest: in_force.desired.digest.clone(),
                 is_clean,
             };
-            self.record.remember(APPLIED, &applied)?;
+            let remembered = self.record.remember(APPLIED, &applied);
+            self.note_unwritten(remembered);
             let open = self.situation.failures.len();
             let (outcome, detail) = match (is_clean, is_new) {
                 (true, true) => ("done", String::new()),
@@ -441,7 +461,8 @@ impl Cycle {
                 subject: applied.subject.clone(),
                 signer: applied.signer.clone(),
             };
-            self.record.note(&entry, &note)?;
+            let noted = self.record.note(&entry, &note);
+            self.note_unwritten(noted);
             self.situation.take_applied(&applied);
             self.applied = Some(applied);
             if is_clean {
@@ -450,6 +471,19 @@ impl Cycle {
             }
         }
         Ok(())
+    }
+}
+
+/// How long something that fails again and again may rest.
+fn longest_rest(id: &ResourceId, failure: &Failure) -> Duration {
+    let is_light = match id.kind {
+        model::Kind::Package | model::Kind::Unit => failure.class == Class::Transient,
+        _ => true,
+    };
+    if is_light {
+        LONGEST_LIGHT_REST
+    } else {
+        LONGEST_REST
     }
 }
 

@@ -125,6 +125,10 @@ impl Cycle {
             return Ok("unchanged".to_owned());
         }
         if self.situation.state_missing.is_some() {
+            // What was trusted last is nothing new, and what was kept of it may be lost as well.
+            if let Some(head) = self.head.clone().filter(|_| self.must_load) {
+                return Ok(self.read_again(client, &head));
+            }
             return Ok("not accepted, trust state is missing".to_owned());
         }
         let policy = match read_policy(&self.host, &self.config) {

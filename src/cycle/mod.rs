@@ -9,7 +9,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,7 @@ use judge::Obstacle;
 use pace::Silence;
 use pause::KeptPause;
 use situation::{Beginnings, Situation, Standing};
+use state::State;
 
 /// How long the poll may be silent: the fetcher's own limit, and that of reading what it found, twice.
 const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
@@ -82,7 +83,7 @@ impl Trigger {
 }
 
 /// Makes a connection to the fetcher.
-pub type Connect = Box<dyn Fn() -> Result<Box<dyn Upstream>, Failure> + Send>;
+pub type Connect = Box<dyn Fn() -> Result<Box<dyn Upstream>, Failure> + Send + Sync>;
 
 /// Told what is being done, and how long it may take.
 pub type Progress<'a> = &'a dyn Fn(&Activity, Duration);
@@ -99,6 +100,8 @@ pub struct Cycle {
     in_force: Option<InForce>,
     /// The stored objects do not suffice for the trusted head: it is read again from the source.
     must_load: bool,
+    /// Why the record could not be written, until it could.
+    unwritable: Option<Failure>,
     applied: Option<AppliedRevision>,
     situation: Situation,
     beginnings: Beginnings,
@@ -155,6 +158,8 @@ const BOOT_ID: &str = "boot-id";
 
 /// Under which name the record keeps the [`Standing`].
 const STANDING: &str = "standing";
+/// Under which name the record keeps when it could be written again.
+const WRITTEN: &str = "written-again";
 
 /// Under which name the record keeps the [`AppliedRevision`].
 const APPLIED: &str = "applied";
@@ -187,22 +192,33 @@ impl AppliedRevision {
 struct Rest {
     failure: Failure,
     attempts: u32,
-    until: Timestamp,
+    /// Not a time of day: a clock that is put right must not let it rest for years.
+    until: Instant,
 }
 
 impl Cycle {
     /// Opens the state of `host` and loads the revision in force; `connect` reaches the fetcher.
     pub fn open(host: Host, config: Config, connect: Connect) -> Result<Self, Failure> {
         let state = state::open(&host)?;
-        let applied: Option<AppliedRevision> = state.record.recall(APPLIED)?;
-        forget_debts_of_the_last_boot(&host, &state.record)?;
+        let debts = forget_debts_of_the_last_boot(&host, &state.record);
+        if let Some(failure) = &state.missing {
+            journal::state_missing(failure);
+        }
         let mut cycle = Cycle {
-            beginnings: state.record.recall("beginnings")?.unwrap_or_default(),
+            // Only shown: what cannot be read of it is as good as new.
+            beginnings: state
+                .record
+                .recall("beginnings")
+                .ok()
+                .flatten()
+                .unwrap_or_default(),
+            applied: state.record.recall(APPLIED).ok().flatten(),
+            last_status: state.record.recall("status").ok().flatten(),
+            unwritable: state.unwritable.or(debts.err()),
             situation: Situation {
                 state_missing: state.missing,
                 ..Situation::default()
             },
-            last_status: state.record.recall("status")?,
             standing: recall_standing(&state.record),
             silence: None,
             pauses: Vec::new(),
@@ -218,7 +234,6 @@ impl Cycle {
             resting: BTreeMap::new(),
             inventory: inventory::Known::default(),
             look: Look::default(),
-            applied,
         };
         if let Some(applied) = &cycle.applied {
             cycle.situation.take_applied(applied);
@@ -295,6 +310,7 @@ impl Cycle {
             self.host.signatures().forget();
         }
         let mut enforced = None;
+        self.mend_state();
         if trigger == Trigger::Start {
             self.adopt_transactions(progress);
         }
@@ -328,12 +344,82 @@ impl Cycle {
         progress: Progress<'_>,
     ) -> Option<(String, String)> {
         let in_force = self.in_force.take()?;
-        if let Err(failure) = self.enforce(&in_force, allow_removals, progress) {
+        let mut result = self.enforce(&in_force, allow_removals, progress);
+        if result.is_err() && self.replace_damaged_record() {
+            result = self.enforce(&in_force, allow_removals, progress);
+        }
+        if let Err(failure) = result {
             self.situation.failures = vec![failure];
         }
         let identity = in_force.identity();
         self.in_force = Some(in_force);
         Some(identity)
+    }
+
+    /// Writes the record again, or opens it again, where that failed before.
+    fn mend_state(&mut self) {
+        if self.must_load && !self.objects.is_whole() {
+            match state::open_objects(&self.host) {
+                Ok(objects) => self.objects = objects,
+                Err(failure) => debug!("failed to make the object store anew: {failure}"),
+            }
+        }
+        if let Some(head) = &self.head
+            && self.situation.state_missing.is_none()
+        {
+            let marked = state::ensure_mark(&self.host, head);
+            self.note_unwritten(marked);
+        }
+        if self.unwritable.is_none() {
+            return;
+        }
+        // What was opened for reading stays so, though the disk may have become writable.
+        if self.record.is_copy() || self.objects.is_read_only() {
+            // Closed first: SQLite shares what it knows of an open file with every later connection to it.
+            if let Ok(nothing) = ObjectStore::in_memory() {
+                self.objects = nothing;
+            }
+            match state::open(&self.host) {
+                Ok(state) if state.unwritable.is_none() => self.take_state(state),
+                Ok(state) => self.objects = state.objects,
+                Err(failure) => debug!("failed to open the state again: {failure}"),
+            }
+        }
+        if self.record.remember(WRITTEN, &clock::now()).is_ok() {
+            self.unwritable = None;
+        }
+    }
+
+    /// Where the record is damaged, goes on as [`state::open`] says for such a host; true when that helps.
+    fn replace_damaged_record(&mut self) -> bool {
+        if self.record.check().is_ok() {
+            return false;
+        }
+        match state::open(&self.host) {
+            Ok(state) => {
+                self.take_state(state);
+                true
+            }
+            Err(failure) => {
+                debug!("failed to open the state again: {failure}");
+                false
+            }
+        }
+    }
+
+    fn take_state(&mut self, mut state: State) {
+        state.record.take_paid(&mut self.record);
+        if let Some(failure) = &state.missing {
+            journal::state_missing(failure);
+        }
+        self.record = state.record;
+        self.objects = state.objects;
+        self.head = state.head;
+        self.situation.state_missing = state.missing;
+        self.unwritable = state.unwritable;
+        if self.in_force.is_none() {
+            self.restore();
+        }
     }
 
     /// The status before the first cycle: the last one that was recorded, because nothing was looked at since.
@@ -429,7 +515,39 @@ impl Cycle {
 
     /// The status after a cycle; what changed about it is logged and recorded.
     fn report(&mut self) -> Status {
-        let status = self.status();
+        let mut status = self.status();
+        let standing = self.situation.standing();
+        if standing != self.standing {
+            match self.record.remember(STANDING, &standing) {
+                Ok(()) => self.standing = standing,
+                Err(failure) => self.note_unwritten(Err(failure)),
+            }
+        }
+        let was = self.last_status.as_ref();
+        let is_same = was.is_some_and(|was| {
+            Status {
+                last_poll: None,
+                ..was.clone()
+            } == Status {
+                last_poll: None,
+                ..status.clone()
+            }
+        });
+        if !is_same {
+            let kept = self
+                .record
+                .remember("status", &status)
+                .and_then(|()| self.record.remember("beginnings", &self.beginnings))
+                .and_then(|()| self.record.settle());
+            // Said as any other failure, and once.
+            if let Err(failure) = kept
+                && self.unwritable.is_none()
+            {
+                self.situation.failures.push(failure.clone());
+                self.unwritable = Some(failure);
+                status = self.status();
+            }
+        }
         let was = self.last_status.as_ref();
         let is_ill = |state: HostState| matches!(state, HostState::Degraded | HostState::Held);
         let revision = status.revision.as_deref().unwrap_or("");
@@ -448,31 +566,6 @@ impl Cycle {
             && was.is_none_or(|was| !was.errors.contains(&behind))
         {
             warn!("the source stays behind: {}", behind.message);
-        }
-        let standing = self.situation.standing();
-        if standing != self.standing {
-            match self.record.remember(STANDING, &standing) {
-                Ok(()) => self.standing = standing,
-                Err(failure) => warn!("failed to record the verdict, ignoring: {failure}"),
-            }
-        }
-        let is_same = was.is_some_and(|was| {
-            Status {
-                last_poll: None,
-                ..was.clone()
-            } == Status {
-                last_poll: None,
-                ..status.clone()
-            }
-        });
-        if !is_same {
-            let kept = self
-                .record
-                .remember("status", &status)
-                .and_then(|()| self.record.remember("beginnings", &self.beginnings));
-            if let Err(failure) = kept {
-                warn!("failed to record the status, ignoring: {failure}");
-            }
         }
         self.last_status = Some(status.clone());
         status

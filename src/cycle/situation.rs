@@ -136,10 +136,12 @@ impl Situation {
         });
         let paused_since = self.paused.iter().map(|pause| pause.since).min();
         let mut since = |kind: &str| {
-            let began = *beginnings.entry(kind.to_owned()).or_insert(now);
+            let began = beginnings.entry(kind.to_owned()).or_insert(now);
+            // The clock was wrong then, or is now.
+            *began = (*began).min(now);
             paused_since
                 .filter(|_| kind == State::Paused.as_str())
-                .unwrap_or(began)
+                .unwrap_or(*began)
         };
         let conditions = found
             .into_iter()
@@ -243,7 +245,9 @@ impl Situation {
         };
         let mut found: Vec<_> = [
             one(State::Refused.as_str(), &self.refusal),
-            one("state-missing", &self.state_missing),
+            // The keys are fine; it is this host that lost something.
+            one("state-missing", &self.state_missing)
+                .map(|(kind, reason, _)| (kind, reason, who_must_act(Class::Host))),
             all(State::Held.as_str(), &held),
             all(State::Degraded.as_str(), &degraded),
             self.behind.as_ref().map(|failure| {
@@ -274,12 +278,12 @@ impl Situation {
         }
         let state = self.state();
         if !found.iter().any(|(kind, _, _)| *kind == state.as_str()) {
-            let reason = match state {
-                State::Converged => "everything is as declared",
-                State::Starting => "no revision was applied yet",
-                _ => "nothing new is accepted",
+            let (reason, who) = match state {
+                State::Converged => ("everything is as declared", "nobody"),
+                State::Starting => ("no revision was applied yet", "nobody"),
+                _ => ("nothing new is accepted", who_must_act(Class::Host)),
             };
-            found.insert(0, (state.as_str(), reason.to_owned(), "nobody"));
+            found.insert(0, (state.as_str(), reason.to_owned(), who));
         }
         found
     }

@@ -39,16 +39,39 @@ pub struct State {
     pub objects: ObjectStore,
     /// The last trusted head.
     pub head: Option<TrustedHead>,
-    /// Set when trust state is missing.
+    /// Set when trust state is missing: the marked revision is enforced, nothing is removed, and nothing new is accepted.
     pub missing: Option<Failure>,
+    /// Set when the state is whole but cannot be written, on a full or read-only disk: it is opened again when that has passed.
+    pub unwritable: Option<Failure>,
 }
 
 /// Opens the state of `host`, creating it on a host that was never enrolled.
+///
+/// Trust state that is missing or damaged fails closed, see [`State::missing`]; a disk that cannot be written is another matter, see
+/// [`State::unwritable`].
 pub fn open(host: &Host) -> Result<State, Failure> {
-    host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)?;
-    host.ensure_own_directory(config::OBJECTS_DIRECTORY, 0o700)?;
-    host.ensure_own_directory(config::ORIGINALS_DIRECTORY, 0o700)?;
-    let objects = open_objects(host)?;
+    let mut unwritable = None;
+    for directory in [
+        config::STATE_DIRECTORY,
+        config::OBJECTS_DIRECTORY,
+        config::ORIGINALS_DIRECTORY,
+    ] {
+        keep_first(&mut unwritable, host.ensure_own_directory(directory, 0o700));
+    }
+    let objects = match open_objects(host) {
+        Ok(objects) => {
+            if objects.is_read_only() {
+                let message = "failed to use the object store: it is on a read-only disk";
+                keep_first(&mut unwritable, Err(Failure::new(Class::Host, message)));
+            }
+            objects
+        }
+        Err(failure) => {
+            keep_first(&mut unwritable, Err(failure));
+            ObjectStore::open_read_only(&host.outer_path(config::OBJECTS_DATABASE))
+                .or_else(|_| ObjectStore::in_memory())?
+        }
+    };
     let mark = match read_mark(host) {
         Ok(Some(mark)) => Mark::Of(mark),
         Ok(None) => Mark::Absent,
@@ -62,63 +85,90 @@ pub fn open(host: &Host) -> Result<State, Failure> {
             format!("the state database '{}' is missing", config::STATE_DATABASE),
         ))
     } else {
-        Record::open(&database).and_then(|record| {
+        Record::open_or_copy(&database).and_then(|(record, why_copy)| {
+            record.check()?;
             let head: Option<TrustedHead> = record.recall(HEAD)?;
+            keep_first(&mut unwritable, why_copy.map_or(Ok(()), Err));
             Ok((record, head))
         })
     };
-    let state = |record, objects, head| State {
-        record,
-        objects,
-        head,
-        missing: None,
-    };
-    match (opened, mark) {
-        (Ok((record, head)), Mark::Absent) => {
-            if let Some(head) = &head {
-                write_mark(host, head)?;
-            }
-            Ok(state(record, objects, head))
-        }
+    let mut state = match (opened, mark) {
+        (Ok((record, None)), Mark::Absent) => State::of(record, objects, None),
         (Ok((record, Some(head))), mark) => {
             let before: Option<TrustedHead> = record.recall(HEAD_BEFORE)?;
-            match mark {
-                Mark::Of(mark) if mark == head => {}
+            let head = match mark {
+                Mark::Of(mark) if mark == head => head,
+                // A copy may lack what was only in the log; the mark is never ahead of what was trusted.
+                Mark::Of(mark) if record.is_copy() => mark,
                 // A crash came between the two writes, or the mark itself was damaged.
-                Mark::Of(mark) if Some(&mark) == before.as_ref() => write_mark(host, &head)?,
-                Mark::Unreadable(_) | Mark::Absent => write_mark(host, &head)?,
-                Mark::Of(mark) => {
-                    return missing(objects, mark, "it is older than '/etc/limpet/enrolled'");
+                Mark::Of(mark) if Some(&mark) != before.as_ref() => {
+                    return missing(
+                        objects,
+                        Some(mark),
+                        "it is older than '/etc/limpet/enrolled'",
+                    );
                 }
-            }
-            Ok(state(record, objects, Some(head)))
+                Mark::Of(_) | Mark::Unreadable(_) | Mark::Absent => {
+                    keep_first(&mut unwritable, write_mark(host, &head));
+                    head
+                }
+            };
+            State::of(record, objects, Some(head))
         }
-        (Ok((_, None)), Mark::Of(mark)) => missing(
-            objects,
-            mark,
-            "it does not know the trusted head that '/etc/limpet/enrolled' remembers",
-        ),
-        (Err(failure), Mark::Of(mark)) => missing(objects, mark, &failure.message),
-        (_, Mark::Unreadable(failure)) => Err(failure),
-        (Err(failure), Mark::Absent) => Err(failure),
+        (Ok((_, None)), Mark::Of(mark)) => {
+            let cause = "it does not know the trusted head that '/etc/limpet/enrolled' remembers";
+            return missing(objects, Some(mark), cause);
+        }
+        (Ok((_, None)), Mark::Unreadable(failure)) => {
+            return missing(objects, None, &failure.message);
+        }
+        (Err(failure), Mark::Of(mark)) => return missing(objects, Some(mark), &failure.message),
+        // On a host that was never enrolled there is no database yet.
+        (Err(failure), Mark::Absent) if !existed => return Err(failure),
+        (Err(failure), Mark::Absent | Mark::Unreadable(_)) => {
+            return missing(objects, None, &failure.message);
+        }
+    };
+    state.unwritable = unwritable;
+    Ok(state)
+}
+
+fn keep_first(slot: &mut Option<Failure>, result: Result<(), Failure>) {
+    if let Err(failure) = result {
+        slot.get_or_insert(failure);
     }
 }
 
-fn missing(objects: ObjectStore, mark: TrustedHead, cause: &str) -> Result<State, Failure> {
+impl State {
+    fn of(record: Record, objects: ObjectStore, head: Option<TrustedHead>) -> Self {
+        State {
+            record,
+            objects,
+            head,
+            missing: None,
+            unwritable: None,
+        }
+    }
+}
+
+fn missing(objects: ObjectStore, mark: Option<TrustedHead>, cause: &str) -> Result<State, Failure> {
+    let consequence = match mark {
+        Some(_) => "enforcing the last revision, accepting nothing new",
+        None => "which revision was the last is not known either, so nothing is enforced",
+    };
     let failure = Failure::new(
         Class::Refused,
-        format!("trust state is missing (state-missing): {cause}; enforcing the last revision, accepting nothing new"),
+        format!("trust state is missing (state-missing): {cause}; {consequence}"),
     )
     .with_hint("if this host was restored on purpose, enrol it again with 'limpet enroll' and a recent anchor");
     Ok(State {
-        record: Record::in_memory()?,
-        objects,
-        head: Some(mark),
         missing: Some(failure),
+        ..State::of(Record::in_memory()?, objects, mark)
     })
 }
 
-fn open_objects(host: &Host) -> Result<ObjectStore, Failure> {
+/// Opens the object store, anew where it is damaged: what was in it can be read again from the source.
+pub(super) fn open_objects(host: &Host) -> Result<ObjectStore, Failure> {
     let path = host.outer_path(config::OBJECTS_DATABASE);
     if let Some(store) = ObjectStore::open(&path)? {
         return Ok(store);
@@ -197,7 +247,16 @@ pub fn trust(host: &Host, record: &Record, head: &TrustedHead) -> Result<(), Fai
         record.remember(HEAD_BEFORE, &before)?;
     }
     record.remember(HEAD, head)?;
+    record.settle()?;
     write_mark(host, head)
+}
+
+/// Writes the second mark where somebody removed it.
+pub fn ensure_mark(host: &Host, head: &TrustedHead) -> Result<(), Failure> {
+    match host.exists(config::ENROLLED_MARK)? {
+        true => Ok(()),
+        false => write_mark(host, head),
+    }
 }
 
 fn write_mark(host: &Host, head: &TrustedHead) -> Result<(), Failure> {

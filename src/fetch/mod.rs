@@ -172,6 +172,10 @@ pub fn serve(
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
+                    if is_deleted(cache) && clients.load(Ordering::Relaxed) == 0 {
+                        // Only systemd can make it again, when it starts us: whoever was hung up on asks once more.
+                        return Ok(());
+                    }
                     // Only this thread counts up, so the limit holds.
                     if clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
                         tracing::debug!("too many clients, hanging up");
@@ -203,6 +207,44 @@ pub fn serve(
     })
 }
 
+/// Answers every request of those who connect to `listener` with `failure`, until nobody has for a few seconds.
+pub fn refuse(listener: &UnixListener, failure: &Failure) -> Result<(), Failure> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let fail = |error: io::Error| {
+        Failure::new(
+            Class::Transient,
+            format!("failed to accept clients: {error}"),
+        )
+    };
+    setsockopt(
+        listener,
+        sockopt::ReceiveTimeout,
+        &TimeVal::seconds(PATIENCE.as_secs().try_into().unwrap_or(i64::MAX)),
+    )
+    .map_err(|error| fail(error.into()))?;
+    let answer = |stream: &UnixStream| -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = Vec::with_capacity(256);
+        protocol::read_request(&mut BufReader::new(stream), &mut line)?;
+        let mut output = BufWriter::new(stream);
+        protocol::write_failure(&mut output, failure)?;
+        output.flush()
+    };
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Err(error) = answer(&stream) {
+                    tracing::debug!(%error, "client is gone");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(fail(error)),
+        }
+    }
+}
+
 /// Serves what the parent at the other end of `stream` asks for, until it hangs up.
 pub fn serve_parent(
     stream: &UnixStream,
@@ -226,6 +268,14 @@ pub fn serve_parent(
     };
     let fetcher = Fetcher::new(&start.source()?, &start.cache, &credentials, limits);
     Session::new(&fetcher).run(&mut input, stream).map_err(fail)
+}
+
+/// Is the directory gone. What systemd mounted for us is still there to be seen when it was removed, with no name anywhere.
+fn is_deleted(directory: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    directory
+        .metadata()
+        .map_or(true, |directory| directory.nlink() == 0)
 }
 
 fn serve_client(fetcher: &Fetcher, stream: &UnixStream) -> io::Result<()> {

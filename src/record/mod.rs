@@ -5,6 +5,8 @@
 //!
 //! Invariant: what must survive a crash is on disk before the machine changes. Every method is one transaction with
 //! `synchronous=FULL`; a method that returned `Ok` is not undone by a power cut.
+//!
+//! A disk that is full or read-only is no loss of state: then the record is read, and every method that writes fails.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -72,6 +74,10 @@ const MAX_CHANGED_KEYS: usize = 1_000;
 #[derive(Debug)]
 pub struct Record {
     connection: Connection,
+    /// Debts that were paid while that could not be written down: paid again, a full disk would restart a service in every cycle.
+    paid: RefCell<BTreeSet<(String, Action)>>,
+    /// A copy in memory of what cannot be written.
+    is_copy: bool,
     changes: RefCell<Changes>,
     /// SQLite's count of what other connections wrote, when it was asked last.
     data_version: std::cell::Cell<i64>,
@@ -182,8 +188,103 @@ impl Record {
         Self::try_open(path).is_err_and(|error| is_damage(&error))
     }
 
+    /// The same; of a database that is whole but cannot be written, on a full or read-only disk, a copy and why.
+    pub fn open_or_copy(path: &Path) -> Result<(Self, Option<Failure>), Failure> {
+        let error = match Self::try_open(path) {
+            // SQLite opens for reading what it may not write, and would not notice that it may again.
+            Ok(record) if record.connection.is_readonly("main").unwrap_or(false) => {
+                medium_error("attempt to write a readonly database")
+            }
+            Ok(record) => return Ok((record, None)),
+            Err(error) => error,
+        };
+        let failure = open_failure(path, &error);
+        if !is_of_the_medium(&error) {
+            return Err(failure);
+        }
+        match Self::copy(path) {
+            Ok(copy) => Ok((copy, Some(failure))),
+            Err(_) => Err(failure),
+        }
+    }
+
+    /// What is in the database at `path`, in memory and not to be written.
+    fn copy(path: &Path) -> rusqlite::Result<Self> {
+        // With the log that was left beside it where there is one; where there is none, none can be made.
+        let copied = Self::copy_by(&read_only_uri(path, "mode=ro"))
+            .or_else(|_| Self::copy_by(&read_only_uri(path, "immutable=1")));
+        let mut record = copied?;
+        record.is_copy = true;
+        record
+            .connection
+            .pragma_update(None, "query_only", true)
+            .map(|()| record)
+    }
+
+    fn copy_by(uri: &str) -> rusqlite::Result<Self> {
+        let record = Self::over(Connection::open_in_memory()?);
+        record.prepare()?;
+        let connection = &record.connection;
+        connection.execute("ATTACH ?1 AS disk", [uri])?;
+        let version: i64 =
+            connection.query_row("PRAGMA disk.user_version", [], |row| row.get(0))?;
+        if version != SCHEMA_VERSION {
+            return Err(newer(version));
+        }
+        for table in ["memory", "inventory", "owed"] {
+            connection.execute_batch(&format!("INSERT INTO {table} SELECT * FROM disk.{table}"))?;
+        }
+        connection.execute_batch("DETACH disk")?;
+        Ok(record)
+    }
+
+    /// Knows what `other` knew to be paid.
+    pub fn take_paid(&mut self, other: &mut Record) {
+        self.paid.get_mut().append(other.paid.get_mut());
+    }
+
+    /// Knows that this debt is paid, until that is written down with whatever is written next.
+    pub fn note_paid(&mut self, unit: &str, action: Action) {
+        self.paid.get_mut().insert((unit.to_owned(), action));
+    }
+
+    /// Is it only a copy of what cannot be written.
+    pub fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
+    /// Brings what is in the log into the database: what a damaged log loses is then little.
+    pub fn settle(&self) -> Result<(), Failure> {
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .map_err(failure)
+    }
+
+    /// Reads all of it; fails when it is damaged anywhere.
+    pub fn check(&self) -> Result<(), Failure> {
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(failure)?;
+        if found != "ok" {
+            return Err(damaged("a page", &found));
+        }
+        self.read_inventory(&mut |_| Ok(()))?;
+        self.owed().map(drop)
+    }
+
+    fn over(connection: Connection) -> Self {
+        Record {
+            connection,
+            changes: RefCell::new(Changes::Everything),
+            data_version: std::cell::Cell::default(),
+            paid: RefCell::default(),
+            is_copy: false,
+        }
+    }
+
     fn try_open(path: &Path) -> rusqlite::Result<Self> {
-        let record = Record::of(Connection::open(path)?);
+        let record = Self::over(Connection::open(path)?);
         record.prepare()?;
         Ok(record)
     }
@@ -200,23 +301,15 @@ impl Record {
     pub fn open_read_only(path: &Path) -> Result<Self, Failure> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(|error| open_failure(path, &error))?;
-        Ok(Record::of(connection))
+        Ok(Self::over(connection))
     }
 
     /// A database in memory, for planning against nothing.
     pub fn in_memory() -> Result<Self, Failure> {
         let connection = Connection::open_in_memory().map_err(failure)?;
-        let record = Record::of(connection);
+        let record = Self::over(connection);
         record.prepare().map_err(failure)?;
         Ok(record)
-    }
-
-    fn of(connection: Connection) -> Self {
-        Record {
-            connection,
-            changes: RefCell::new(Changes::Everything),
-            data_version: std::cell::Cell::default(),
-        }
     }
 
     fn prepare(&self) -> rusqlite::Result<()> {
@@ -240,10 +333,7 @@ impl Record {
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()
             }
-            _ => Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA),
-                Some(format!("written by a newer limpet (layout {version})")),
-            )),
+            _ => Err(newer(version)),
         }
     }
 
@@ -354,7 +444,12 @@ impl Record {
     /// Begins to write what belongs to one moment of applying `revision`: all of it will be there, or nothing.
     pub fn write<'a>(&'a mut self, revision: &'a str) -> Result<Writing<'a>, Failure> {
         let transaction = self.connection.transaction().map_err(failure)?;
-        Ok(Writing::new(transaction, revision, &self.changes))
+        Ok(Writing::new(
+            transaction,
+            revision,
+            &self.changes,
+            &self.paid,
+        ))
     }
 
     /// Writes ahead of a batch: what is about to be owned, with what was there before, and which restarts will be owed.
@@ -386,15 +481,15 @@ impl Record {
         paid: &[(String, Action)],
         history: &[HistoryEntry],
     ) -> Result<(), Failure> {
+        for (unit, action) in paid {
+            self.note_paid(unit, *action);
+        }
         let mut writing = self.write(revision)?;
         for entry in owned {
             writing.own(entry)?;
         }
         for (kind, key) in released {
             writing.release(kind, key)?;
-        }
-        for (unit, action) in paid {
-            writing.pay(unit, *action)?;
         }
         for entry in history {
             writing.note(entry)?;
@@ -428,6 +523,9 @@ impl Record {
             } else {
                 Action::Restart
             };
+            if self.paid.borrow().contains(&(unit.clone(), action)) {
+                continue;
+            }
             let because = because
                 .parse()
                 .unwrap_or_else(|_| ResourceId::new(Kind::Unit, unit.clone()));
@@ -450,21 +548,76 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn failure(error: rusqlite::Error) -> Failure {
-    Failure::new(
-        Class::Host,
-        format!("failed to use the state database: {error}"),
+/// Is it the disk, for now: full, read-only, or in trouble.
+fn is_of_the_medium(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseBusy
+        )
     )
 }
 
+/// The name of the database at `path` for SQLite, which then never writes it.
+fn read_only_uri(path: &Path, mode: &str) -> String {
+    let path = path.to_string_lossy();
+    let path = path
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    format!("file:{path}?{mode}")
+}
+
+fn medium_error(cause: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
+        Some(cause.to_owned()),
+    )
+}
+
+fn newer(version: i64) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA),
+        Some(format!("written by a newer limpet (layout {version})")),
+    )
+}
+
+/// What an operator can do about a disk.
+fn with_remedy(failure: Failure, error: &rusqlite::Error) -> Failure {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => failure.with_hint(
+            "make room on the disk of '/var/lib/limpet'; what is in force is enforced meanwhile",
+        ),
+        _ if is_of_the_medium(error) => failure.with_hint(
+            "make the disk of '/var/lib/limpet' writable; what is in force is enforced meanwhile",
+        ),
+        _ => failure,
+    }
+}
+
+fn failure(error: rusqlite::Error) -> Failure {
+    let failure = Failure::new(
+        Class::Host,
+        format!("failed to use the state database: {error}"),
+    );
+    with_remedy(failure, &error)
+}
+
 fn open_failure(path: &Path, error: &rusqlite::Error) -> Failure {
-    Failure::new(
+    let failure = Failure::new(
         Class::Host,
         format!(
             "failed to open the state database '{}': {error}",
             path.display()
         ),
-    )
+    );
+    with_remedy(failure, error)
 }
 
 fn damaged(what: &str, error: &dyn std::fmt::Display) -> Failure {
@@ -590,6 +743,76 @@ mod tests {
             failure.message.contains(path.to_str().unwrap()),
             "{failure}"
         );
+    }
+
+    #[test]
+    fn a_debt_that_was_paid_on_a_full_disk_is_not_paid_again() {
+        let mut record = Record::in_memory().unwrap();
+        let debt = Owed {
+            unit: "app.service".into(),
+            action: Action::Restart,
+            because: ResourceId::new(Kind::File, "/etc/app.conf"),
+            revision: "aa".into(),
+        };
+        let (now, paid) = (
+            Timestamp::UNIX_EPOCH,
+            [("app.service".into(), Action::Restart)],
+        );
+        let owe = |record: &mut Record| record.intend("aa", &[], std::slice::from_ref(&debt), now);
+        owe(&mut record).unwrap();
+        let writable = |record: &Record, is: bool| {
+            let pragma = record.connection.pragma_update(None, "query_only", !is);
+            pragma.unwrap();
+        };
+        writable(&record, false);
+        record.conclude("aa", &[], &[], &paid, &[]).unwrap_err();
+        assert_eq!(record.owed().unwrap(), []);
+        owe(&mut record).unwrap_err();
+        assert_eq!(record.owed().unwrap(), [debt], "it is owed anew");
+        record.conclude("aa", &[], &[], &paid, &[]).unwrap_err();
+        writable(&record, true);
+        record.conclude("aa", &[], &[], &[], &[]).unwrap();
+        record.paid.get_mut().clear();
+        assert_eq!(record.owed().unwrap(), [], "it is struck out as well");
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the test damages the file")]
+    fn damage_in_the_middle_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let entries: Vec<_> = (0..2000).map(|n| entry(&format!("/f{n}"), n, n)).collect();
+        let mut record = Record::open(&path).unwrap();
+        record
+            .intend("aa", &entries, &[], Timestamp::UNIX_EPOCH)
+            .unwrap();
+        record.check().unwrap();
+        drop(record);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 8192].fill(0xee);
+        std::fs::write(&path, bytes).unwrap();
+        Record::open(&path).unwrap().check().unwrap_err();
+    }
+
+    #[test]
+    fn a_copy_has_what_the_database_has_and_takes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let mut original = Record::open(&path).unwrap();
+        original.remember("name", &"value").unwrap();
+        original
+            .intend("aa", &[entry("/f", 1, 1)], &[], Timestamp::UNIX_EPOCH)
+            .unwrap();
+        // Once with the log beside it, once without.
+        for original in [Some(original), None] {
+            let copy = Record::copy(&path).unwrap();
+            assert_eq!(copy.recall("name"), Ok(Some("value".to_owned())));
+            assert_eq!(copy.inventory().unwrap().len(), 1);
+            assert!(copy.is_copy());
+            copy.remember("name", &"other").unwrap_err();
+            drop(original);
+        }
     }
 
     #[test]

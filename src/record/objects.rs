@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::git::{Hashed, Object, ObjectError, ObjectId, ObjectKind, Objects};
 use crate::model::{Class, Failure};
-use crate::record::is_damage;
+use crate::record::{is_damage, read_only_uri};
 
 /// The layout of the tables below. Objects lie in the order in which they came, and only their ids, which come in none, in a tree of
 /// their own: ten thousand of them fit into the cache, where the first layout wrote every page again and again.
@@ -80,14 +80,45 @@ impl ObjectStore {
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             transaction.commit()?;
         }
-        Ok(ObjectStore { connection })
+        let store = ObjectStore { connection };
+        store.check().map(|()| store)
     }
 
-    /// Opens an existing store to look only.
+    /// Opens the store at `path` to read what is there, on a disk that takes nothing.
     pub fn open_read_only(path: &Path) -> Result<Self, Failure> {
-        let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-        let connection = opened.map_err(|error| failure(&error))?;
-        Ok(ObjectStore { connection })
+        let open = |mode| -> rusqlite::Result<Self> {
+            let uri = read_only_uri(path, mode);
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let connection = Connection::open_with_flags(uri, flags)?;
+            let store = ObjectStore { connection };
+            store.check().map(|()| store)
+        };
+        open("mode=ro")
+            .or_else(|_| open("immutable=1"))
+            .map_err(|error| failure(&error))
+    }
+
+    /// Is it whole: damage deep inside would show only when an object is needed, perhaps without a network.
+    pub fn is_whole(&self) -> bool {
+        self.check().is_ok()
+    }
+
+    /// Was it opened only to be read.
+    pub fn is_read_only(&self) -> bool {
+        self.connection.is_readonly("main").unwrap_or(false)
+    }
+
+    fn check(&self) -> rusqlite::Result<()> {
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            _ => Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(found),
+            )),
+        }
     }
 
     /// A store in memory, for looking at a revision without keeping it.
@@ -247,7 +278,13 @@ impl<'a> ReadThrough<'a> {
         let settled = self.store.settle(revision, &self.used.borrow(), others);
         settled
             .and_then(|()| self.store.connection.execute_batch("COMMIT"))
-            .map_err(|error| failure(&error))
+            .map_err(|error| failure(&error))?;
+        // They are durable in the log; in the database itself they can be read on a disk that takes nothing, too.
+        let _ = self
+            .store
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        Ok(())
     }
 }
 

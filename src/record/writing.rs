@@ -1,6 +1,7 @@
 //! Writing what belongs to one moment: one transaction, line by line, so that the lines need not be in memory together.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
@@ -15,6 +16,8 @@ pub struct Writing<'a> {
     transaction: Transaction<'a>,
     revision: &'a str,
     changes: &'a RefCell<Changes>,
+    /// Debts that are paid; they are struck out last.
+    paid: &'a RefCell<BTreeSet<(String, Action)>>,
     has_history: bool,
     has_diffs: bool,
 }
@@ -24,11 +27,13 @@ impl<'a> Writing<'a> {
         transaction: Transaction<'a>,
         revision: &'a str,
         changes: &'a RefCell<Changes>,
+        paid: &'a RefCell<BTreeSet<(String, Action)>>,
     ) -> Self {
         Writing {
             transaction,
             revision,
             changes,
+            paid,
             has_history: false,
             has_diffs: false,
         }
@@ -73,6 +78,9 @@ impl<'a> Writing<'a> {
 
     /// A restart or reload that is owed since `at`.
     pub fn owe(&self, debt: &Owed, at: Timestamp) -> Result<(), Failure> {
+        self.paid
+            .borrow_mut()
+            .remove(&(debt.unit.clone(), debt.action));
         let sql = "INSERT OR IGNORE INTO owed (unit, action, because, revision, since) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.execute(
             sql,
@@ -87,9 +95,8 @@ impl<'a> Writing<'a> {
     }
 
     /// A debt that is paid, or need not be.
-    pub fn pay(&self, unit: &str, action: Action) -> Result<(), Failure> {
-        let sql = "DELETE FROM owed WHERE unit = ?1 AND action = ?2";
-        self.execute(sql, params![unit, action.as_str()])
+    pub fn pay(&self, unit: &str, action: Action) {
+        self.paid.borrow_mut().insert((unit.to_owned(), action));
     }
 
     /// A line of history.
@@ -104,7 +111,13 @@ impl<'a> Writing<'a> {
         if self.has_history {
             history::forget_old(&self.transaction, self.has_diffs).map_err(failure)?;
         }
-        self.transaction.commit().map_err(failure)
+        for (unit, action) in self.paid.borrow().iter() {
+            let sql = "DELETE FROM owed WHERE unit = ?1 AND action = ?2";
+            self.execute(sql, params![unit, action.as_str()])?;
+        }
+        self.transaction.commit().map_err(failure)?;
+        self.paid.borrow_mut().clear();
+        Ok(())
     }
 
     fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), Failure> {

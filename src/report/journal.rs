@@ -92,6 +92,15 @@ pub fn revision_refused(revision: &str, signer: Option<&str>, failure: &Failure)
     );
 }
 
+/// What this host trusted is lost or damaged; said when it is found.
+pub fn state_missing(failure: &Failure) {
+    error!(
+        message_id = DEGRADED,
+        limpet_reason = %failure.message,
+        "{failure}"
+    );
+}
+
 /// One resource was changed.
 pub fn changed(
     revision: &str,

@@ -1,6 +1,7 @@
 //! One limpet at a time: the lock that the agent and `limpet apply` hold while they may change the machine.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -17,13 +18,19 @@ pub struct Lock {
 impl Host {
     /// Takes the lock at `path` without waiting.
     pub fn lock(&self, path: &str) -> Result<Lock, Failure> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(self.outer_path(path))
+        let outer = self.outer_path(path);
+        let mut writing = OpenOptions::new();
+        writing.create(true).truncate(false).write(true).mode(0o600);
+        let mut reading = OpenOptions::new();
+        reading.read(true);
+        let open =
+            |options: &mut OpenOptions| options.custom_flags(nix::libc::O_NOFOLLOW).open(&outer);
+        let file = open(&mut writing)
+            .or_else(|error| match error.kind() {
+                // A lock needs no writing, and a disk that takes nothing is no reason to stop enforcing.
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull => open(&mut reading),
+                _ => Err(error),
+            })
             .map_err(|error| {
                 Failure::new(
                     Class::Host,

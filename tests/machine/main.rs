@@ -6,6 +6,7 @@
 #[path = "../fixture"]
 mod fixture {
     pub mod apt_repository;
+    pub mod bad_server;
     pub mod git_server;
     pub mod machine;
     pub mod package;
@@ -13,8 +14,14 @@ mod fixture {
     pub mod ssh_server;
 }
 
+mod bad_days;
 mod scene;
 
+mod bad_days_disk;
+mod bad_days_process;
+mod bad_days_server;
+mod bad_days_state;
+mod bad_days_system;
 mod enrolment;
 mod files;
 mod mistakes;

@@ -143,8 +143,9 @@ fn apt_get(arguments: Vec<String>, time_limit: Duration) -> Command {
         "Dpkg::Options::=--force-confold",
         "-o",
         "Dpkg::Use-Pty=0",
+        // Not for long: while somebody else installs packages, files and units are to go on. It is tried again soon.
         "-o",
-        "DPkg::Lock::Timeout=300",
+        "DPkg::Lock::Timeout=5",
         "-o",
         "APT::Color=0",
         "-o",
@@ -347,6 +348,18 @@ pub fn classify_failure(output: &str) -> Class {
     }
 }
 
+/// Does another package manager hold the lock.
+pub fn is_locked(output: &str) -> bool {
+    output.contains("Could not get lock") || output.contains("lock was locked by another process")
+}
+
+/// Who holds the lock, as apt says it: `process 1234 (apt-get)`.
+pub fn lock_holder(output: &str) -> Option<&str> {
+    let (_, holder) = output.rsplit_once("It is held by ")?;
+    let line = holder.lines().next()?;
+    line.find(')').map(|end| &line[..=end])
+}
+
 /// Did archives fail to arrive, as they do when the lists are older than the repository.
 pub fn has_stale_lists(output: &str) -> bool {
     output.contains("E: Failed to fetch") || output.contains("Unable to fetch some archives")
@@ -363,6 +376,15 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn the_holder_of_the_lock_is_named() {
+        let waited = "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 186 (perl)...\n\
+                      E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?\n";
+        assert!(is_locked(waited));
+        assert_eq!(lock_holder(waited), Some("process 186 (perl)"));
+        assert_eq!(lock_holder("E: Unable to locate package"), None);
+    }
+
+    #[test]
     fn a_transaction_asks_nobody_and_skips_no_signature() {
         let requests = [
             Request::Install("curl".to_owned()),
@@ -371,7 +393,7 @@ mod tests {
         ];
         insta::assert_snapshot!(
             transaction(&requests, Permissions::default()).argv.join(" "),
-            @"apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 -o APT::Color=0 -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o APT::Get::AutomaticRemove=false install -- curl alloy=1.9.1 telnet-"
+            @"apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=5 -o APT::Color=0 -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o APT::Get::AutomaticRemove=false install -- curl alloy=1.9.1 telnet-"
         );
         let permissions = Permissions {
             downgrade: true,

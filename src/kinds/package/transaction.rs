@@ -304,7 +304,7 @@ impl Transaction<'_> {
             return self.execute(possible);
         }
         // Nothing was achieved: one of them, perhaps an archive that does not arrive, keeps the others from being installed.
-        if left.len() == indices.len() && left.len() > 1 {
+        if left.len() == indices.len() && left.len() > 1 && !apt::is_locked(&result.output) {
             for index in left {
                 let possible = self.select_possible(vec![index])?;
                 self.execute(possible)?;
@@ -485,6 +485,11 @@ impl Transaction<'_> {
     /// What went wrong with one change of a transaction that did not achieve it.
     fn explain(&self, index: usize, result: &CommandResult) -> Failure {
         let intent = self.intent(index);
+        if let Some(holder) = apt::lock_holder(&result.output) {
+            let message = format!("{intent}: {holder} holds the lock of the package manager");
+            return Failure::new(Class::Transient, message)
+                .with_hint("it is tried again when that has ended");
+        }
         let complaint = apt::parse_complaint(&result.output, &self.changes[index].name);
         let message = if complaint.is_empty() {
             format!("{intent}: apt-get {}", result.complaint())

@@ -1,0 +1,234 @@
+//! Processes that die at any moment, and clients that want too much.
+
+use std::time::{Duration, Instant};
+
+use crate::bad_days::{FILE, drift_is_undone_unasked, layer};
+use crate::fixture::machine::wait_until;
+use crate::scene::{SOON, Scene};
+
+/// How many files the agent is killed over.
+const FILES: usize = 200;
+const ROUNDS: u64 = 20;
+
+/// Two hundred files, a unit with a drop-in, and their generation.
+fn many(generation: u64) -> String {
+    use std::fmt::Write as _;
+    let mut text = layer(&format!("generation {generation}"), "");
+    for number in 0..FILES {
+        // Not all of one size, and long enough to be torn.
+        let line = format!("{generation} {number} ").repeat(200 + number);
+        let _ = writeln!(
+            text,
+            "[file.\"/srv/many/{:02}/{number}\"]\ncontent = \"{line}\"",
+            number % 20
+        );
+    }
+    let _ = write!(
+        text,
+        "[unit.\"generation.service\"]\nenabled = true\nrunning = true\ncontent = \"\"\"\n[Service]\nExecStart=/bin/sh -c 'echo {generation} > /run/generation; exec sleep infinity'\n[Install]\nWantedBy=multi-user.target\n\"\"\"\n"
+    );
+    text
+}
+
+/// Every file is whole, of this generation or one before; all are there once `is_complete`.
+#[track_caller]
+fn nothing_is_torn(scene: &Scene, generation: u64, is_complete: bool) {
+    for number in 0..FILES {
+        let path = format!("/srv/many/{:02}/{number}", number % 20);
+        let Ok(found) = std::fs::read_to_string(scene.machine.path(&path)) else {
+            assert!(!is_complete, "{path} is gone");
+            continue;
+        };
+        let of: u64 = found
+            .split(' ')
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0);
+        let is_whole = found == format!("{of} {number} ").repeat(200 + number);
+        assert!(
+            is_whole && of <= generation,
+            "{path} is torn: {} bytes",
+            found.len()
+        );
+    }
+}
+
+#[test]
+fn an_agent_killed_at_any_moment_of_an_apply_leaves_nothing_torn_and_finishes() {
+    let scene = Scene::enrolled("kills", &layer("none", ""));
+    let machine = &scene.machine;
+    scene.poll_often();
+    for round in 1..=ROUNDS {
+        scene.declare(&many(round));
+        machine.run(&["limpet", "sync"]);
+        if round % 2 == 0 {
+            // Spread over what an apply of this size takes here.
+            std::thread::sleep(Duration::from_millis(round * 67 % 900));
+        } else {
+            // In the midst of the files, as soon as one of them is of this generation.
+            let number = round as usize * 37 % FILES;
+            let path = machine.path(&format!("/srv/many/{:02}/{number}", number % 20));
+            let begin = format!("{round} ");
+            let end = Instant::now() + Duration::from_secs(5);
+            while Instant::now() < end
+                && !std::fs::read_to_string(&path).is_ok_and(|found| found.starts_with(&begin))
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        machine.kill("limpet.service");
+        nothing_is_torn(&scene, round, round > 4);
+        wait_until("the agent", SOON, || {
+            machine.is_active("limpet.service").then_some(())
+        });
+        // Some rounds are finished, in others the next generation comes on top.
+        if round % 4 == 0 {
+            scene.converge();
+        }
+    }
+    scene.converge();
+    nothing_is_torn(&scene, ROUNDS, true);
+    assert_eq!(
+        machine.read_file("/run/generation"),
+        format!("{ROUNDS}\n"),
+        "the restart that a killed agent owed is made"
+    );
+    let left = machine.sh("find /srv/many /etc -xdev -name '*limpet*' ! -path '/etc/limpet*' ! -path '/etc/systemd/*' ! -path '/etc/cron*' ! -path '/etc/needrestart*'");
+    assert!(!left.contains("/srv/many"), "left behind: {left}");
+    let count: usize = machine
+        .sh("find /srv/many -type f | wc -l")
+        .trim()
+        .parse()
+        .expect("a number");
+    assert_eq!(count, FILES);
+    scene.declare(&layer("none", ""));
+    machine
+        .run(&["limpet", "sync", "--wait", "--allow-removals"])
+        .success();
+    assert!(!machine.exists("/srv/many"), "what was made is taken back");
+}
+
+#[test]
+fn a_fetcher_in_trouble_stops_nothing_and_recovers() {
+    let scene = Scene::enrolled("fetcher", &layer("0", ""));
+    let machine = &scene.machine;
+    scene.poll_often();
+
+    // Killed at any moment.
+    for round in 1..=12_u64 {
+        scene.declare(&layer(&round.to_string(), ""));
+        machine.run(&["limpet", "sync"]);
+        std::thread::sleep(Duration::from_millis(round * 37 % 200));
+        machine.run(&["systemctl", "kill", "--signal=KILL", "limpet-fetch.service"]);
+    }
+    wait_until(
+        "the last revision, without anybody asking",
+        SOON * 2,
+        || (machine.read_file(FILE) == "12\n").then_some(()),
+    );
+
+    // Its cache damaged, deleted, or somebody else's.
+    for (number, damage) in [
+        "find /var/cache/limpet -name '*.pack' -exec sh -c 'echo garbage > \"$1\"' _ {} \\;",
+        "find /var/cache/limpet -name 'HEAD' -delete; find /var/cache/limpet -name config -exec sh -c 'echo garbage > \"$1\"' _ {} \\;",
+        "rm -rf /var/cache/limpet/*",
+        "rm -rf /var/cache/limpet",
+        "systemctl stop limpet-fetch.service; chown -R root:root /var/cache/limpet",
+        "systemctl stop limpet-fetch.service; rm -rf /var/cache/limpet; echo file > /var/cache/limpet; sleep 1; rm /var/cache/limpet",
+    ]
+    .iter()
+    .enumerate()
+    {
+        machine.sh(damage);
+        let content = format!("cache {number}");
+        scene.declare(&layer(&content, ""));
+        wait_until("the next revision, without anybody asking", SOON * 2, || {
+            (machine.read_file(FILE) == format!("{content}\n")).then_some(())
+        });
+    }
+
+    // Out of memory.
+    machine.write_file(
+        "/etc/systemd/system/limpet-fetch.service.d/memory.conf",
+        // Not MemoryMax=: not every computer that runs machines lets them limit memory.
+        "[Service]\nLimitAS=8M\n",
+    );
+    machine.sh("systemctl daemon-reload; systemctl stop limpet-fetch.service");
+    scene.declare(&layer("after", ""));
+    let cursor = machine.journal_cursor();
+    machine.run(&["limpet", "sync"]).success();
+    drift_is_undone_unasked(&scene, "cache 5");
+    drift_is_undone_unasked(&scene, "cache 5");
+    let said = machine.journal(&["--after-cursor", &cursor, "--unit=limpet-fetch.service"]);
+    assert!(said.len() < 60, "{} lines", said.len());
+    machine.sh("rm -r /etc/systemd/system/limpet-fetch.service.d; systemctl daemon-reload; systemctl stop limpet-fetch.service");
+    wait_until(
+        "the next revision, without anybody asking",
+        SOON * 2,
+        || (machine.read_file(FILE) == "after\n").then_some(()),
+    );
+    scene.converge();
+}
+
+/// Connects as often as it can, and asks for the most work there is, or says nothing.
+const FLOOD: &str = r#"
+use IO::Socket::UNIX;
+my $request = shift;
+my @open;
+while (1) {
+    my $socket = IO::Socket::UNIX->new(Peer => "/run/limpet/control.sock") or next;
+    $socket->autoflush(1);
+    print $socket "$request\n" if $request;
+    push @open, $socket;
+    shift @open if @open > 100;
+}
+"#;
+
+#[test]
+fn a_control_socket_flooded_by_operators_stops_neither_enforcement_nor_root() {
+    let scene = Scene::enrolled("flood", &layer("first", ""));
+    scene.poll_often();
+    let machine = &scene.machine;
+    machine.write_file("/root/flood.pl", FLOOD);
+    machine.sh("cp /root/flood.pl /usr/local/bin/flood.pl; chmod 0755 /usr/local/bin/flood.pl");
+    let pid = machine.main_pid("limpet.service");
+    let cursor = machine.journal_cursor();
+    for (number, request) in ["", r#"{"request":"plan"}"#, r#"{"request":"status"}"#]
+        .iter()
+        .enumerate()
+    {
+        machine
+            .run(&[
+                "systemd-run",
+                "--quiet",
+                &format!("--unit=flood{number}"),
+                "--uid=nobody",
+                "--gid=limpet-operators",
+                "perl",
+                "/usr/local/bin/flood.pl",
+                request,
+            ])
+            .success();
+    }
+    for content in ["second", "third"] {
+        drift_is_undone_unasked(&scene, machine.read_file(FILE).trim());
+        scene.declare(&layer(content, ""));
+        scene.converge();
+    }
+    for number in 0..3 {
+        let unit = format!("flood{number}.service");
+        assert!(machine.is_active(&unit), "{unit} ended by itself");
+        machine.sh(&format!("systemctl stop {unit}"));
+    }
+    let said = machine.journal(&["--after-cursor", &cursor, "--identifier=limpet"]);
+    assert!(said.len() < 20, "{said:#?}");
+    assert_eq!(machine.main_pid("limpet.service"), pid);
+    let status = format!("/proc/{}/status", machine.pid_here(pid));
+    let status = std::fs::read_to_string(status).expect("the agent runs");
+    let memory: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
+        .and_then(|kib| kib.parse().ok())
+        .expect("the kernel knows its memory");
+    assert!(memory < 64 << 10, "{memory} KiB after the flood");
+}
