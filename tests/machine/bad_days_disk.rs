@@ -124,7 +124,7 @@ fn a_full_or_read_only_state_disk_stops_no_correction() {
     scene.declare(&layer("fifth", &more));
     drift_is_undone(&scene, "fifth");
     assert_eq!(machine.read_file("/etc/precious"), "of somebody\n");
-    status_says(&scene, "degraded", "file:/etc/precious", OPERATOR);
+    status_says(&scene, "degraded", "no space left on device", OPERATOR);
     journal_is_quiet(&scene);
     machine.sh("mount -o remount,nr_inodes=10000 /mnt/state");
     scene.converge();
