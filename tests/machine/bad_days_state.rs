@@ -107,7 +107,8 @@ fn damage_that_can_be_mended_is_mended() {
              systemctl start limpet.service"
         ));
         scene.sync();
-        drift_is_undone(&scene, &std::fs::read_to_string(machine.path(FILE)).expect("it is there").trim().to_owned());
+        let before = machine.read_file(FILE);
+        drift_is_undone(&scene, before.trim());
         scene.apply(&layer(&format!("mended {number}"), ""));
         assert!(machine.exists("/etc/limpet/enrolled"), "{damage}");
         machine.sh("rm -rf /root/saved/*; systemctl stop limpet.service; cp -a /var/lib/limpet /root/saved/state; cp -a /etc/limpet /root/saved/etc; systemctl start limpet.service");
