@@ -413,6 +413,7 @@ impl Cycle {
             journal::state_missing(failure);
         }
         self.record = state.record;
+        self.inventory = inventory::Known::default();
         self.objects = state.objects;
         self.head = state.head;
         self.situation.state_missing = state.missing;
