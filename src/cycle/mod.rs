@@ -201,9 +201,7 @@ impl Cycle {
     pub fn open(host: Host, config: Config, connect: Connect) -> Result<Self, Failure> {
         let state = state::open(&host)?;
         let debts = forget_debts_of_the_last_boot(&host, &state.record);
-        if let Some(failure) = &state.missing {
-            journal::state_missing(failure);
-        }
+        tell_what_is_missing(&state);
         let mut cycle = Cycle {
             // Only shown: what cannot be read of it is as good as new.
             beginnings: state
@@ -409,9 +407,7 @@ impl Cycle {
 
     fn take_state(&mut self, mut state: State) {
         state.record.take_paid(&mut self.record);
-        if let Some(failure) = &state.missing {
-            journal::state_missing(failure);
-        }
+        tell_what_is_missing(&state);
         self.record = state.record;
         self.inventory = inventory::Known::default();
         self.objects = state.objects;
@@ -625,6 +621,14 @@ impl Cycle {
             resources: OnceCell::new(),
         });
         Ok(())
+    }
+}
+
+/// Says that trust state is missing, where it is.
+fn tell_what_is_missing(state: &State) {
+    if let Some(failure) = &state.missing {
+        let revision = state.head.as_ref().map(|head| head.commit.to_string());
+        journal::state_missing(&revision.unwrap_or_default(), failure);
     }
 }
 

@@ -275,7 +275,7 @@ fn is_deleted(directory: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     directory
         .metadata()
-        .map_or(true, |directory| directory.nlink() == 0)
+        .is_ok_and(|directory| directory.nlink() == 0)
 }
 
 fn serve_client(fetcher: &Fetcher, stream: &UnixStream) -> io::Result<()> {

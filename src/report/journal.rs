@@ -93,9 +93,11 @@ pub fn revision_refused(revision: &str, signer: Option<&str>, failure: &Failure)
 }
 
 /// What this host trusted is lost or damaged; said when it is found.
-pub fn state_missing(failure: &Failure) {
+/// `revision` is the one that is enforced all the same, in hex, if it is known.
+pub fn state_missing(revision: &str, failure: &Failure) {
     error!(
         message_id = DEGRADED,
+        limpet_revision = revision,
         limpet_reason = %failure.message,
         "{failure}"
     );
