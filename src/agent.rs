@@ -4,11 +4,10 @@
 //! owns the machine and does one job at a time; what waits for it waits here, what a person asks for first. The loop itself never
 //! blocks and never touches the machine.
 //!
-//! Invariant: this and the clients' file are the ones of the applier that know tokio. The agent may be killed at any moment: all that
+//! Invariant: this file and those below it are the ones of the applier that know tokio. The agent may be killed at any moment: all that
 //! matters is in state.db before the machine changes.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as worker_queue};
 use std::time::Duration;
 
@@ -17,24 +16,25 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::apply::Activity;
 use crate::config::Config;
 use crate::control::{Reply, Request};
-use crate::cycle::look::Memory;
 use crate::cycle::pause::PauseRequest;
 use crate::cycle::{Cycle, Trigger};
-use crate::model::{Class, Failure, ResourceId};
+use crate::model::{Class, Failure};
 use crate::report::journal::short;
-use crate::report::preview::Preview;
 use crate::report::status::{Condition, State, Status, who_must_act};
 use crate::schedule;
-use crate::sys::{Host, clock};
+use crate::sys::clock;
 
 mod clients;
+mod memory;
+mod worker;
 
 use clients::{Asked, Client, Line, MAX_CLIENTS};
+use worker::{Change, Job, News, Outlook, work};
 
 /// How many clients may read the history, or have something explained, at a time; more wait.
 const MAX_READERS: usize = 2;
@@ -44,60 +44,6 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
 /// How long it may be silent while it plans: a slow card with many gigabytes to hash.
 const PLAN_SILENCE: Duration = Duration::from_secs(60 * 60);
-
-/// What the loop asks of the worker.
-enum Job {
-    Cycle(Trigger),
-    Plan,
-    Change(Change),
-    Reload,
-}
-
-/// What root changes about the agent, not about the machine.
-enum Change {
-    Pause(PauseRequest),
-    Resume {
-        resources: Vec<ResourceId>,
-        by: String,
-    },
-}
-
-/// What the worker tells the loop.
-enum News {
-    Progress {
-        activity: Activity,
-        within: Duration,
-    },
-    Planned(Box<Preview>),
-    Changed {
-        result: Result<(), Failure>,
-        outlook: Outlook,
-    },
-    Finished(Outlook),
-    Reloaded {
-        interval: Option<Duration>,
-        outlook: Outlook,
-    },
-}
-
-/// How the host is after a job, and what comes next by itself.
-struct Outlook {
-    status: Box<Status>,
-    /// How long the source is left alone.
-    rest: Duration,
-    /// How long until a pause ends.
-    pause: Option<Duration>,
-}
-
-impl Outlook {
-    fn of(cycle: &Cycle, status: Status) -> Self {
-        Outlook {
-            status: Box::new(status),
-            rest: cycle.rest_of_the_source(),
-            pause: cycle.next_end_of_a_pause(),
-        }
-    }
-}
 
 /// What the worker is doing.
 struct Doing {
@@ -493,7 +439,7 @@ impl Agent {
                 return;
             }
             let uid = client.uid;
-            let look = move || answer_from_memory(&request, config, &status, uid);
+            let look = move || memory::answer(&request, config, &status, uid);
             if let Ok(reply) = tokio::task::spawn_blocking(look).await {
                 client.answer(&reply);
             }
@@ -564,94 +510,6 @@ fn paused(status: &Status) -> Option<Failure> {
         pause.until, pause.by, pause.reason
     );
     Some(Failure::new(Class::Transient, message).with_hint("'limpet resume' ends the pause"))
-}
-
-/// Answers from what is remembered, whatever the worker is doing.
-fn answer_from_memory(request: &Request, config: Config, status: &Status, uid: u32) -> Reply {
-    let answer = || -> Result<Reply, Vec<Failure>> {
-        let memory =
-            Memory::open(Host::new(Path::new("/")), config).map_err(|failure| vec![failure])?;
-        match request {
-            Request::History { limit, about } => {
-                let history = memory.history(*limit, about.as_deref());
-                let history = Box::new(history.map_err(|failure| vec![failure])?);
-                Ok(Reply::History { history })
-            }
-            Request::Why { resource } => {
-                let explanation = memory.explain(resource.as_deref(), status, uid == 0)?;
-                let explanation = Box::new(explanation);
-                Ok(Reply::Why { explanation })
-            }
-            _ => Err(Vec::new()),
-        }
-    };
-    answer().unwrap_or_else(|failures| Reply::Failed {
-        failure: failures.into_iter().next().unwrap_or_else(|| {
-            Failure::new(Class::Bug, "the request is not about what is remembered")
-        }),
-    })
-}
-
-/// The worker: one job at a time.
-fn work(
-    mut cycle: Cycle,
-    known: &Mutex<Config>,
-    jobs: &worker_queue::Receiver<Job>,
-    tell: &mpsc::UnboundedSender<News>,
-    reload: &dyn Fn() -> Result<Config, Vec<Failure>>,
-) {
-    let progress = |activity: &Activity, within: Duration| {
-        let _ = tell.send(News::Progress {
-            activity: activity.clone(),
-            within,
-        });
-    };
-    while let Ok(job) = jobs.recv() {
-        let news = match job {
-            Job::Cycle(trigger) => {
-                let status = cycle.run(trigger, &progress);
-                News::Finished(Outlook::of(&cycle, status))
-            }
-            Job::Plan => News::Planned(Box::new(cycle.preview())),
-            Job::Change(change) => {
-                let result = match change {
-                    Change::Pause(request) => cycle.pause(&request),
-                    Change::Resume { resources, by } => cycle.resume(&resources, &by),
-                };
-                let status = cycle.status();
-                News::Changed {
-                    result,
-                    outlook: Outlook::of(&cycle, status),
-                }
-            }
-            Job::Reload => {
-                let interval = match reload() {
-                    Ok(config) => {
-                        info!("reloaded the host configuration");
-                        *known.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
-                        cycle.set_config(config);
-                        Some(cycle.interval())
-                    }
-                    Err(failures) => {
-                        for failure in &failures {
-                            let hint = failure.hint.as_deref().unwrap_or("put it right and reload");
-                            warn!("kept the running host configuration: {failure} (hint: {hint})");
-                        }
-                        cycle.keep_config(failures);
-                        None
-                    }
-                };
-                let status = cycle.status();
-                News::Reloaded {
-                    interval,
-                    outlook: Outlook::of(&cycle, status),
-                }
-            }
-        };
-        if tell.send(news).is_err() {
-            return;
-        }
-    }
 }
 
 /// Shows in the status of the last cycle that the machine is being changed now; the next cycle's status replaces it.

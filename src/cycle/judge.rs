@@ -400,7 +400,7 @@ pub const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
 
 /// When this program was built, where its build says so.
 fn build_time() -> Timestamp {
-    option_env!("SOURCE_DATE_EPOCH")
+    option_env!("LIMPET_BUILD_TIME")
         .and_then(|text| text.parse().ok())
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
         .unwrap_or(Timestamp::UNIX_EPOCH)

@@ -1,0 +1,133 @@
+//! The worker: the thread that owns the machine, and does one job at a time.
+//!
+//! Invariant: it waits for nobody but the loop, and tells it of every step that may take long.
+
+use std::sync::{Mutex, PoisonError, mpsc as worker_queue};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::apply::Activity;
+use crate::config::Config;
+use crate::cycle::pause::PauseRequest;
+use crate::cycle::{Cycle, Trigger};
+use crate::model::{Failure, ResourceId};
+use crate::report::preview::Preview;
+use crate::report::status::Status;
+
+/// What the loop asks of the worker.
+pub(super) enum Job {
+    Cycle(Trigger),
+    Plan,
+    Change(Change),
+    Reload,
+}
+
+/// What root changes about the agent, not about the machine.
+pub(super) enum Change {
+    Pause(PauseRequest),
+    Resume {
+        resources: Vec<ResourceId>,
+        by: String,
+    },
+}
+
+/// What the worker tells the loop.
+pub(super) enum News {
+    Progress {
+        activity: Activity,
+        within: Duration,
+    },
+    Planned(Box<Preview>),
+    Changed {
+        result: Result<(), Failure>,
+        outlook: Outlook,
+    },
+    Finished(Outlook),
+    Reloaded {
+        interval: Option<Duration>,
+        outlook: Outlook,
+    },
+}
+
+/// How the host is after a job, and what comes next by itself.
+pub(super) struct Outlook {
+    pub(super) status: Box<Status>,
+    /// How long the source is left alone.
+    pub(super) rest: Duration,
+    /// How long until a pause ends.
+    pub(super) pause: Option<Duration>,
+}
+
+impl Outlook {
+    pub(super) fn of(cycle: &Cycle, status: Status) -> Self {
+        Outlook {
+            status: Box::new(status),
+            rest: cycle.rest_of_the_source(),
+            pause: cycle.next_end_of_a_pause(),
+        }
+    }
+}
+
+/// Does one job after another, until nobody asks for more. `known` is told of another configuration.
+pub(super) fn work(
+    mut cycle: Cycle,
+    known: &Mutex<Config>,
+    jobs: &worker_queue::Receiver<Job>,
+    tell: &mpsc::UnboundedSender<News>,
+    reload: &dyn Fn() -> Result<Config, Vec<Failure>>,
+) {
+    let progress = |activity: &Activity, within: Duration| {
+        let _ = tell.send(News::Progress {
+            activity: activity.clone(),
+            within,
+        });
+    };
+    while let Ok(job) = jobs.recv() {
+        let news = match job {
+            Job::Cycle(trigger) => {
+                let status = cycle.run(trigger, &progress);
+                News::Finished(Outlook::of(&cycle, status))
+            }
+            Job::Plan => News::Planned(Box::new(cycle.preview())),
+            Job::Change(change) => {
+                let result = match change {
+                    Change::Pause(request) => cycle.pause(&request),
+                    Change::Resume { resources, by } => cycle.resume(&resources, &by),
+                };
+                let status = cycle.status();
+                News::Changed {
+                    result,
+                    outlook: Outlook::of(&cycle, status),
+                }
+            }
+            Job::Reload => {
+                let interval = match reload() {
+                    Ok(config) => {
+                        info!("reloaded the host configuration");
+                        *known.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
+                        cycle.set_config(config);
+                        Some(cycle.interval())
+                    }
+                    Err(failures) => {
+                        for failure in &failures {
+                            let hint = failure.hint.as_deref().unwrap_or("put it right and reload");
+                            warn!("kept the running host configuration: {failure} (hint: {hint})");
+                        }
+                        cycle.keep_config(failures);
+                        None
+                    }
+                };
+                let status = cycle.status();
+                News::Reloaded {
+                    interval,
+                    outlook: Outlook::of(&cycle, status),
+                }
+            }
+        };
+        if tell.send(news).is_err() {
+            return;
+        }
+    }
+}
