@@ -182,7 +182,7 @@ fn a_full_or_read_only_disk_costs_only_the_files_on_it() {
     fill(&scene, "/var/cache/limpet");
     scene.declare(&layer("second", more));
     drift_is_undone(&scene, "first");
-    status_says(&scene, "offline", "cache", OPERATOR);
+    status_says(&scene, "unreachable", "cache", OPERATOR);
     journal_is_quiet(&scene);
     machine.sh("rm /var/cache/limpet/ballast /var/cache/limpet/crumbs");
     declared(&scene, "second");

@@ -10,6 +10,10 @@ use crate::scene::{SOON, Scene};
 const NOBODY: &str = "nobody";
 const OPERATOR: &str = "the operator of this host";
 
+const OFFLINE: &str = "offline";
+const UNREACHABLE: &str = "unreachable";
+const DENIED: &str = "denied";
+
 /// A machine that polls a server whose mood can be changed.
 fn scene(label: &str) -> (Scene, BadServer) {
     let scene = Scene::prepared(label, &layer("first", ""));
@@ -35,8 +39,7 @@ fn check(
     server: &BadServer,
     name: &str,
     spoil: impl Fn(bool),
-    text: &str,
-    who: &str,
+    (kind, text, who): (&str, &str, &str),
 ) {
     let good = scene.head();
     let before = format!("before {name}");
@@ -46,11 +49,13 @@ fn check(
     spoil(true);
     scene.declare(&layer(&format!("after {name}"), ""));
     drift_is_undone(scene, &before);
-    let status = status_says(scene, "offline", text, who);
+    let status = status_says(scene, kind, text, who);
     assert_eq!(status["revision"], last_good.as_str(), "{name}: {status:#}");
     assert_eq!(status["state"], "converged", "{name}: {status:#}");
-    assert!(
+    // To be without a network is a state, and no error.
+    assert_eq!(
         status["errors"].to_string().contains(text),
+        kind != OFFLINE,
         "{name}: {status:#}"
     );
     let asked = server.requests();
@@ -64,39 +69,47 @@ fn check(
         scene.machine.read_file("/etc/scene"),
         format!("after {name}\n")
     );
-    assert!(
-        !scene.status()["conditions"].to_string().contains("offline"),
-        "{name}"
-    );
+    let conditions = scene.status()["conditions"].to_string();
+    for kind in [OFFLINE, UNREACHABLE, DENIED] {
+        assert!(!conditions.contains(kind), "{name}: {conditions}");
+    }
 }
 
 #[test]
 fn whatever_a_server_answers_the_last_good_revision_is_enforced() {
     let (scene, server) = scene("answers");
-    for (number, (mood, text, who)) in [
+    for (number, (mood, kind, text, who)) in [
         (
             Mood::Status("429 Too Many Requests", "Retry-After: 7\r\n"),
+            UNREACHABLE,
             "429",
             NOBODY,
         ),
-        (Mood::Status("500 Internal Server Error", ""), "500", NOBODY),
+        (
+            Mood::Status("500 Internal Server Error", ""),
+            UNREACHABLE,
+            "500",
+            NOBODY,
+        ),
         (
             Mood::Status("503 Service Unavailable", "Retry-After: 7\r\n"),
+            UNREACHABLE,
             "503",
             NOBODY,
         ),
-        (Mood::Status("404 Not Found", ""), "404", OPERATOR),
+        (Mood::Status("404 Not Found", ""), DENIED, "404", OPERATOR),
         (
             Mood::Status(
                 "401 Unauthorized",
                 "WWW-Authenticate: Basic realm=\"git\"\r\n",
             ),
+            DENIED,
             "401",
             OPERATOR,
         ),
-        (Mood::Garbage, "does not speak Git", OPERATOR),
-        (Mood::HalfPack, "failed to fetch", NOBODY),
-        (Mood::Empty, "hung up", NOBODY),
+        (Mood::Garbage, UNREACHABLE, "does not speak Git", OPERATOR),
+        (Mood::HalfPack, UNREACHABLE, "failed to fetch", NOBODY),
+        (Mood::Empty, UNREACHABLE, "hung up", NOBODY),
     ]
     .into_iter()
     .enumerate()
@@ -107,8 +120,7 @@ fn whatever_a_server_answers_the_last_good_revision_is_enforced() {
             &server,
             &format!("bad answer {number}"),
             spoil,
-            text,
-            who,
+            (kind, text, who),
         );
     }
 }
@@ -116,14 +128,20 @@ fn whatever_a_server_answers_the_last_good_revision_is_enforced() {
 #[test]
 fn whatever_lies_on_the_way_to_a_server_the_last_good_revision_is_enforced() {
     let (scene, server) = scene("way");
-    for (mood, text, who) in [
-        (Mood::Refuse, "refused", NOBODY),
-        (Mood::Expired, "not valid now", OPERATOR),
-        (Mood::WrongName, "for another name", OPERATOR),
-        (Mood::Stranger, "does not trust", OPERATOR),
+    for (mood, kind, text, who) in [
+        (Mood::Refuse, UNREACHABLE, "refused", NOBODY),
+        (Mood::Expired, UNREACHABLE, "not valid now", OPERATOR),
+        (Mood::WrongName, DENIED, "for another name", OPERATOR),
+        (Mood::Stranger, DENIED, "does not trust", OPERATOR),
     ] {
         let spoil = |bad| server.set(if bad { mood } else { Mood::Good });
-        check(&scene, &server, &format!("{mood:?}"), spoil, text, who);
+        check(
+            &scene,
+            &server,
+            &format!("{mood:?}"),
+            spoil,
+            (kind, text, who),
+        );
     }
     let machine = &scene.machine;
     let hosts = machine.read_file("/etc/hosts");
@@ -135,8 +153,7 @@ fn whatever_lies_on_the_way_to_a_server_the_last_good_revision_is_enforced() {
         &server,
         "DNS",
         spoil,
-        "found no address of 'git.test'",
-        NOBODY,
+        (OFFLINE, "found no address of 'git.test'", NOBODY),
     );
 }
 

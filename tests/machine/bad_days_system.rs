@@ -141,7 +141,7 @@ fn a_wrong_clock_stops_nothing_that_is_in_force() {
         machine.sh("systemctl stop limpet-fetch.service; systemctl restart limpet.service");
         drift_is_undone_unasked(&scene, &before);
         drift_is_undone(&scene, &before);
-        let status = status_says(&scene, "offline", "not valid now", OPERATOR);
+        let status = status_says(&scene, "unreachable", "not valid now", OPERATOR);
         let polled = status["last_poll"]["at"].as_str().unwrap_or_default();
         assert!(
             polled.starts_with(year),
