@@ -41,6 +41,16 @@ pub fn declared(scene: &Scene, content: &str) {
     });
 }
 
+/// [`FILE`] comes to have `content` when somebody asks, perhaps more than once: by itself it would be after the back-off of the polls
+/// that failed.
+#[track_caller]
+pub fn declared_when_asked(scene: &Scene, content: &str) {
+    wait_until("the declared content", SOON * 2, || {
+        scene.sync();
+        (scene.machine.read_file(FILE) == format!("{content}\n")).then_some(())
+    });
+}
+
 /// The status has a condition `kind` whose reason has `text` and which `who` must act on, and people can read it, too.
 #[track_caller]
 pub fn status_says(scene: &Scene, kind: &str, text: &str, who: &str) -> Value {

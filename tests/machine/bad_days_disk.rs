@@ -1,6 +1,8 @@
 //! Disks that are full, read-only, or out of inodes.
 
-use crate::bad_days::{FILE, declared, drift_is_undone, journal_is_quiet, layer, status_says};
+use crate::bad_days::{
+    FILE, declared_when_asked, drift_is_undone, journal_is_quiet, layer, status_says,
+};
 use crate::fixture::machine::wait_until;
 use crate::scene::{SOON, Scene};
 
@@ -185,5 +187,5 @@ fn a_full_or_read_only_disk_costs_only_the_files_on_it() {
     status_says(&scene, "unreachable", "cache", OPERATOR);
     journal_is_quiet(&scene);
     machine.sh("rm /var/cache/limpet/ballast /var/cache/limpet/crumbs");
-    declared(&scene, "second");
+    declared_when_asked(&scene, "second");
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bad_days::{FILE, drift_is_undone_unasked, layer};
+use crate::bad_days::{FILE, declared_when_asked, drift_is_undone_unasked, layer};
 use crate::fixture::machine::wait_until;
 use crate::scene::{SOON, Scene};
 
@@ -121,11 +121,7 @@ fn a_fetcher_in_trouble_stops_nothing_and_recovers() {
         std::thread::sleep(Duration::from_millis(round * 37 % 200));
         machine.run(&["systemctl", "kill", "--signal=KILL", "limpet-fetch.service"]);
     }
-    wait_until(
-        "the last revision, without anybody asking",
-        SOON * 2,
-        || (machine.read_file(FILE) == "12\n").then_some(()),
-    );
+    declared_when_asked(&scene, "12");
 
     // Its cache damaged, deleted, or somebody else's.
     for (number, damage) in [
@@ -142,9 +138,7 @@ fn a_fetcher_in_trouble_stops_nothing_and_recovers() {
         machine.sh(damage);
         let content = format!("cache {number}");
         scene.declare(&layer(&content, ""));
-        wait_until("the next revision, without anybody asking", SOON * 2, || {
-            (machine.read_file(FILE) == format!("{content}\n")).then_some(())
-        });
+        declared_when_asked(&scene, &content);
     }
 
     // Out of memory.
@@ -162,11 +156,7 @@ fn a_fetcher_in_trouble_stops_nothing_and_recovers() {
     let said = machine.journal(&["--after-cursor", &cursor, "--unit=limpet-fetch.service"]);
     assert!(said.len() < 60, "{} lines", said.len());
     machine.sh("rm -r /etc/systemd/system/limpet-fetch.service.d; systemctl daemon-reload; systemctl stop limpet-fetch.service");
-    wait_until(
-        "the next revision, without anybody asking",
-        SOON * 2,
-        || (machine.read_file(FILE) == "after\n").then_some(()),
-    );
+    declared_when_asked(&scene, "after");
     scene.converge();
 }
 
