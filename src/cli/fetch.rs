@@ -25,10 +25,11 @@ pub fn run(arguments: &Arguments) -> CommandResult {
                 Ok(config) => config,
                 Err(failures) => {
                     // Whoever asks is told why; a fetcher that ended instead would be started again for as long as somebody waits.
+                    // It is said by whoever asked, so here it is no failure.
                     if let Some(failure) = failures.first() {
                         fetch::refuse(&listener, failure).map_err(|failure| vec![failure])?;
                     }
-                    return Err(failures);
+                    return Ok(0);
                 }
             };
             fetch::serve(

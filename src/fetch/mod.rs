@@ -207,7 +207,7 @@ pub fn serve(
     })
 }
 
-/// Answers every request of those who connect to `listener` with `failure`, until nobody has for a few seconds.
+/// Answers the first request of whoever connects to `listener` with `failure`, and no more: the next one may find things put right.
 pub fn refuse(listener: &UnixListener, failure: &Failure) -> Result<(), Failure> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let fail = |error: io::Error| {
@@ -231,17 +231,22 @@ pub fn refuse(listener: &UnixListener, failure: &Failure) -> Result<(), Failure>
         protocol::write_failure(&mut output, failure)?;
         output.flush()
     };
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                if let Err(error) = answer(&stream) {
-                    tracing::debug!(%error, "client is gone");
-                }
+    match listener.accept() {
+        Ok((stream, _)) => {
+            if let Err(error) = answer(&stream) {
+                tracing::debug!(%error, "client is gone");
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(fail(error)),
+            Ok(())
         }
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(fail(error)),
     }
 }
 
