@@ -407,13 +407,15 @@ impl Cycle {
 
     fn take_state(&mut self, mut state: State) {
         state.record.take_paid(&mut self.record);
+        // A disk that could not be written when the agent started knows of the last boot only, and of its debts.
+        let debts = forget_debts_of_the_last_boot(&self.host, &state.record);
         tell_what_is_missing(&state);
         self.record = state.record;
         self.inventory = inventory::Known::default();
         self.objects = state.objects;
         self.head = state.head;
         self.situation.state_missing = state.missing;
-        self.unwritable = state.unwritable;
+        self.unwritable = state.unwritable.or(debts.err());
         if self.in_force.is_none() {
             self.restore();
         }
@@ -637,11 +639,20 @@ fn forget_debts_of_the_last_boot(host: &Host, record: &Record) -> Result<(), Fai
     if !host.systemd().is_available() {
         return Ok(());
     }
-    let id = host
-        .read_file("/proc/sys/kernel/random/boot_id", 64)?
-        .unwrap_or_default();
-    let id = String::from_utf8_lossy(&id).trim().to_owned();
-    if record.recall::<String>(BOOT_ID)?.as_ref() != Some(&id) {
+    let id = match host.read_file("/proc/sys/kernel/random/boot_id", 64) {
+        Ok(id) => id.unwrap_or_default(),
+        Err(failure) => {
+            debug!("failed to tell which boot this is, keeping all debts: {failure}");
+            return Ok(());
+        }
+    };
+    take_boot(record, String::from_utf8_lossy(&id).trim())
+}
+
+/// Drops the debts of before the boot `id`. Where nobody can tell which boot this is, every debt is kept: a restart too many is better
+/// than one that never comes.
+fn take_boot(record: &Record, id: &str) -> Result<(), Failure> {
+    if !id.is_empty() && record.recall::<String>(BOOT_ID)?.as_deref() != Some(id) {
         record.forget_debts()?;
         record.remember(BOOT_ID, &id)?;
     }
@@ -662,4 +673,33 @@ fn allowed_removals(revision: &VerifiedRevision) -> Option<usize> {
     allowed
         .filter_map(|(_, value)| value.trim().parse().ok())
         .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Action, Kind};
+    use crate::record::Owed;
+
+    #[test]
+    fn debts_are_forgotten_after_a_boot_and_kept_where_nobody_can_tell() {
+        let mut record = Record::in_memory().unwrap();
+        let owe = |record: &mut Record| {
+            let writing = record.write("aa").unwrap();
+            let debt = Owed {
+                unit: "app.service".to_owned(),
+                action: Action::Restart,
+                because: ResourceId::new(Kind::File, "/etc/app"),
+                revision: "aa".to_owned(),
+            };
+            writing.owe(&debt, Timestamp::UNIX_EPOCH).unwrap();
+            writing.commit().unwrap();
+        };
+        take_boot(&record, "first").unwrap();
+        owe(&mut record);
+        for (id, left) in [("first", 1), ("", 1), ("first", 1), ("second", 0)] {
+            take_boot(&record, id).unwrap();
+            assert_eq!(record.owed().unwrap().len(), left, "{id}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! Invariant: a poll that is answered writes nothing. However often the agent is started, nobody but a person makes it ask more often
 //! than once in an interval, nor while a back-off lasts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,16 @@ pub(super) struct Silence {
     /// Why the last poll brought nothing.
     failure: Failure,
     back_off: BackOff,
+    /// When the wait is over, whatever is done to the clock meanwhile: one that was put back by years would wait for years.
+    #[serde(skip, default = "clock::instant")]
+    ends: Instant,
+}
+
+impl Silence {
+    fn left(&self, now: Timestamp, instant: Instant) -> Duration {
+        let at_most = self.ends.saturating_duration_since(instant);
+        self.back_off.left(now).min(at_most)
+    }
 }
 
 /// That the agent polled because it started.
@@ -51,7 +61,7 @@ impl Cycle {
     pub fn rest_of_the_source(&self) -> Duration {
         let silence = self.silence.as_ref();
         silence.map_or(Duration::ZERO, |silence| {
-            silence.back_off.left(clock::now())
+            silence.left(clock::now(), clock::instant())
         })
     }
 
@@ -59,7 +69,12 @@ impl Cycle {
     pub(super) fn recall_silence(&mut self) {
         // What another version wrote and this one cannot read costs a poll, and no more.
         let silence: Option<Silence> = self.record.recall(SILENCE).unwrap_or_default();
-        self.silence = silence.filter(|known| known.source == identity(&self.config.source));
+        self.silence = silence
+            .filter(|known| known.source == identity(&self.config.source))
+            .map(|known| Silence {
+                ends: clock::instant() + known.back_off.left(clock::now()),
+                ..known
+            });
         self.show_silence();
     }
 
@@ -151,6 +166,7 @@ impl Cycle {
         let silence = Silence {
             source: identity(&self.config.source),
             failure: trouble.failure,
+            ends: clock::instant() + back_off.left(now),
             back_off,
         };
         // Being offline lasts, costs nobody anything and sets no time to wait for: it is written once.
@@ -214,6 +230,33 @@ fn identity(source: &Source) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_put_right_does_not_make_the_source_wait_for_years() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (wrong, right, hour) = (
+            at(4_000_000_000),
+            at(1_790_000_000),
+            Duration::from_secs(3600),
+        );
+        let begin = clock::instant();
+        let silence = Silence {
+            source: String::new(),
+            failure: Failure::new(Class::Transient, "certificate expired"),
+            back_off: BackOff {
+                failures: 6,
+                setback: Setback::Trouble,
+                at: wrong,
+                until: at(4_000_003_600),
+            },
+            ends: begin + hour,
+        };
+        assert_eq!(silence.left(right, begin), hour);
+        assert_eq!(silence.left(right, begin + hour / 2), hour / 2);
+        assert_eq!(silence.left(right, begin + hour), Duration::ZERO);
+        // Nor does a computer that slept wait once more.
+        assert_eq!(silence.left(at(4_000_003_600), begin), Duration::ZERO);
+    }
 
     #[test]
     fn a_wrong_clock_says_what_it_brings_and_what_to_do() {

@@ -98,8 +98,8 @@ pub fn open(host: &Host) -> Result<State, Failure> {
             let before: Option<TrustedHead> = record.recall(HEAD_BEFORE)?;
             let head = match mark {
                 Mark::Of(mark) if mark == head => head,
-                // A copy may lack what was only in the log; the mark is never ahead of what was trusted.
-                Mark::Of(mark) if record.is_copy() => mark,
+                // A copy may lack what was only in the log; the mark is never ahead of what was trusted, but it may be behind.
+                Mark::Of(mark) if record.is_copy() && Some(&mark) != before.as_ref() => mark,
                 // A crash came between the two writes, or the mark itself was damaged.
                 Mark::Of(mark) if Some(&mark) != before.as_ref() => {
                     return missing(
@@ -244,7 +244,11 @@ pub fn compare_marks(host: &Host) -> Result<Marks, Failure> {
 pub fn trust(host: &Host, record: &Record, head: &TrustedHead) -> Result<(), Failure> {
     let before: Option<TrustedHead> = record.recall(HEAD)?;
     if let Some(before) = before.filter(|before| before != head) {
-        record.remember(HEAD_BEFORE, &before)?;
+        // Where the mark could not be written the last time, the one before is what it still says, and is recognised by.
+        let marked = read_mark(host).ok().flatten();
+        if marked.is_none() || marked != record.recall(HEAD_BEFORE)? {
+            record.remember(HEAD_BEFORE, &before)?;
+        }
     }
     record.remember(HEAD, head)?;
     record.settle()?;
@@ -296,4 +300,61 @@ fn set_aside(host: &Host) -> Result<(), Failure> {
         config::STATE_DATABASE,
         &format!("{}.damaged", config::STATE_DATABASE),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(digit: &str) -> TrustedHead {
+        serde_json::from_value(serde_json::json!({
+            "commit": digit.repeat(40),
+            "payload_sha256": digit.repeat(64),
+            "tree": digit.repeat(40),
+            "fleet": null,
+            "signer": null,
+        }))
+        .unwrap()
+    }
+
+    /// An enrolled machine that trusts the head 1.
+    fn machine() -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path());
+        host.ensure_own_directory("/etc/limpet", 0o755).unwrap();
+        let state = open(&host).unwrap();
+        trust(&host, &state.record, &head("1")).unwrap();
+        (root, host)
+    }
+
+    #[test]
+    fn a_mark_that_could_not_be_written_twice_is_no_loss_of_state() {
+        let (_root, host) = machine();
+        let state = open(&host).unwrap();
+        for next in ["2", "3", "3"] {
+            trust(&host, &state.record, &head(next)).unwrap();
+            // The file system below /etc was read-only.
+            write_mark(&host, &head("1")).unwrap();
+        }
+        drop(state);
+        let state = open(&host).unwrap();
+        assert_eq!((state.missing, state.head), (None, Some(head("3"))));
+        assert_eq!(read_mark(&host).unwrap(), Some(head("3")));
+        drop(state.record);
+        // From then on it is the head before that a crash may leave there, and no older one.
+        let state = open(&host).unwrap();
+        trust(&host, &state.record, &head("4")).unwrap();
+        write_mark(&host, &head("1")).unwrap();
+        drop(state);
+        assert!(open(&host).unwrap().missing.is_some());
+    }
+
+    #[test]
+    fn a_database_that_lies_before_its_mark_fails_closed() {
+        let (_root, host) = machine();
+        write_mark(&host, &head("2")).unwrap();
+        let state = open(&host).unwrap();
+        assert!(state.missing.is_some());
+        assert_eq!(state.head, Some(head("2")));
+    }
 }

@@ -267,8 +267,9 @@ impl Record {
 
 /// Forgets what is too much.
 pub(super) fn forget_old(connection: &Connection, has_diffs: bool) -> rusqlite::Result<()> {
+    // Lines are counted, not their ids: what a server had refused took ids as well, and would push out what was really done.
     connection.execute(
-        "DELETE FROM history WHERE id <= (SELECT MAX(id) FROM history) - ?1",
+        "DELETE FROM history WHERE id <= (SELECT id FROM history ORDER BY id DESC LIMIT 1 OFFSET ?1)",
         [LINES_LIMIT],
     )?;
     if has_diffs {
@@ -478,6 +479,24 @@ mod tests {
         let lines = all(&record);
         assert_eq!(lines.len() as i64, REJECTED_LIMIT + 1);
         assert_eq!(lines.last().unwrap().revision, "aa");
+        // For as many polls as there are lines.
+        record
+            .connection
+            .execute("UPDATE sqlite_sequence SET seq = seq + ?1", [LINES_LIMIT])
+            .unwrap();
+        let refusal = HistoryEntry::of_host(at(9), "bb", REFUSED, "", "unsigned");
+        record.reject(&refusal, None).unwrap();
+        assert_eq!(all(&record).last().unwrap().revision, "aa");
+    }
+
+    #[test]
+    fn the_oldest_lines_go_first() {
+        let mut record = Record::in_memory().unwrap();
+        let lines: Vec<_> = (0..LINES_LIMIT + 3).map(|n| line(n, "aa", None)).collect();
+        record.conclude("aa", &[], &[], &[], &lines).unwrap();
+        let kept = all(&record);
+        assert_eq!(kept.len() as i64, LINES_LIMIT);
+        assert_eq!(kept.last().unwrap().at, at(3));
     }
 
     #[test]

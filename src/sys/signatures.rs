@@ -4,12 +4,14 @@
 //! last change of its content and of its inode. A file whose signature is known has the SHA-256 that it had then, and is not read
 //! again. The time of the inode's change (ctime) is what counts: the kernel sets it, and no program can put it back.
 //!
-//! What a signature cannot show: a program that keeps changing a file through a mapping it made earlier, and a disk that rots. This
-//! is why everything is forgotten every now and then, and whenever a person asks; who forgets is the owner of the [`Signatures`].
+//! What a signature cannot show: a program of root's that keeps changing a file through a mapping it made earlier, and a disk that
+//! rots. This is why everything is forgotten every now and then, and whenever a person asks; who forgets is the owner of the
+//! [`Signatures`].
 //!
 //! Invariant: memory only, so that nothing has to be believed after a crash. Nothing is remembered of a file that changed so shortly
 //! before it was read that another change could leave the same time, nor of one on a file system whose times can be put back or
-//! come from another machine's clock. Permissions and owners are never remembered.
+//! come from another machine's clock, nor of one that others than root may write: they could hide behind a mapping what they change.
+//! Permissions and owners are never remembered.
 
 use std::collections::HashMap;
 
@@ -78,11 +80,13 @@ impl Signatures {
     }
 
     /// Remembers that the file that looked like `stat` before it was read has this content; `began` is when the reading began or
-    /// earlier, in seconds since 1970.
-    pub(super) fn remember(&mut self, stat: &FileStat, sha256: [u8; 32], began: i64) {
+    /// earlier, in seconds since 1970. `root` is the number of root, or of whom an alternate root belongs to.
+    pub(super) fn remember(&mut self, stat: &FileStat, sha256: [u8; 32], began: i64, root: u32) {
         let inode = (stat.st_dev, stat.st_ino);
         let is_settled = stat.st_ctime.saturating_add(TIME_GRAIN_SECS) < began;
-        if is_settled && self.contents.len() < LIMIT {
+        // With an access control list the group's bits are the most that anybody on it may.
+        let is_roots = [0, root].contains(&stat.st_uid) && stat.st_mode & 0o022 == 0;
+        if is_settled && is_roots && self.contents.len() < LIMIT {
             let marks = Marks::of(stat);
             self.contents.insert(inode, Known { marks, sha256 });
         } else {
@@ -123,13 +127,14 @@ mod tests {
         stat.st_size = 4;
         (stat.st_mtime, stat.st_mtime_nsec) = (900, 0);
         (stat.st_ctime, stat.st_ctime_nsec) = (1_000, 5);
+        (stat.st_uid, stat.st_mode) = (0, 0o100_644);
         stat
     }
 
     #[test]
     fn whatever_moves_in_a_signature_is_another_file() {
         let mut known = Signatures::default();
-        known.remember(&stat(), [1; 32], 2_000);
+        known.remember(&stat(), [1; 32], 2_000, 0);
         assert_eq!(known.get(&stat()), Some([1; 32]));
         let check = |change: fn(&mut FileStat)| {
             let mut changed = stat();
@@ -149,7 +154,7 @@ mod tests {
     fn what_changed_right_before_it_was_read_is_not_remembered() {
         let check = |began, is_known| {
             let mut known = Signatures::default();
-            known.remember(&stat(), [1; 32], began);
+            known.remember(&stat(), [1; 32], began, 0);
             assert_eq!(known.get(&stat()).is_some(), is_known, "{began}");
         };
         check(1_003, true);
@@ -159,12 +164,30 @@ mod tests {
     }
 
     #[test]
+    fn what_others_than_root_may_write_is_not_remembered() {
+        let check = |uid: u32, mode: u32, root, is_known| {
+            let mut stat = stat();
+            (stat.st_uid, stat.st_mode) = (uid, 0o100_000 | mode);
+            let mut known = Signatures::default();
+            known.remember(&stat, [1; 32], 2_000, root);
+            assert_eq!(known.get(&stat).is_some(), is_known, "{uid} {mode:o}");
+        };
+        check(0, 0o755, 0, true);
+        check(33, 0o644, 0, false);
+        check(33, 0o444, 0, false); // who owns it may change that
+        check(0, 0o664, 0, false);
+        check(0, 0o646, 0, false);
+        check(1000, 0o644, 1000, true);
+        check(0, 0o644, 1000, true);
+    }
+
+    #[test]
     fn a_file_that_changes_again_while_it_is_read_is_forgotten() {
         let mut known = Signatures::default();
-        known.remember(&stat(), [1; 32], 2_000);
+        known.remember(&stat(), [1; 32], 2_000, 0);
         let mut changed = stat();
         changed.st_ctime = 1_999;
-        known.remember(&changed, [2; 32], 2_000);
+        known.remember(&changed, [2; 32], 2_000, 0);
         assert_eq!(known.get(&stat()), None);
         assert_eq!(known.get(&changed), None);
     }
@@ -172,7 +195,7 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_read_again() {
         let mut known = Signatures::default();
-        known.remember(&stat(), [1; 32], 2_000);
+        known.remember(&stat(), [1; 32], 2_000, 0);
         known.forget();
         assert_eq!(known.get(&stat()), None);
     }
@@ -206,7 +229,8 @@ mod tests {
     fn deceive(host: &Host, file: &Path) -> [u8; 32] {
         let stat = nix::sys::stat::stat(file).unwrap();
         let began = stat.st_ctime + TIME_GRAIN_SECS + 1;
-        host.signatures().remember(&stat, [0; 32], began);
+        host.signatures()
+            .remember(&stat, [0; 32], began, stat.st_uid);
         [0; 32]
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use similar::TextDiff;
 
+use crate::document::single_line;
 use crate::kinds::file::{Edit, PathChange};
 use crate::kinds::kind::Contents;
 use crate::model::Failure;
@@ -138,18 +139,15 @@ fn text(bytes: Option<&[u8]>) -> Option<&str> {
     (!text.contains('\0')).then_some(text)
 }
 
-/// Control characters made visible, so that a file cannot command the terminal it is shown on.
+/// Characters that would command the terminal a file is shown on, or turn the order of what people read, made visible.
 fn harmless(text: &str) -> String {
-    text.chars()
-        .flat_map(|letter| {
-            let shown: Box<dyn Iterator<Item = char>> = match letter {
-                '\n' | '\t' => Box::new(std::iter::once(letter)),
-                _ if letter.is_control() => Box::new(letter.escape_default()),
-                _ => Box::new(std::iter::once(letter)),
-            };
-            shown
-        })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for part in text.split_inclusive(['\n', '\t']) {
+        let end = part.len() - usize::from(part.ends_with(['\n', '\t']));
+        shown.push_str(&single_line(&part[..end]));
+        shown.push_str(&part[end..]);
+    }
+    shown
 }
 
 fn link_text(target: &str) -> Vec<u8> {
@@ -227,6 +225,12 @@ mod tests {
             None,
             Some(b"\x1b[31m\t\r\n"),
             Some("--- /dev/null\n+++ /x\n@@ -0,0 +1 @@\n+\\u{1b}[31m\t\\r\n"),
+        );
+        // What is read is what is there, in its order.
+        check(
+            None,
+            Some("#\u{202e} on\n".as_bytes()),
+            Some("--- /dev/null\n+++ /x\n@@ -0,0 +1 @@\n+#\\u{202e} on\n"),
         );
     }
 }

@@ -37,7 +37,7 @@ impl Walk {
         }
         let (sha256, stat, can_be_remembered) = self.hash_here(name, shown)?;
         if can_be_remembered {
-            signatures().remember(&stat, sha256, self.began);
+            signatures().remember(&stat, sha256, self.began, self.trust.owner);
         }
         Ok(sha256)
     }
