@@ -7,7 +7,7 @@ use crate::control::{Conversation, Reply, Request};
 use crate::cycle::Cycle;
 use crate::cycle::look::Memory;
 use crate::cycle::situation::{Beginnings, Situation};
-use crate::model::{Class, Failure};
+use crate::model::{Class, Failure, ResourceId};
 use crate::record::Record;
 use crate::report::preview::Preview;
 use crate::report::status::{Condition, Status};
@@ -22,16 +22,21 @@ pub fn ask(request: &Request) -> Result<Reply, Failure> {
 pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Reply, Failure> {
     let mut conversation = Conversation::start(Path::new(config::CONTROL_SOCKET), request)
         .map_err(|error| {
-            let failure = Failure::new(
-                Class::Transient,
-                format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET),
-            );
-            match error.kind() {
-                std::io::ErrorKind::PermissionDenied => failure
-                    .with_hint("run this as root, or as a member of the group limpet-operators"),
-                _ => failure.with_hint(
-                    "see 'systemctl status limpet', or enrol this host with 'limpet enroll'",
-                ),
+            if error.kind() == std::io::ErrorKind::PermissionDenied {
+                // The agent is well, and trying again would not help.
+                return Failure::new(
+                    Class::Host,
+                    "only root and members of the group limpet-operators may ask the agent",
+                )
+                .with_hint("run it with sudo");
+            }
+            match is_enrolled() {
+                Ok(false) => super::not_enrolled(),
+                _ => Failure::new(
+                    Class::Transient,
+                    format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET),
+                )
+                .with_hint("see 'systemctl status limpet'"),
             }
         })?;
     loop {
@@ -44,10 +49,45 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
     }
 }
 
+/// The resources that a person means by `texts`.
+pub fn resources(texts: &[String]) -> Result<Vec<ResourceId>, Vec<Failure>> {
+    texts.iter().map(|text| resource(text)).collect()
+}
+
+/// The resource that a person means by `text`: `kind:name`, or what `limpet why` takes for a declared one.
+fn resource(text: &str) -> Result<ResourceId, Vec<Failure>> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let request = Request::Why {
+        resource: Some(text.to_owned()),
+    };
+    let explanation = match ask(&request) {
+        Ok(Reply::Why { explanation }) => *explanation,
+        Ok(other) => return Err(vec![unexpected(&other)]),
+        Err(no_agent) => {
+            let status = recorded_status(&no_agent)?;
+            own_memory(&no_agent)?.explain(Some(text), &status, false)?
+        }
+    };
+    match explanation.resource {
+        Some(resource) if resource.declared => Ok(resource.resource),
+        _ => Err(vec![
+            Failure::new(
+                Class::Host,
+                format!(
+                    "'{text}' is not declared for this host, so it is nothing to pause or resume"
+                ),
+            )
+            .with_hint("write it as kind:name, such as file:/etc/motd"),
+        ]),
+    }
+}
+
 /// The status that the agent recorded last, with the condition `agent-down`; `no_agent` says why it had to be read.
 pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
     let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE))
-        .and_then(|record| record.recall("status"));
+        .and_then(|record| record.recall(crate::cycle::STATUS));
     let mut status: Status = match recorded {
         Ok(Some(status)) => status,
         _ if !is_enrolled()? => return Ok(not_enrolled()),
@@ -125,7 +165,10 @@ pub fn change_own_state(
             .unwrap_or_else(|| no_agent.clone())
     })?;
     change(&mut cycle)?;
-    Ok(cycle.status())
+    let status = cycle.status();
+    // What is read until the next agent tells.
+    cycle.remember(&status)?;
+    Ok(status)
 }
 
 /// The name of the condition that this host has no configuration.

@@ -12,7 +12,7 @@ use crate::model::Class;
 use crate::report::journal::short;
 use crate::report::status::{State, Status, StatusError};
 
-/// Shows what this host is doing and what is wrong.
+/// Show what this host is doing and what is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Print one JSON object
@@ -373,7 +373,7 @@ mod tests {
             last poll   12 s ago: the server is in trouble (HTTP status 500), next in 48 s after 3 failures in a row
             resources   41 declared, 41 as declared, 0 failed
 
-          ○ paused since 16 min ago: file:/etc/motd until 1970-01-01T03:53:20Z by alice: moving the database
+          ○ paused since 16 min ago: file:/etc/motd until 1970-01-01 03:53:20 UTC by alice: moving the database
             to act: nobody
             next:   nothing: it ends by itself, or now with 'limpet resume'
 
