@@ -379,7 +379,7 @@ mod tests {
 
           ○ unreachable since 12 s ago: failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
             to act: nobody yet, it is tried again
-            next:   nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source
+            next:   see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'
 
           what is wrong
             ! failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
@@ -501,7 +501,7 @@ mod tests {
         insta::assert_snapshot!(told_below(&situation), @r"
           ○ drifted since 12 s ago: 12 differences, file:/srv/0 first
             to act: the operator of this host
-            next:   'limpet plan' shows the differences; they are corrected once 'report' is taken away, or commit what is there
+            next:   'limpet plan' shows the differences; they are corrected once 'report' is taken away or the pause is over; or commit what is there
         ");
         assert_eq!(exit_code(&status(&situation)), 1);
     }
@@ -519,7 +519,7 @@ mod tests {
         insta::assert_snapshot!(told_below(&situation), @r"
           ○ unreachable since 12 s ago: failed to reach 'git.example.net': no route
             to act: nobody yet, it is tried again
-            next:   nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source
+            next:   see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'
 
           what is wrong
             ! failed to reach 'git.example.net': no route

@@ -302,4 +302,22 @@ mod tests {
         let unknown = failure("file-a");
         assert!(unknown.hint.is_some(), "{unknown:?}");
     }
+
+    #[test]
+    fn a_pause_is_no_step_of_the_revision_in_force() {
+        let step = line(10, FIRST, "/etc/motd", false);
+        let pause = |resource: Option<ResourceId>, action: &str| HistoryEntry {
+            resource,
+            action: action.into(),
+            ..line(11, FIRST, "/etc/motd", false)
+        };
+        let motd = || Some(ResourceId::new(Kind::File, "/etc/motd"));
+        let applied = begin(&line(12, FIRST, "/etc/issue", false));
+        assert!(continues(&applied, at(12), &step));
+        assert!(!continues(&applied, at(12), &pause(motd(), PAUSED)));
+        assert_eq!(begin(&pause(None, PAUSED)).event, Event::Paused);
+        let resumed = begin(&pause(motd(), RESUMED));
+        assert_eq!(resumed.event, Event::Resumed);
+        assert!(!continues(&resumed, at(11), &step));
+    }
 }
