@@ -25,6 +25,7 @@ use crate::cycle::pause::PauseRequest;
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Class, Failure};
 use crate::report::journal::short;
+use crate::report::moment;
 use crate::report::status::{Condition, State, Status, who_must_act};
 use crate::schedule;
 use crate::sys::clock;
@@ -506,8 +507,10 @@ fn paused(status: &Status) -> Option<Failure> {
         .iter()
         .find(|pause| pause.resource.is_none())?;
     let message = format!(
-        "the source is polled, but nothing is changed: this host is paused until {:.0} by {}: {}",
-        pause.until, pause.by, pause.reason
+        "the source is polled, but nothing is changed: this host is paused until {} by {}: {}",
+        moment(pause.until),
+        pause.by,
+        pause.reason
     );
     Some(Failure::new(Class::Transient, message).with_hint("'limpet resume' ends the pause"))
 }
@@ -546,15 +549,17 @@ fn one_line(status: &Status) -> String {
         .map_or(status.since, |poll| poll.at);
     match &status.revision {
         Some(revision) => format!(
-            "{} at {}: {} of {} resources as declared, polled {at:.0}",
+            "{} at {}: {} of {} resources as declared, polled {}",
             status.state.as_str(),
             short(revision),
             status.resources.converged,
             status.resources.total,
+            moment(at),
         ),
         None => format!(
-            "{}: no revision applied yet, polled {at:.0}",
-            status.state.as_str()
+            "{}: no revision applied yet, polled {}",
+            status.state.as_str(),
+            moment(at)
         ),
     }
 }

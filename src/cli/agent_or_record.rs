@@ -7,10 +7,10 @@ use crate::control::{Conversation, Reply, Request};
 use crate::cycle::Cycle;
 use crate::cycle::look::Memory;
 use crate::cycle::situation::{Beginnings, Situation};
-use crate::model::{Class, Failure};
+use crate::model::{Class, Failure, ResourceId};
 use crate::record::Record;
 use crate::report::preview::Preview;
-use crate::report::status::{Condition, Status};
+use crate::report::status::{Condition, State, Status};
 use crate::sys::{Host, clock};
 
 /// Asks the agent of this machine and returns its last reply; fails when none answers.
@@ -22,16 +22,21 @@ pub fn ask(request: &Request) -> Result<Reply, Failure> {
 pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Reply, Failure> {
     let mut conversation = Conversation::start(Path::new(config::CONTROL_SOCKET), request)
         .map_err(|error| {
-            let failure = Failure::new(
-                Class::Transient,
-                format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET),
-            );
-            match error.kind() {
-                std::io::ErrorKind::PermissionDenied => failure
-                    .with_hint("run this as root, or as a member of the group limpet-operators"),
-                _ => failure.with_hint(
-                    "see 'systemctl status limpet', or enrol this host with 'limpet enroll'",
-                ),
+            if error.kind() == std::io::ErrorKind::PermissionDenied {
+                // The agent is well, and trying again would not help.
+                return Failure::new(
+                    Class::Host,
+                    "only root and members of the group limpet-operators may ask the agent",
+                )
+                .with_hint("run it with sudo");
+            }
+            match is_enrolled() {
+                Ok(false) => super::not_enrolled(),
+                _ => Failure::new(
+                    Class::Transient,
+                    format!("no agent answers on '{}': {error}", config::CONTROL_SOCKET),
+                )
+                .with_hint("see 'systemctl status limpet'"),
             }
         })?;
     loop {
@@ -44,12 +49,52 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
     }
 }
 
+/// The resources that a person means by `texts`.
+pub fn resources(texts: &[String]) -> Result<Vec<ResourceId>, Vec<Failure>> {
+    texts.iter().map(|text| resource(text)).collect()
+}
+
+/// The resource that a person means by `text`: `kind:name`, or what `limpet why` takes for a declared one.
+fn resource(text: &str) -> Result<ResourceId, Vec<Failure>> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let request = Request::Why {
+        resource: Some(text.to_owned()),
+    };
+    let explanation = match ask(&request) {
+        Ok(Reply::Why { explanation }) => *explanation,
+        Ok(other) => return Err(vec![unexpected(&other)]),
+        Err(no_agent) => {
+            let status = recorded_status(&no_agent)?;
+            own_memory(&no_agent)?.explain(Some(text), &status, false)?
+        }
+    };
+    match explanation.resource {
+        Some(resource) if resource.declared => Ok(resource.resource),
+        _ => Err(vec![
+            Failure::new(
+                Class::Host,
+                format!(
+                    "'{text}' is not declared for this host, so it is nothing to pause or resume"
+                ),
+            )
+            .with_hint("write it as kind:name, such as file:/etc/motd"),
+        ]),
+    }
+}
+
+fn recorded() -> Option<Status> {
+    Record::open_read_only(Path::new(config::STATE_DATABASE))
+        .and_then(|record| record.recall(crate::cycle::STATUS))
+        .ok()
+        .flatten()
+}
+
 /// The status that the agent recorded last, with the condition `agent-down`; `no_agent` says why it had to be read.
 pub fn recorded_status(no_agent: &Failure) -> Result<Status, Vec<Failure>> {
-    let recorded = Record::open_read_only(Path::new(config::STATE_DATABASE))
-        .and_then(|record| record.recall("status"));
-    let mut status: Status = match recorded {
-        Ok(Some(status)) => status,
+    let mut status: Status = match recorded() {
+        Some(status) => status,
         _ if !is_enrolled()? => return Ok(not_enrolled()),
         _ => own_cycle(no_agent)?.status(),
     };
@@ -125,7 +170,43 @@ pub fn change_own_state(
             .unwrap_or_else(|| no_agent.clone())
     })?;
     change(&mut cycle)?;
-    Ok(cycle.status())
+    let status = cycle.status();
+    // What is read until the next agent tells. This cycle has looked at nothing, so all but the pauses stays as it was recorded.
+    if let Some(recorded) = recorded() {
+        cycle.remember(&with_pauses_of(&status, recorded))?;
+    }
+    Ok(status)
+}
+
+/// `recorded`, with the pauses of `status` in place of its own.
+fn with_pauses_of(status: &Status, recorded: Status) -> Status {
+    let paused = State::Paused.as_str();
+    let pause = status.conditions.iter().find(|found| found.kind == paused);
+    let (state, since) = match (recorded.state, pause) {
+        (State::Paused, None) => (status.state, status.since),
+        // Those that come after a pause in the order of states.
+        (
+            State::Stale | State::Drifted | State::Applying | State::Starting | State::Converged,
+            Some(pause),
+        ) => (State::Paused, pause.since),
+        (state, _) => (state, recorded.since),
+    };
+    let mut conditions: Vec<Condition> = recorded
+        .conditions
+        .into_iter()
+        .filter(|found| found.kind != paused && found.kind != State::Converged.as_str())
+        .collect();
+    if let Some(first) = pause.or(status.conditions.first()) {
+        conditions.retain(|found| found.kind != first.kind);
+        conditions.insert(0, first.clone());
+    }
+    Status {
+        state,
+        since,
+        conditions,
+        paused: status.paused.clone(),
+        ..recorded
+    }
 }
 
 /// The name of the condition that this host has no configuration.
@@ -159,10 +240,14 @@ fn not_enrolled() -> Status {
     status
 }
 
-/// The condition that no agent answers.
+/// The condition that no agent answers, or that none is to.
 pub fn agent_down(no_agent: &Failure, now: jiff::Timestamp) -> Condition {
+    let kind = match no_agent.class {
+        Class::Config => NOT_ENROLLED,
+        _ => "agent-down",
+    };
     Condition {
-        kind: "agent-down".to_owned(),
+        kind: kind.to_owned(),
         since: now,
         reason: no_agent.to_string(),
         who: crate::report::status::who_must_act(Class::Host).to_owned(),
@@ -177,5 +262,43 @@ pub fn unexpected(reply: &Reply) -> Failure {
             Class::Bug,
             "the agent answered another question than was asked",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::status::Pause;
+
+    #[test]
+    fn a_pause_beside_an_agent_that_is_down_leaves_what_was_recorded() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let situation = Situation {
+            revision: Some("9f3c".repeat(10)),
+            ..Situation::default()
+        };
+        let mut recorded = situation.status("gw-1", &mut Beginnings::new(), None, at(0));
+        recorded.resources.total = 3;
+        let paused = Situation {
+            paused: vec![Pause {
+                resource: None,
+                since: at(60),
+                until: at(7200),
+                by: "alice".into(),
+                reason: "moving the database".into(),
+            }],
+            ..situation.clone()
+        };
+        let paused = paused.status("gw-1", &mut Beginnings::new(), None, at(60));
+        let during = with_pauses_of(&paused, recorded.clone());
+        assert_eq!((during.state, during.since), (State::Paused, at(60)));
+        assert_eq!((during.resources.total, during.paused.len()), (3, 1));
+        assert_eq!(during.conditions.len(), 1, "{during:?}");
+
+        let resumed = situation.status("gw-1", &mut Beginnings::new(), None, at(90));
+        let after = with_pauses_of(&resumed, during);
+        assert_eq!(after.state, recorded.state);
+        assert_eq!((after.resources.total, after.paused.len()), (3, 0));
+        assert_eq!(after.conditions.len(), 1, "{after:?}");
     }
 }

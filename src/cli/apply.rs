@@ -17,7 +17,7 @@ use crate::report::journal;
 use crate::sys::Host;
 use crate::sys::workdir::WorkDir;
 
-/// Runs one cycle without the daemon.
+/// Run one cycle without the daemon.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Run one cycle and end; without it there is nothing to do, for the daemon applies by itself

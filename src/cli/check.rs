@@ -18,7 +18,7 @@ use crate::sys::workdir::WorkDir;
 
 mod findings;
 
-/// Parse and render every host of a fleet repository; no root needed
+/// Parse and render every host of a fleet repository
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The working tree: the directory that holds fleet.toml

@@ -6,7 +6,7 @@ use super::CommandResult;
 use super::terminal::Terminal;
 use crate::model::{Class, Failure};
 
-/// Print the completions for a shell; the Debian package installs them
+/// Print the completions for a shell
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The shell that is to complete

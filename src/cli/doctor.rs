@@ -8,11 +8,10 @@ use crate::cli::terminal::{self, Terminal};
 use crate::doctor::{Examination, Verdict, examine};
 use crate::sys::Host;
 
-/// Looks at configuration, keys, clock, source, package manager, units and disks: each is fine, or it says what to do.
-///
-/// Changes nothing. Root sees more than others. Ends with 0 when nothing must be done, 1 when something must, 78 when the host configuration is
-/// wrong.
+/// Look at configuration, keys, clock, source, packages, units and disks, and say what to do
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Changes nothing. Root sees more than others.\n\n\
+    Exit codes: 0 nothing must be done, 1 something must, 78 the host configuration is wrong.")]
 pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]

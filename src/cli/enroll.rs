@@ -48,7 +48,7 @@ const FILE_LIMIT: u64 = 4 << 20;
 /// What a new `revoked` file says.
 const REVOKED_TEXT: &str = "# One revoked key or fingerprint (SHA256:...) a line. This file must exist, and wins over everything else.\n";
 
-/// Enrols this host: writes the host configuration and starts the agent.
+/// Enrol this host: write its configuration and start the agent.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where the repository is: https://, http://, ssh:// or user@host:path, or the path of a repository or bundle file

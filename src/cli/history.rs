@@ -10,15 +10,15 @@ use crate::control::{Reply, Request};
 use crate::report::history::{Change, Event, History, Run};
 use crate::report::journal::short;
 
-/// Shows what was done on this host: when, by which revision, who signed it, and what became of it.
+/// Show what was done on this host: when, by which revision, and who signed it
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     /// How many runs to show, the newest first
-    #[arg(short = 'n', long = "number", value_name = "N", default_value_t = 20)]
-    number: usize,
+    #[arg(short = 'n', long = "number", value_name = "N", default_value = "20")]
+    number: std::num::NonZeroUsize,
     /// Show what a revision changed on this host, or how a resource changed over time, with the differences in content
     #[arg(long, value_name = "REV|RESOURCE")]
     diff: Option<String>,
@@ -30,14 +30,14 @@ const CHANGES_SHOWN: usize = 12;
 /// Runs the command.
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let request = Request::History {
-        limit: arguments.number,
+        limit: arguments.number.get(),
         about: arguments.diff.clone(),
     };
     let history = match agent_or_record::ask(&request) {
         Ok(Reply::History { history }) => *history,
         Ok(other) => return Err(vec![agent_or_record::unexpected(&other)]),
         Err(no_agent) => agent_or_record::own_memory(&no_agent)?
-            .history(arguments.number, arguments.diff.as_deref())
+            .history(arguments.number.get(), arguments.diff.as_deref())
             .map_err(|failure| vec![failure])?,
     };
     if arguments.json {
@@ -69,9 +69,12 @@ pub fn text(history: &History, now: Timestamp, whole: bool) -> String {
 fn write_run(out: &mut String, run: &Run, now: Timestamp, whole: bool) {
     let mark = match (run.event, run.outcome.as_str()) {
         (Event::Refused | Event::Mistaken, _) | (_, "failed") => '✗',
-        (Event::DriftCorrected, _) => '○',
+        (Event::DriftCorrected | Event::Paused | Event::Resumed, _) => '○',
         (Event::Applied, _) => '●',
     };
+    if matches!(run.event, Event::Paused | Event::Resumed) {
+        return write_pause(out, mark, run, now);
+    }
     let failed = if run.event == Event::Applied && run.outcome == "failed" {
         ", with failures"
     } else {
@@ -125,6 +128,20 @@ fn write_run(out: &mut String, run: &Run, now: Timestamp, whole: bool) {
     }
     if run.event == Event::Applied && run.changes.is_empty() && run.detail.is_empty() {
         let _ = writeln!(out, "    nothing had to be changed");
+    }
+}
+
+/// A pause begins or ends: no revision does it, and nothing is changed.
+fn write_pause(out: &mut String, mark: char, run: &Run, now: Timestamp) {
+    let (at, ago, event) = (moment(run.at), ago(run.at, now), run.event.as_str());
+    let mut line = |what: &str, why: &str| {
+        let _ = writeln!(out, "{mark} {at} ({ago})  {event} {what}: {why}");
+    };
+    if run.changes.is_empty() {
+        line("this host", &run.detail);
+    }
+    for change in &run.changes {
+        line(&change.resource.to_string(), &change.detail);
     }
 }
 
@@ -257,6 +274,28 @@ mod tests {
             nothing had to be changed
 
         there is more: limpet history -n N
+        ");
+    }
+
+    #[test]
+    fn a_pause_is_told_as_one() {
+        let mut motd = change("resumed", Kind::File, "/etc/motd", "done", "by root");
+        motd.reason.clear();
+        let history = History {
+            host: "gw-1".into(),
+            more: false,
+            runs: vec![
+                run(60, Event::Resumed, "9f3c2ab5d2", vec![motd]),
+                Run {
+                    detail: "moving racks".into(),
+                    ..run(0, Event::Paused, "9f3c2ab5d2", vec![])
+                },
+            ],
+        };
+        insta::assert_snapshot!(text(&history, at(60), false), @r"
+        ○ 2026-11-20 08:01:00 UTC (0 s ago)  resumed file:/etc/motd: by root
+
+        ○ 2026-11-20 08:00:00 UTC (60 s ago)  paused this host: moving racks
         ");
     }
 

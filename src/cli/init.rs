@@ -13,7 +13,7 @@ use super::terminal::Terminal;
 use super::{CommandResult, USAGE};
 use crate::model::{Class, Failure};
 
-/// Write a starter fleet repository: rules, a layer, CI workflows, schemas for editors; no root needed
+/// Write a starter fleet repository: rules, a layer, CI workflows, schemas for editors
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The directory; it is made if it is missing, and may hold a Git repository

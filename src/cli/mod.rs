@@ -46,7 +46,7 @@ const USAGE: u8 = 64;
 #[command(
     name = "limpet",
     version,
-    about = "Runs this host from a signed Git repository",
+    about = "Run this host from a signed Git repository",
     max_term_width = 100
 )]
 struct Arguments {
@@ -56,28 +56,29 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    // In the order of the help: the host's operator first, then who starts a fleet, then its authors.
     Status(status::Arguments),
     Sync(sync::Arguments),
     Plan(plan::Arguments),
-    Pause(pause::Arguments),
-    Resume(resume::Arguments),
     History(history::Arguments),
     Why(why::Arguments),
-    Doctor(doctor::Arguments),
-    Enroll(enroll::Arguments),
-    Apply(apply::Arguments),
-    Check(check::Arguments),
-    Diff(diff::Arguments),
-    Init(init::Arguments),
-    Render(render::Arguments),
-    Completions(completions::Arguments),
-    Man(man::Arguments),
-    #[command(hide = true)]
-    Agent(agent::Arguments),
+    Pause(pause::Arguments),
+    Resume(resume::Arguments),
     /// Check a revision the way a host does
     Verify(verify::Verify),
+    Init(init::Arguments),
+    Enroll(enroll::Arguments),
+    Doctor(doctor::Arguments),
+    Check(check::Arguments),
+    Render(render::Arguments),
+    Diff(diff::Arguments),
+    Apply(apply::Arguments),
+    #[command(hide = true)]
+    Agent(agent::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.

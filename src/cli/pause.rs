@@ -4,19 +4,20 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::cli::terminal::Terminal;
+use crate::cli::terminal::{Terminal, moment};
 use crate::cli::{CommandResult, agent_or_record};
 use crate::control::{Reply, Request};
 use crate::cycle::pause::PauseRequest;
-use crate::model::{Failure, ResourceId};
+use crate::model::Failure;
 use crate::report::status::Status;
 
-/// Changes nothing on this host, or none of some resources, until the time is over. Polling and judging go on.
+/// Change nothing on this host, or on some of its resources, for a while
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Polling and judging go on. A pause ends by itself.")]
 pub struct Arguments {
-    /// What to leave as it is, such as file:/etc/motd (default: the whole host)
+    /// What to leave as it is: kind:name, or a bare path, unit or package (default: the whole host)
     #[arg(value_name = "RESOURCE")]
-    resources: Vec<ResourceId>,
+    resources: Vec<String>,
     /// For how long, such as 2h or 3d; at most 30 days
     #[arg(long = "for", value_name = "TIME", value_parser = parse_length)]
     length: Duration,
@@ -29,8 +30,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let one = |failure: Failure| vec![failure];
     let by = who();
+    let resources = agent_or_record::resources(&arguments.resources)?;
     let request = Request::Pause {
-        resources: arguments.resources.clone(),
+        resources: resources.clone(),
         for_secs: arguments.length.as_secs(),
         reason: arguments.reason.clone(),
         by: by.clone(),
@@ -39,15 +41,17 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         Ok(Reply::Status { status }) => *status,
         Ok(other) => return Err(vec![agent_or_record::unexpected(&other)]),
         Err(no_agent) => {
-            terminal.message("no agent is running: the pause is written down for the next one");
             let request = PauseRequest {
-                resources: arguments.resources.clone(),
+                resources,
                 length: arguments.length,
                 reason: arguments.reason.clone(),
                 by,
             };
-            agent_or_record::change_own_state(&no_agent, |cycle| cycle.pause(&request))
-                .map_err(one)?
+            let status =
+                agent_or_record::change_own_state(&no_agent, |cycle| cycle.pause(&request))
+                    .map_err(one)?;
+            terminal.message("no agent is running: the pause is written down for the next one");
+            status
         }
     };
     terminal.data(&text(&status, crate::sys::clock::now()))?;
@@ -69,8 +73,10 @@ pub(super) fn text(status: &Status, now: Timestamp) -> String {
             };
             let left = crate::cli::terminal::duration(pause.until.duration_since(now));
             format!(
-                "paused {what} until {:.0} ({left}) by {}: {}\n",
-                pause.until, pause.by, pause.reason
+                "paused {what} until {} ({left}) by {}: {}\n",
+                moment(pause.until),
+                pause.by,
+                pause.reason
             )
         })
         .collect()
@@ -118,7 +124,7 @@ fn split_days(text: &str) -> Option<(u64, &str)> {
 mod tests {
     use super::*;
     use crate::cycle::situation::{Beginnings, Situation};
-    use crate::model::Kind;
+    use crate::model::{Kind, ResourceId};
     use crate::report::status::Pause;
 
     #[track_caller]
@@ -165,8 +171,8 @@ mod tests {
         };
         let status = situation.status("gw-lag-02", &mut Beginnings::new(), None, at(0));
         insta::assert_snapshot!(text(&status, at(10)), @r"
-        paused host gw-lag-02 until 1970-01-01T02:00:00Z (119 min) by alice: moving the database
-        paused file:/etc/motd until 1970-01-01T02:00:00Z (119 min) by alice: moving the database
+        paused host gw-lag-02 until 1970-01-01 02:00:00 UTC (119 min) by alice: moving the database
+        paused file:/etc/motd until 1970-01-01 02:00:00 UTC (119 min) by alice: moving the database
         ");
     }
 }

@@ -10,8 +10,9 @@ use crate::model::Action;
 use crate::report::journal::short;
 use crate::report::preview::Preview;
 
-/// Shows what would change on this host, and changes nothing. Ends with 2 when something would.
+/// Show what would change on this host, and change nothing
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Ends with 2 when something would change.")]
 pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]

@@ -115,14 +115,14 @@ fn resolve(
     text: &str,
     tip: Result<ObjectId, Failure>,
 ) -> Result<ObjectId, Failure> {
-    let text = text.to_ascii_lowercase();
+    let (written, text) = (text, text.to_ascii_lowercase());
     if let Ok(id) = ObjectId::from_hex(text.as_bytes()) {
         return Ok(id);
     }
     let is_prefix =
         text.len() >= SHORTEST_PREFIX && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_prefix {
-        let message = format!("'{text}' is no revision of this host's source");
+        let message = format!("'{written}' is no revision of this host's source");
         return Err(Failure::new(Class::Host, message).with_hint(format!(
             "write a commit id or its first {SHORTEST_PREFIX} characters or more, or '{TIP}'; for branches of a clone on this machine add --source PATH"
         )));

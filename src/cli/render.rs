@@ -16,7 +16,7 @@ use crate::kinds::file::PathSpec;
 use crate::kinds::kind::{Content, ContentSource};
 use crate::sys::workdir::WorkDir;
 
-/// Show the desired state of one host; no root needed
+/// Show the desired state of one host
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The host's name

@@ -12,7 +12,7 @@ use crate::model::Class;
 use crate::report::journal::short;
 use crate::report::status::{State, Status, StatusError};
 
-/// Shows what this host is doing and what is wrong.
+/// Show what this host is doing and what is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Print one JSON object
@@ -373,13 +373,13 @@ mod tests {
             last poll   12 s ago: the server is in trouble (HTTP status 500), next in 48 s after 3 failures in a row
             resources   41 declared, 41 as declared, 0 failed
 
-          ○ paused since 16 min ago: file:/etc/motd until 1970-01-01T03:53:20Z by alice: moving the database
+          ○ paused since 16 min ago: file:/etc/motd until 1970-01-01 03:53:20 UTC by alice: moving the database
             to act: nobody
             next:   nothing: it ends by itself, or now with 'limpet resume'
 
           ○ unreachable since 12 s ago: failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
             to act: nobody yet, it is tried again
-            next:   nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source
+            next:   see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'
 
           what is wrong
             ! failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
@@ -501,7 +501,7 @@ mod tests {
         insta::assert_snapshot!(told_below(&situation), @r"
           ○ drifted since 12 s ago: 12 differences, file:/srv/0 first
             to act: the operator of this host
-            next:   'limpet plan' shows the differences; they are corrected once 'report' is taken away, or commit what is there
+            next:   'limpet plan' shows the differences; they are corrected once 'report' is taken away or the pause is over; or commit what is there
         ");
         assert_eq!(exit_code(&status(&situation)), 1);
     }
@@ -519,7 +519,7 @@ mod tests {
         insta::assert_snapshot!(told_below(&situation), @r"
           ○ unreachable since 12 s ago: failed to reach 'git.example.net': no route
             to act: nobody yet, it is tried again
-            next:   nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source
+            next:   see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'
 
           what is wrong
             ! failed to reach 'git.example.net': no route

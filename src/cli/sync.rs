@@ -4,9 +4,13 @@ use crate::cli::status;
 use crate::cli::terminal::{self, Terminal};
 use crate::cli::{CommandResult, agent_or_record};
 use crate::control::{Reply, Request};
+use crate::report::status::State;
 
-/// Polls the source now, also where polls failed and it is left alone for a while.
+/// Poll the source now
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Where polls failed and the source is left alone for a while, it is asked all the same."
+)]
 pub struct Arguments {
     /// Show progress until the revision is applied or refused
     #[arg(long)]
@@ -44,7 +48,13 @@ fn summary(status: &crate::report::status::Status) -> String {
         .revision
         .as_deref()
         .map_or("no revision", crate::report::journal::short);
-    let mut text = format!("{} at {revision}", status.state.as_str());
+    let mut text = match status.state {
+        // It is not the revision in force that was refused or held.
+        State::Refused | State::Held => {
+            format!("{}; still at {revision}", status.state.as_str())
+        }
+        state => format!("{} at {revision}", state.as_str()),
+    };
     // What is no error of anybody's and yet the reason why less was done than was asked for.
     for condition in &status.conditions {
         if matches!(condition.kind.as_str(), "paused" | "offline" | "behind") {

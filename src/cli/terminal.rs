@@ -176,10 +176,7 @@ pub fn duration(span: SignedDuration) -> String {
     }
 }
 
-/// A point in time as people read it, to the second, in UTC.
-pub fn moment(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-}
+pub use crate::report::moment;
 
 #[cfg(test)]
 mod tests {

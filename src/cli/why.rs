@@ -11,9 +11,12 @@ use crate::model::OnRemoval;
 use crate::report::explanation::{Event, Explanation, Resource, Restart, Value};
 use crate::report::journal::short;
 
-/// Shows why a resource is declared as it is: the file and line of each value, the commit, the last change, what restarts; without one,
-/// this host's layers and the rules that chose them.
+/// Show who declared a resource and where; without one, this host's layers
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Of a resource: the file, line and layer of each value and the variables it used, the commit and who signed it, the last \
+    change, the last drift, and who restarts whom. Without one: this host's layers, and the rule that chose each."
+)]
 pub struct Arguments {
     /// kind:name, or a bare path, unit or package
     resource: Option<String>,

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::document::nearest;
 use crate::model::{Class, Failure, ResourceId};
-use crate::record::history::{APPLIED, Lines, MISTAKEN, REFUSED};
+use crate::record::history::{APPLIED, Lines, MISTAKEN, PAUSED, REFUSED, RESUMED};
 use crate::record::{HistoryEntry, Record};
 use crate::report::history::{Change, Event, History, Run};
 
@@ -144,22 +144,35 @@ fn continues(run: &Run, oldest: Timestamp, entry: &HistoryEntry) -> bool {
     if entry.resource.is_none() || run.revision != entry.revision {
         return false;
     }
+    let event = event_of(entry);
     let (is_same_kind, pause) = match run.event {
-        Event::Applied => (!entry.drift, LONGEST_PAUSE),
-        Event::DriftCorrected => (entry.drift, LONGEST_DRIFT_PAUSE),
+        Event::Applied => (event == Event::Applied, LONGEST_PAUSE),
+        Event::DriftCorrected => (event == Event::DriftCorrected, LONGEST_DRIFT_PAUSE),
+        // Of one command, so of one moment; the host has no name among the changes.
+        Event::Paused | Event::Resumed => (
+            event == run.event && !run.changes.is_empty(),
+            SignedDuration::ZERO,
+        ),
         Event::Refused | Event::Mistaken => return false,
     };
     is_same_kind && oldest.duration_since(entry.at) <= pause
 }
 
-fn begin(entry: &HistoryEntry) -> Run {
-    let event = match (&entry.resource, entry.action.as_str()) {
+/// What kind of run `entry` is of.
+fn event_of(entry: &HistoryEntry) -> Event {
+    match (&entry.resource, entry.action.as_str()) {
         (None, REFUSED) => Event::Refused,
         (None, MISTAKEN) => Event::Mistaken,
         (None, APPLIED) => Event::Applied,
+        (_, PAUSED) => Event::Paused,
+        (_, RESUMED) => Event::Resumed,
         _ if entry.drift => Event::DriftCorrected,
         _ => Event::Applied,
-    };
+    }
+}
+
+fn begin(entry: &HistoryEntry) -> Run {
+    let event = event_of(entry);
     let is_event = entry.resource.is_none();
     Run {
         at: entry.at,
@@ -288,5 +301,23 @@ mod tests {
         assert_eq!(ambiguous.message, "'9f3c' is the start of 2 revisions");
         let unknown = failure("file-a");
         assert!(unknown.hint.is_some(), "{unknown:?}");
+    }
+
+    #[test]
+    fn a_pause_is_no_step_of_the_revision_in_force() {
+        let step = line(10, FIRST, "/etc/motd", false);
+        let pause = |resource: Option<ResourceId>, action: &str| HistoryEntry {
+            resource,
+            action: action.into(),
+            ..line(11, FIRST, "/etc/motd", false)
+        };
+        let motd = || Some(ResourceId::new(Kind::File, "/etc/motd"));
+        let applied = begin(&line(12, FIRST, "/etc/issue", false));
+        assert!(continues(&applied, at(12), &step));
+        assert!(!continues(&applied, at(12), &pause(motd(), PAUSED)));
+        assert_eq!(begin(&pause(None, PAUSED)).event, Event::Paused);
+        let resumed = begin(&pause(motd(), RESUMED));
+        assert_eq!(resumed.event, Event::Resumed);
+        assert!(!continues(&resumed, at(11), &step));
     }
 }

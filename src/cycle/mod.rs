@@ -156,6 +156,9 @@ impl InForce {
 /// Under which name the record keeps the kernel's id of the boot that debts belong to.
 const BOOT_ID: &str = "boot-id";
 
+/// Under which name the record keeps the status that was reported last.
+pub const STATUS: &str = "status";
+
 /// Under which name the record keeps the [`Standing`].
 const STANDING: &str = "standing";
 /// Under which name the record keeps when it could be written again.
@@ -211,7 +214,7 @@ impl Cycle {
                 .flatten()
                 .unwrap_or_default(),
             applied: state.record.recall(APPLIED).ok().flatten(),
-            last_status: state.record.recall("status").ok().flatten(),
+            last_status: state.record.recall(STATUS).ok().flatten(),
             unwritable: state.unwritable.or(debts.err()),
             situation: Situation {
                 state_missing: state.missing,
@@ -512,6 +515,11 @@ impl Cycle {
         }
     }
 
+    /// Records `status` for those who ask while no agent runs.
+    pub fn remember(&self, status: &Status) -> Result<(), Failure> {
+        self.record.remember(STATUS, status)
+    }
+
     /// The status after a cycle; what changed about it is logged and recorded.
     fn report(&mut self) -> Status {
         let mut status = self.status();
@@ -535,7 +543,7 @@ impl Cycle {
         if !is_same {
             let kept = self
                 .record
-                .remember("status", &status)
+                .remember(STATUS, &status)
                 .and_then(|()| self.record.remember("beginnings", &self.beginnings))
                 .and_then(|()| self.record.settle());
             // Said as any other failure, and once.

@@ -13,6 +13,7 @@ use crate::config::{Source, SourceUrl};
 use crate::cycle::Cycle;
 use crate::fetch::{Lane, Trouble};
 use crate::model::{Class, Failure};
+use crate::report::moment;
 use crate::schedule::{BackOff, Setback};
 use crate::sys::files::hash_bytes;
 use crate::sys::{chance, clock};
@@ -208,7 +209,9 @@ fn wrong_clock(now: Timestamp, known: Timestamp) -> Failure {
     Failure::new(
         Class::Host,
         format!(
-            "the clock says {now:.0}, and it was {known:.0} before: keys are judged by the latter, but certificates of servers seem not valid yet"
+            "the clock says {}, and it was {} before: keys are judged by the latter, but certificates of servers seem not valid yet",
+            moment(now),
+            moment(known)
         ),
     )
     .with_hint("see 'timedatectl': set the clock, or let it be synchronised")
@@ -265,7 +268,7 @@ mod tests {
         insta::assert_snapshot!(
             format!("{failure}\nhint: {}", failure.hint.as_deref().unwrap()),
             @r"
-        the clock says 1970-01-01T00:00:12Z, and it was 2026-09-21T14:13:20Z before: keys are judged by the latter, but certificates of servers seem not valid yet
+        the clock says 1970-01-01 00:00:12 UTC, and it was 2026-09-21 14:13:20 UTC before: keys are judged by the latter, but certificates of servers seem not valid yet
         hint: see 'timedatectl': set the clock, or let it be synchronised
         "
         );

@@ -16,7 +16,9 @@ use tracing::{debug, info, warn};
 use crate::cycle::{BOOT_ID, Cycle};
 use crate::document::nearest;
 use crate::model::{Class, Failure, ResourceId};
+use crate::record::history::{PAUSED, RESUMED};
 use crate::record::{HistoryEntry, Record};
+use crate::report::moment;
 use crate::report::status::Pause;
 use crate::sys::{Host, clock};
 
@@ -119,7 +121,7 @@ impl Cycle {
             }
             let written = self
                 .keep_pauses()
-                .and_then(|()| self.enter_history("resumed", &over, "its time was over"));
+                .and_then(|()| self.enter_history(RESUMED, &over, "its time was over"));
             if let Err(failure) = written {
                 warn!("failed to record the end of a pause, ignoring: {failure}");
             }
@@ -197,13 +199,14 @@ impl Cycle {
         for kept in &new {
             info!(
                 limpet_reason = %request.reason,
-                "paused {} until {until:.0} by {}: {}",
+                "paused {} until {} by {}: {}",
                 subject(&kept.pause),
+                moment(until),
                 request.by,
                 request.reason
             );
         }
-        self.enter_history("paused", &new, &request.reason)?;
+        self.enter_history(PAUSED, &new, &request.reason)?;
         self.show_pauses();
         Ok(())
     }
@@ -251,7 +254,7 @@ impl Cycle {
         for kept in &ended {
             info!("resumed {} by {by}", subject(&kept.pause));
         }
-        self.enter_history("resumed", &ended, &format!("by {by}"))?;
+        self.enter_history(RESUMED, &ended, &format!("by {by}"))?;
         self.show_pauses();
         Ok(())
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cycle::AppliedRevision;
 use crate::model::{Class, Failure};
+use crate::report::moment;
 use crate::report::status::{
     Condition, Counts, Drift, OwedEffect, Pause, Poll, State, Status, StatusError, who_must_act,
 };
@@ -296,7 +297,7 @@ impl Situation {
             None => String::new(),
         };
         let (until, by, why) = (first.until, &first.by, &first.reason);
-        let mut reason = format!("{what}until {until:.0} by {by}: {why}");
+        let mut reason = format!("{what}until {} by {by}: {why}", moment(until));
         if self.paused.len() > 1 {
             reason.push_str(&format!(" (and {} more)", self.paused.len() - 1));
         }
@@ -400,7 +401,7 @@ mod tests {
         };
         let status = situation.status("h", &mut Beginnings::new(), None, at(200));
         assert_eq!((status.state, status.since), (State::Paused, at(100)));
-        insta::assert_snapshot!(status.conditions[0].reason, @"until 1970-01-01T02:01:40Z by alice: the database is moved");
+        insta::assert_snapshot!(status.conditions[0].reason, @"until 1970-01-01 02:01:40 UTC by alice: the database is moved");
         situation.failures.push(failure(Class::Host));
         assert_eq!(situation.state(), State::Degraded);
     }

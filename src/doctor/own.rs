@@ -8,6 +8,7 @@ use crate::config::{
 use crate::cycle::{judge, state};
 use crate::doctor::Finding;
 use crate::record::Record;
+use crate::report::moment;
 use crate::sys::files::{Entry, Hashing};
 use crate::sys::{Host, clock as sys_clock};
 
@@ -102,14 +103,20 @@ pub(super) fn trust(host: &Host, config: &Config) -> Vec<Finding> {
         }
         match key.valid_before {
             Some(end) if end <= now => findings.push(
-                Finding::warning(check, format!("the key of {name} expired at {end:.0}"))
-                    .hint(format!("take it out of '{}'", policy.allowed.file())),
+                Finding::warning(
+                    check,
+                    format!("the key of {name} expired at {}", moment(end)),
+                )
+                .hint(format!("take it out of '{}'", policy.allowed.file())),
             ),
             Some(end) if end.duration_since(now) < EXPIRY_NOTICE => {
                 usable.push(name.clone());
                 findings.push(
-                    Finding::warning(check, format!("the key of {name} expires at {end:.0}"))
-                        .hint("give its holder's next key to this host before that"),
+                    Finding::warning(
+                        check,
+                        format!("the key of {name} expires at {}", moment(end)),
+                    )
+                    .hint("give its holder's next key to this host before that"),
                 );
             }
             _ if key.valid_after.is_some_and(|start| start > now) => {}
@@ -175,14 +182,17 @@ pub(super) fn marks(host: &Host, is_root: bool) -> Option<Finding> {
 pub(super) fn clock(host: &Host, is_root: bool) -> Finding {
     let check = "clock";
     let now = sys_clock::now();
-    let at = format!("{now:.0}");
+    let at = moment(now);
     if is_root
         && host.exists(STATE_DATABASE).unwrap_or(false)
         && let Ok(record) = Record::open_read_only(&host.outer_path(STATE_DATABASE))
     {
         let highest: Timestamp = judge::trusted_now(&record);
         if highest.duration_since(now) > CLOCK_SLACK {
-            let detail = format!("it is {at}, and was {highest:.0} before: the clock was set back");
+            let detail = format!(
+                "it is {at}, and was {} before: the clock was set back",
+                moment(highest)
+            );
             return Finding::wrong(check, detail).hint("set the clock: timedatectl set-ntp true");
         }
     }

@@ -52,6 +52,12 @@ pub const REFUSED: &str = "refused";
 /// The word for a trusted revision with a mistake in it.
 pub const MISTAKEN: &str = "mistaken";
 
+/// The word for the beginning of a pause, of the host or of a resource.
+pub const PAUSED: &str = "paused";
+
+/// The word for its end.
+pub const RESUMED: &str = "resumed";
+
 /// One line of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HistoryEntry {

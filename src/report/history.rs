@@ -49,6 +49,10 @@ pub enum Event {
     Refused,
     /// A revision was trusted, and had a mistake in it.
     Mistaken,
+    /// An operator paused the host, or the resources among the changes.
+    Paused,
+    /// Such a pause ended.
+    Resumed,
 }
 
 impl Event {
@@ -58,7 +62,9 @@ impl Event {
             Event::Applied => "applied",
             Event::DriftCorrected => "drift corrected",
             Event::Refused => "refused",
-            Event::Mistaken => "mistaken",
+            Event::Mistaken => "mistakes in",
+            Event::Paused => "paused",
+            Event::Resumed => "resumed",
         }
     }
 }

@@ -8,3 +8,8 @@ pub mod journal;
 mod next_step;
 pub mod preview;
 pub mod status;
+
+/// A point in time as people read it, to the second, in UTC.
+pub fn moment(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}

@@ -27,13 +27,13 @@ impl Status {
             "paused" => "nothing: it ends by itself, or now with 'limpet resume'",
             "stale" => "find out why no new signed commit arrives: 'limpet doctor' asks the source",
             "drifted" => {
-                "'limpet plan' shows the differences; they are corrected once 'report' is taken away, or commit what is there"
+                "'limpet plan' shows the differences; they are corrected once 'report' is taken away or the pause is over; or commit what is there"
             }
             "offline" => {
                 "nothing: it is tried again by itself; 'limpet doctor' looks at the way to the source"
             }
             "unreachable" => {
-                "nothing: it is tried again by itself, at once with 'limpet sync'; 'limpet doctor' looks at the way to the source"
+                "see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'"
             }
             "denied" => {
                 "put right what the error below says, then 'limpet sync --wait'; by itself it is asked rarely"

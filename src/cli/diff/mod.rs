@@ -25,7 +25,7 @@ mod text;
 use hosts::{Comparison, Side};
 use range::{Range, Revision};
 
-/// Show what a change of the fleet repository changes, host by host; no root needed
+/// Show what a change of the fleet repository changes, host by host
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Revisions are named as for git diff:
