@@ -245,7 +245,8 @@ impl Reader {
                 table,
                 "proxy",
                 place,
-                format!("'{}' is no proxy's address", proxy.escape_debug()),
+                // Not repeated: it may have a password.
+                "`proxy` in [source] is no proxy's address".to_owned(),
                 "write: proxy = \"http://proxy:3128\"",
             );
         }

@@ -156,7 +156,7 @@ fn a_secret_goes_only_where_it_is_safe() {
       |           ^^^
       |
     hint: use an ssh:// address, or remove `ssh_key`
-    error: /etc/limpet/1.toml:5:9: 'socks5://p:1' is no proxy's address
+    error: /etc/limpet/1.toml:5:9: `proxy` in [source] is no proxy's address
       |
     5 | proxy = "socks5://p:1"
       |         ^^^^^^^^^^^^^^

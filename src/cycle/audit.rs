@@ -11,6 +11,12 @@ use crate::report::history::{Change, Event, History, Run};
 /// How many bytes of diffs an answer holds; it has to fit into one line of the control socket.
 const DIFF_BUDGET_BYTES: usize = 4 << 20;
 
+/// How many bytes of lines; the same line of the socket holds them, too.
+const TEXT_BUDGET_BYTES: usize = 8 << 20;
+
+/// What a line costs beside its texts, written as JSON: about so many bytes.
+const LINE_BYTES: usize = 512;
+
 /// How far two steps of one revision may lie apart and still be one run: a package transaction takes its time.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(40);
 
@@ -41,12 +47,14 @@ pub fn history(
     let mut runs: Vec<Run> = Vec::new();
     let mut oldest = Timestamp::MAX;
     let mut more = false;
+    let mut text_left = TEXT_BUDGET_BYTES;
     record.history(lines, &mut |entry| {
         let at = entry.at;
         let is_same = runs
             .last()
             .is_some_and(|run| continues(run, oldest, &entry));
-        if !is_same && runs.len() == limit {
+        text_left = text_left.saturating_sub(LINE_BYTES + entry.detail.len());
+        if text_left == 0 || (!is_same && runs.len() == limit) {
             more = true;
             return false;
         }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use gix::odb::pack::{Bundle, bundle::write::Options};
@@ -47,7 +48,10 @@ pub fn poll(
     full_ref: &str,
 ) -> Result<ObjectId, Trouble> {
     let host = |cause: &dyn std::fmt::Display| attempt.trouble(Class::Host, cause);
-    let file = File::open(path).map_err(|error| {
+    // What is no file any more, such as a pipe, must not make us wait.
+    let mut reading = File::options();
+    reading.read(true).custom_flags(nix::libc::O_NONBLOCK);
+    let file = reading.open(path).map_err(|error| {
         let trouble = host(&error);
         match error.kind() {
             io::ErrorKind::PermissionDenied => trouble.with_hint(format!(
@@ -57,12 +61,16 @@ pub fn poll(
             _ => trouble,
         }
     })?;
-    let size = file.metadata().map_err(|error| host(&error))?.len();
-    if size > attempt.max_bytes() {
+    let metadata = file.metadata().map_err(|error| host(&error))?;
+    if !metadata.is_file() {
+        return Err(host(&"it is no file"));
+    }
+    if metadata.len() > attempt.max_bytes() {
         let limit = attempt.max_bytes() >> 20;
         return Err(host(&format!("it is larger than {limit} MiB")));
     }
-    let mut input = BufReader::with_capacity(64 << 10, file);
+    // It may grow while it is read.
+    let mut input = BufReader::with_capacity(64 << 10, file.take(attempt.max_bytes()));
     let header = read_header(&mut input, full_ref).map_err(|cause| {
         host(&cause).with_hint("make one with 'git bundle create fleet.bundle main'")
     })?;
