@@ -1,21 +1,25 @@
 //! The files that layers name: their hashes and texts, read once however many hosts use them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 
 use super::{read_text, unreadable};
 use crate::document::Source;
-use crate::git::Tree;
+use crate::git::{ObjectId, Tree};
+use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
 use crate::model::Failure;
 
 /// The files of a tree, by path.
 pub(super) struct Sources<'tree> {
     tree: &'tree dyn Tree,
-    contents: RefCell<BTreeMap<String, Option<Content>>>,
+    /// What was read, where several hosts use it.
+    contents: Option<RefCell<BTreeMap<String, Option<Content>>>>,
+    /// What blobs are that were read for an earlier revision.
+    known: HashMap<ObjectId, &'tree Content>,
     texts: RefCell<BTreeMap<String, Option<Arc<Source>>>>,
 }
 
@@ -24,32 +28,70 @@ impl<'tree> Sources<'tree> {
     pub fn new(tree: &'tree dyn Tree) -> Self {
         Sources {
             tree,
-            contents: RefCell::default(),
+            contents: None,
+            known: HashMap::new(),
             texts: RefCell::default(),
         }
     }
 
+    /// Keeps what is read, for the next host.
+    pub fn keep_contents(&mut self) {
+        self.contents = Some(RefCell::default());
+    }
+
+    /// Takes over what is known of the blobs of an earlier revision, whose paths were `before`: the same blob has the same bytes.
+    pub fn know(&mut self, before: &'tree [DesiredPath]) {
+        let blob_of = |path: &'tree DesiredPath| match &path.spec {
+            PathSpec::File {
+                content: Some(content),
+                ..
+            } => match &content.source {
+                ContentSource::Blob(id) => Some((*id, content)),
+                ContentSource::Inline(_) | ContentSource::Original => None,
+            },
+            _ => None,
+        };
+        self.known = before.iter().filter_map(blob_of).collect();
+    }
+
     /// The bytes of `path` as they are; where the tree is Git's, only their hash is kept.
     pub fn content(&self, path: &str) -> Result<Option<Content>, Failure> {
-        if let Some(content) = self.contents.borrow().get(path) {
+        let Some(contents) = &self.contents else {
+            return self.read_content(path);
+        };
+        if let Some(content) = contents.borrow().get(path) {
             return Ok(content.clone());
+        }
+        let content = self.read_content(path)?;
+        contents
+            .borrow_mut()
+            .insert(path.to_owned(), content.clone());
+        Ok(content)
+    }
+
+    fn read_content(&self, path: &str) -> Result<Option<Content>, Failure> {
+        if !self.known.is_empty() {
+            let is_known = |id: &ObjectId| self.known.contains_key(id);
+            let kept = self
+                .tree
+                .kept(path, &is_known)
+                .map_err(|error| unreadable(path, &error))?;
+            if let Some(content) = kept.and_then(|id| self.known.get(&id)) {
+                return Ok(Some((*content).clone()));
+            }
         }
         let file = self
             .tree
             .read(path)
             .map_err(|error| unreadable(path, &error))?;
-        let content = file.map(|file| match file.id {
+        Ok(file.map(|file| match file.id {
             Some(id) => Content {
                 sha256: sha256(&file.data),
                 size: file.data.len() as u64,
                 source: ContentSource::Blob(id),
             },
             None => inline(file.data),
-        });
-        self.contents
-            .borrow_mut()
-            .insert(path.to_owned(), content.clone());
-        Ok(content)
+        }))
     }
 
     /// The text of `path`.

@@ -172,6 +172,12 @@ impl ObjectStore {
         Ok(())
     }
 
+    fn has(&self, id: &ObjectId) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached("SELECT 1 FROM object WHERE id = ?1")?
+            .exists([id.as_slice()])
+    }
+
     fn find(&self, id: &ObjectId) -> rusqlite::Result<Option<Object>> {
         self.connection
             .prepare_cached("SELECT kind, data FROM object WHERE id = ?1")?
@@ -311,6 +317,14 @@ impl Objects for ReadThrough<'_> {
         };
         self.used.borrow_mut().insert(*id);
         Ok(object)
+    }
+
+    fn keeps(&self, id: &ObjectId) -> Result<bool, ObjectError> {
+        let is_there = self.store.has(id).map_err(|error| unreadable(&error))?;
+        if is_there {
+            self.used.borrow_mut().insert(*id);
+        }
+        Ok(is_there)
     }
 }
 
