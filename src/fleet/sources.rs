@@ -160,3 +160,102 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::fleet::{HostIdentity, Limits, render_state, render_state_after};
+    use crate::git::{EntryKind, ObjectError, TreeFile};
+
+    /// Files with the ids of blobs; those below `files/` that are read are counted.
+    struct Blobs {
+        files: BTreeMap<&'static str, &'static str>,
+        keeps: bool,
+        reads: Cell<usize>,
+    }
+
+    impl Blobs {
+        fn new(motd: &'static str, keeps: bool) -> Self {
+            let layer = "[file.\"/etc/motd\"]\nsource = \"motd\"\n[file.\"/etc/issue\"]\nsource = \"issue\"\n";
+            let manifest =
+                "format = 1\nfleet = \"f\"\n[[match]]\nhosts = [\"*\"]\nlayers = [\"base\"]\n";
+            Blobs {
+                files: BTreeMap::from([
+                    ("fleet.toml", manifest),
+                    ("inventory/hosts.toml", "[host.gw]\n"),
+                    ("layers/base/base.toml", layer),
+                    ("layers/base/files/issue", "issue"),
+                    ("layers/base/files/motd", motd),
+                ]),
+                keeps,
+                reads: Cell::new(0),
+            }
+        }
+
+        fn id(text: &str) -> ObjectId {
+            let kind = gix::hash::Kind::Sha1;
+            gix::objs::compute_hash(kind, gix::objs::Kind::Blob, text.as_bytes()).unwrap()
+        }
+    }
+
+    impl Tree for Blobs {
+        fn list(&self, path: &str) -> Result<Option<Vec<(String, EntryKind)>>, ObjectError> {
+            let mut names = BTreeMap::new();
+            for file in self.files.keys() {
+                let Some(rest) = file
+                    .strip_prefix(path)
+                    .map(|rest| rest.trim_start_matches('/'))
+                else {
+                    continue;
+                };
+                match rest.split_once('/') {
+                    Some((name, _)) => names.insert(name.to_owned(), EntryKind::Directory),
+                    None => names.insert(rest.to_owned(), EntryKind::File),
+                };
+            }
+            Ok((!names.is_empty()).then(|| names.into_iter().collect()))
+        }
+
+        fn read(&self, path: &str) -> Result<Option<TreeFile>, ObjectError> {
+            if path.contains("/files/") {
+                self.reads.set(self.reads.get() + 1);
+            }
+            Ok(self.files.get(path).map(|text| TreeFile {
+                data: text.as_bytes().to_vec(),
+                id: Some(Self::id(text)),
+            }))
+        }
+
+        fn kept(
+            &self,
+            path: &str,
+            is_known: &dyn Fn(&ObjectId) -> bool,
+        ) -> Result<Option<ObjectId>, ObjectError> {
+            let id = self.files.get(path).map(|text| Self::id(text));
+            Ok(id.filter(|id| self.keeps && is_known(id)))
+        }
+    }
+
+    #[test]
+    fn a_blob_that_an_earlier_revision_named_is_not_read_again_as_long_as_it_is_kept() {
+        let (host, limits) = (HostIdentity::named("gw"), Limits::default());
+        let first = Blobs::new("old", true);
+        let before = render_state(&first, &host, &limits).unwrap().state;
+        assert_eq!(first.reads.get(), 2);
+
+        let second = Blobs::new("new", true);
+        let anew = render_state(&second, &host, &limits).unwrap().state;
+        second.reads.set(0);
+        let after = render_state_after(&before, &second, &host, &limits).unwrap();
+        assert_eq!(second.reads.get(), 1, "only the file that changed");
+        assert_eq!(after.state.paths, anew.paths);
+        assert_eq!(after.state.digest, anew.digest);
+
+        let lost = Blobs::new("new", false);
+        let after = render_state_after(&before, &lost, &host, &limits).unwrap();
+        assert_eq!(lost.reads.get(), 2);
+        assert_eq!(after.state.digest, anew.digest);
+    }
+}

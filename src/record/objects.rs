@@ -403,6 +403,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_only_asked_for_is_needed_as_what_was_read() {
+        let store = ObjectStore::in_memory().unwrap();
+        let (asked, other) = (blob("asked"), blob("other"));
+        let beyond = Memory(HashMap::from([asked.clone(), other.clone()]));
+        let (first, second) = (blob("first").0, blob("second").0);
+
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        // What is only beyond is not kept.
+        assert_eq!(through.keeps(&asked.0), Ok(false));
+        through.get(&asked.0).unwrap();
+        through.get(&other.0).unwrap();
+        through.keep(&first, &[]).unwrap();
+
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        assert_eq!(through.keeps(&asked.0), Ok(true));
+        through.keep(&second, &[]).unwrap();
+        assert_eq!(store.get(&asked.0), Ok(asked.1));
+        assert_eq!(store.get(&other.0), Err(ObjectError::Missing(other.0)));
+    }
+
+    #[test]
     fn a_store_of_the_first_layout_keeps_its_objects() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("objects.db");

@@ -306,9 +306,17 @@ impl<'a> Files<'a> {
 }
 
 fn find<'e>(entries: &'e [Entry], name: &str, kind: EntryKind) -> Option<&'e Entry> {
-    entries
-        .iter()
-        .find(|entry| entry.name == name && entry.kind == kind)
+    // They are in Git's order, or the tree would have been refused: a directory sorts as if its name ended in a slash.
+    let position = entries
+        .binary_search_by(|entry| order(&entry.name, entry.kind).cmp(order(name, kind)))
+        .ok()?;
+    Some(&entries[position]).filter(|entry| entry.kind == kind)
+}
+
+/// The bytes that Git sorts an entry by.
+fn order(name: &str, kind: EntryKind) -> impl Iterator<Item = u8> {
+    let slash = (kind == EntryKind::Directory).then_some(b'/');
+    name.bytes().chain(slash)
 }
 
 impl Tree for Files<'_> {
