@@ -349,7 +349,13 @@ impl Cycle {
     pub(super) fn render_tree(&self, files: &dyn Tree) -> Result<Rendered, Vec<Failure>> {
         let identity = measure(&self.host, &self.config).map_err(|failure| vec![failure])?;
         let limits = fleet::Limits::from(&self.config.apply);
-        fleet::render_state(files, &identity, &limits)
+        match &self.in_force {
+            // Where something kept is lost or damaged, everything is read.
+            Some(before) if !self.must_load => {
+                fleet::render_state_after(&before.desired, files, &identity, &limits)
+            }
+            _ => fleet::render_state(files, &identity, &limits),
+        }
     }
 }
 

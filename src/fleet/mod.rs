@@ -133,6 +133,18 @@ pub fn render_state(
     Fleet::load_for_one(tree)?.render_state(host, limits)
 }
 
+/// The same, where what was declared `before` is at hand: files whose blobs it names are not read again if they are kept.
+pub fn render_state_after(
+    before: &DesiredState,
+    tree: &dyn Tree,
+    host: &HostIdentity,
+    limits: &Limits,
+) -> Result<Rendered, Vec<Failure>> {
+    let mut fleet = Fleet::load_for_one(tree)?;
+    fleet.sources.know(&before.paths);
+    fleet.render_state(host, limits)
+}
+
 /// A layer, or what is wrong with it; shared by the hosts that have it.
 type ReadLayer = Rc<Result<layer::Layer, Vec<Failure>>>;
 
@@ -165,6 +177,7 @@ impl<'tree> Fleet<'tree> {
         let mut fleet = Fleet::load_for_one(tree)?;
         if fleet.inventory.names().nth(1).is_some() {
             fleet.templates.keep_compiled();
+            fleet.sources.keep_contents();
             fleet.shared = Some(RefCell::default());
         }
         Ok(fleet)

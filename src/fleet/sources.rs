@@ -1,21 +1,25 @@
 //! The files that layers name: their hashes and texts, read once however many hosts use them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 
 use super::{read_text, unreadable};
 use crate::document::Source;
-use crate::git::Tree;
+use crate::git::{ObjectId, Tree};
+use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
 use crate::model::Failure;
 
 /// The files of a tree, by path.
 pub(super) struct Sources<'tree> {
     tree: &'tree dyn Tree,
-    contents: RefCell<BTreeMap<String, Option<Content>>>,
+    /// What was read, where several hosts use it.
+    contents: Option<RefCell<BTreeMap<String, Option<Content>>>>,
+    /// What blobs are that were read for an earlier revision.
+    known: HashMap<ObjectId, &'tree Content>,
     texts: RefCell<BTreeMap<String, Option<Arc<Source>>>>,
 }
 
@@ -24,32 +28,70 @@ impl<'tree> Sources<'tree> {
     pub fn new(tree: &'tree dyn Tree) -> Self {
         Sources {
             tree,
-            contents: RefCell::default(),
+            contents: None,
+            known: HashMap::new(),
             texts: RefCell::default(),
         }
     }
 
+    /// Keeps what is read, for the next host.
+    pub fn keep_contents(&mut self) {
+        self.contents = Some(RefCell::default());
+    }
+
+    /// Takes over what is known of the blobs of an earlier revision, whose paths were `before`: the same blob has the same bytes.
+    pub fn know(&mut self, before: &'tree [DesiredPath]) {
+        let blob_of = |path: &'tree DesiredPath| match &path.spec {
+            PathSpec::File {
+                content: Some(content),
+                ..
+            } => match &content.source {
+                ContentSource::Blob(id) => Some((*id, content)),
+                ContentSource::Inline(_) | ContentSource::Original => None,
+            },
+            _ => None,
+        };
+        self.known = before.iter().filter_map(blob_of).collect();
+    }
+
     /// The bytes of `path` as they are; where the tree is Git's, only their hash is kept.
     pub fn content(&self, path: &str) -> Result<Option<Content>, Failure> {
-        if let Some(content) = self.contents.borrow().get(path) {
+        let Some(contents) = &self.contents else {
+            return self.read_content(path);
+        };
+        if let Some(content) = contents.borrow().get(path) {
             return Ok(content.clone());
+        }
+        let content = self.read_content(path)?;
+        contents
+            .borrow_mut()
+            .insert(path.to_owned(), content.clone());
+        Ok(content)
+    }
+
+    fn read_content(&self, path: &str) -> Result<Option<Content>, Failure> {
+        if !self.known.is_empty() {
+            let is_known = |id: &ObjectId| self.known.contains_key(id);
+            let kept = self
+                .tree
+                .kept(path, &is_known)
+                .map_err(|error| unreadable(path, &error))?;
+            if let Some(content) = kept.and_then(|id| self.known.get(&id)) {
+                return Ok(Some((*content).clone()));
+            }
         }
         let file = self
             .tree
             .read(path)
             .map_err(|error| unreadable(path, &error))?;
-        let content = file.map(|file| match file.id {
+        Ok(file.map(|file| match file.id {
             Some(id) => Content {
                 sha256: sha256(&file.data),
                 size: file.data.len() as u64,
                 source: ContentSource::Blob(id),
             },
             None => inline(file.data),
-        });
-        self.contents
-            .borrow_mut()
-            .insert(path.to_owned(), content.clone());
-        Ok(content)
+        }))
     }
 
     /// The text of `path`.
@@ -117,4 +159,103 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::fleet::{HostIdentity, Limits, render_state, render_state_after};
+    use crate::git::{EntryKind, ObjectError, TreeFile};
+
+    /// Files with the ids of blobs; those below `files/` that are read are counted.
+    struct Blobs {
+        files: BTreeMap<&'static str, &'static str>,
+        keeps: bool,
+        reads: Cell<usize>,
+    }
+
+    impl Blobs {
+        fn new(motd: &'static str, keeps: bool) -> Self {
+            let layer = "[file.\"/etc/motd\"]\nsource = \"motd\"\n[file.\"/etc/issue\"]\nsource = \"issue\"\n";
+            let manifest =
+                "format = 1\nfleet = \"f\"\n[[match]]\nhosts = [\"*\"]\nlayers = [\"base\"]\n";
+            Blobs {
+                files: BTreeMap::from([
+                    ("fleet.toml", manifest),
+                    ("inventory/hosts.toml", "[host.gw]\n"),
+                    ("layers/base/base.toml", layer),
+                    ("layers/base/files/issue", "issue"),
+                    ("layers/base/files/motd", motd),
+                ]),
+                keeps,
+                reads: Cell::new(0),
+            }
+        }
+
+        fn id(text: &str) -> ObjectId {
+            let kind = gix::hash::Kind::Sha1;
+            gix::objs::compute_hash(kind, gix::objs::Kind::Blob, text.as_bytes()).unwrap()
+        }
+    }
+
+    impl Tree for Blobs {
+        fn list(&self, path: &str) -> Result<Option<Vec<(String, EntryKind)>>, ObjectError> {
+            let mut names = BTreeMap::new();
+            for file in self.files.keys() {
+                let Some(rest) = file
+                    .strip_prefix(path)
+                    .map(|rest| rest.trim_start_matches('/'))
+                else {
+                    continue;
+                };
+                match rest.split_once('/') {
+                    Some((name, _)) => names.insert(name.to_owned(), EntryKind::Directory),
+                    None => names.insert(rest.to_owned(), EntryKind::File),
+                };
+            }
+            Ok((!names.is_empty()).then(|| names.into_iter().collect()))
+        }
+
+        fn read(&self, path: &str) -> Result<Option<TreeFile>, ObjectError> {
+            if path.contains("/files/") {
+                self.reads.set(self.reads.get() + 1);
+            }
+            Ok(self.files.get(path).map(|text| TreeFile {
+                data: text.as_bytes().to_vec(),
+                id: Some(Self::id(text)),
+            }))
+        }
+
+        fn kept(
+            &self,
+            path: &str,
+            is_known: &dyn Fn(&ObjectId) -> bool,
+        ) -> Result<Option<ObjectId>, ObjectError> {
+            let id = self.files.get(path).map(|text| Self::id(text));
+            Ok(id.filter(|id| self.keeps && is_known(id)))
+        }
+    }
+
+    #[test]
+    fn a_blob_that_an_earlier_revision_named_is_not_read_again_as_long_as_it_is_kept() {
+        let (host, limits) = (HostIdentity::named("gw"), Limits::default());
+        let first = Blobs::new("old", true);
+        let before = render_state(&first, &host, &limits).unwrap().state;
+        assert_eq!(first.reads.get(), 2);
+
+        let second = Blobs::new("new", true);
+        let anew = render_state(&second, &host, &limits).unwrap().state;
+        second.reads.set(0);
+        let after = render_state_after(&before, &second, &host, &limits).unwrap();
+        assert_eq!(second.reads.get(), 1, "only the file that changed");
+        assert_eq!(after.state.paths, anew.paths);
+        assert_eq!(after.state.digest, anew.digest);
+
+        let lost = Blobs::new("new", false);
+        let after = render_state_after(&before, &lost, &host, &limits).unwrap();
+        assert_eq!(lost.reads.get(), 2);
+        assert_eq!(after.state.digest, anew.digest);
+    }
 }

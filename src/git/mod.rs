@@ -79,11 +79,21 @@ pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
 pub trait Objects {
     /// The object called `id`.
     fn get(&self, id: &ObjectId) -> Result<Object, ObjectError>;
+
+    /// Is the object called `id` kept where it will be needed, for who has read it before and knows what it says. What only hands
+    /// objects out keeps none.
+    fn keeps(&self, _id: &ObjectId) -> Result<bool, ObjectError> {
+        Ok(false)
+    }
 }
 
 impl<O: Objects + ?Sized> Objects for &O {
     fn get(&self, id: &ObjectId) -> Result<Object, ObjectError> {
         (**self).get(id)
+    }
+
+    fn keeps(&self, id: &ObjectId) -> Result<bool, ObjectError> {
+        (**self).keeps(id)
     }
 }
 
@@ -119,6 +129,16 @@ pub trait Tree {
 
     /// The file at `path`; `None` when there is no such file (a symbolic link is no file).
     fn read(&self, path: &str) -> Result<Option<TreeFile>, ObjectError>;
+
+    /// The id of the file at `path`, where `is_known` says that its bytes were read before and they are kept: then they need not be
+    /// read again. Trees that keep nothing always have their files read.
+    fn kept(
+        &self,
+        _path: &str,
+        _is_known: &dyn Fn(&ObjectId) -> bool,
+    ) -> Result<Option<ObjectId>, ObjectError> {
+        Ok(None)
+    }
 }
 
 /// One file of a [`Tree`].

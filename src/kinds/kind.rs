@@ -63,7 +63,7 @@ pub struct Owned<O, A = serde_json::Value> {
 #[derive(Debug)]
 pub enum Step<O, C> {
     /// A change to make.
-    Change(PlannedChange<O, C>),
+    Change(Box<PlannedChange<O, C>>),
     /// Owned, no longer declared, and nothing has to be done about it: the inventory forgets it.
     Release {
         /// What declared it last.

@@ -125,10 +125,9 @@ pub(super) fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<
     let mut planned = Vec::new();
     let mut unloaded: Vec<ResourceId> = Vec::new();
     for batch in batches {
-        let batch: Vec<Step> = batch
-            .into_iter()
-            .filter_map(|index| steps[index].take())
-            .collect();
+        let mut made: Vec<Step> = Vec::with_capacity(batch.len());
+        made.extend(batch.into_iter().filter_map(|index| steps[index].take()));
+        let batch = made;
         if batch
             .iter()
             .any(|step| step.kind == InventoryKind::Unit && rank(step) > 0)

@@ -189,22 +189,15 @@ pub fn plan(
     let mut steps = Vec::new();
     let declarations = Declarations::new(desired, inventory);
     let is_unchanged = |kind, key: &str| declarations.is_as_applied(kind, key);
-    let mut collect = |found: Vec<Read>| {
-        for read in found {
-            match read {
-                Read::Step(step) => steps.push(*step),
-                Read::Released(kind, key) => plan.released.push((kind, key)),
-                Read::Blocked(failure) => plan.blocked.push(failure),
-            }
-        }
-    };
-    collect(read::<Paths>(
+    read::<Paths>(
         Paths::plan(&desired.paths, &observed.paths, &inventory.paths),
         InventoryKind::Path,
         &is_unchanged,
         |change| Change::Path(Box::new(change)),
-    ));
-    collect(read::<Packages>(
+        &mut steps,
+        &mut plan,
+    );
+    read::<Packages>(
         kinds::package::protect(
             Packages::plan(&desired.packages, &observed.packages, &inventory.packages),
             &rules.protect_packages,
@@ -212,13 +205,17 @@ pub fn plan(
         InventoryKind::Package,
         &is_unchanged,
         Change::Package,
-    ));
-    collect(read::<Units>(
+        &mut steps,
+        &mut plan,
+    );
+    read::<Units>(
         Units::plan(&desired.units, &observed.units, &inventory.units),
         InventoryKind::Unit,
         &is_unchanged,
         Change::Unit,
-    ));
+        &mut steps,
+        &mut plan,
+    );
 
     if rules.keep_everything {
         steps.retain(|step| step.reason != Reason::Undeclared);
@@ -226,12 +223,12 @@ pub fn plan(
     }
     steps.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
     let reported: BTreeSet<&ResourceId> = reported_resources(desired);
-    let (touched, reported) = steps.into_iter().partition(|step: &Step| {
+    let is_only_reported = |step: &mut Step| {
         let is_paused = rules.paused.contains(&step.id);
-        !rules.report_only && !is_paused && !reported.contains(&step.id)
-    });
-    plan.reported = reported;
-    steps = hold(touched, rules, &mut plan);
+        rules.report_only || is_paused || reported.contains(&step.id)
+    };
+    plan.reported = steps.extract_if(.., is_only_reported).collect();
+    steps = hold(steps, rules, &mut plan);
 
     if !rules.report_only {
         let mut triggers = trigger::triggers(desired, observed, inventory, &mut steps);
@@ -275,24 +272,29 @@ fn leads_astray(step: &Step, observed: &Observed, rules: &Rules) -> Option<Failu
     Some(Failure::new(Class::Author, message).about(step.id.clone()))
 }
 
-/// One step of a kind, in the plan's own terms.
-enum Read {
-    Step(Box<Step>),
-    Released(InventoryKind, String),
-    Blocked(Failure),
-}
-
-/// Turns a kind's steps into ours.
+/// Puts a kind's steps among ours. There may be tens of thousands, so that each is given up as soon as it is read.
 fn read<K: Kind>(
-    steps: Vec<kind::Step<K::Original, K::Change>>,
+    found: Vec<kind::Step<K::Original, K::Change>>,
     kind: InventoryKind,
     is_unchanged: &dyn Fn(InventoryKind, &str) -> bool,
     wrap: fn(K::Change) -> Change,
-) -> Vec<Read> {
-    let one = |step| match step {
-        kind::Step::Blocked(failure) => Read::Blocked(failure),
-        kind::Step::Release { key, .. } => Read::Released(kind, key),
-        kind::Step::Change(PlannedChange {
+    steps: &mut Vec<Step>,
+    plan: &mut Plan,
+) {
+    steps.reserve(found.len());
+    for step in found {
+        let change = match step {
+            kind::Step::Blocked(failure) => {
+                plan.blocked.push(failure);
+                continue;
+            }
+            kind::Step::Release { key, .. } => {
+                plan.released.push((kind, key));
+                continue;
+            }
+            kind::Step::Change(change) => *change,
+        };
+        let PlannedChange {
             id,
             key,
             action,
@@ -301,32 +303,29 @@ fn read<K: Kind>(
             original,
             removes,
             change,
-        }) => {
-            if kind == InventoryKind::Path && key != id.name {
-                // A unit's file, or a directory made on the way: say which, because the resource does not.
-                fields.insert(0, key.clone());
-            }
-            let original =
-                serde_json::to_string(&original).expect("what a kind keeps is plain data");
-            let is_drift = is_unchanged(kind, &key);
-            Read::Step(Box::new(Step {
-                id,
-                kind,
-                key,
-                action,
-                reason,
-                fields,
-                is_drift,
-                removes,
-                blockers: Vec::new(),
-                because: Vec::new(),
-                is_owed: false,
-                original,
-                change: wrap(change),
-            }))
+        } = change;
+        if kind == InventoryKind::Path && key != id.name {
+            // A unit's file, or a directory made on the way: say which, because the resource does not.
+            fields.insert(0, key.clone());
         }
-    };
-    steps.into_iter().map(one).collect()
+        let original = serde_json::to_string(&original).expect("what a kind keeps is plain data");
+        let is_drift = is_unchanged(kind, &key);
+        steps.push(Step {
+            id,
+            kind,
+            key,
+            action,
+            reason,
+            fields,
+            is_drift,
+            removes,
+            blockers: Vec::new(),
+            because: Vec::new(),
+            is_owed: false,
+            original,
+            change: wrap(change),
+        });
+    }
 }
 
 /// The resources that are looked at and not touched.

@@ -172,6 +172,12 @@ impl ObjectStore {
         Ok(())
     }
 
+    fn has(&self, id: &ObjectId) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached("SELECT 1 FROM object WHERE id = ?1")?
+            .exists([id.as_slice()])
+    }
+
     fn find(&self, id: &ObjectId) -> rusqlite::Result<Option<Object>> {
         self.connection
             .prepare_cached("SELECT kind, data FROM object WHERE id = ?1")?
@@ -312,6 +318,14 @@ impl Objects for ReadThrough<'_> {
         self.used.borrow_mut().insert(*id);
         Ok(object)
     }
+
+    fn keeps(&self, id: &ObjectId) -> Result<bool, ObjectError> {
+        let is_there = self.store.has(id).map_err(|error| unreadable(&error))?;
+        if is_there {
+            self.used.borrow_mut().insert(*id);
+        }
+        Ok(is_there)
+    }
 }
 
 /// Git's own numbers for object types in a pack (gitformat-pack).
@@ -386,6 +400,27 @@ mod tests {
             .keep(&second, &[])
             .unwrap();
         assert_eq!(store.get(&old.0), Err(ObjectError::Missing(old.0)));
+    }
+
+    #[test]
+    fn what_was_only_asked_for_is_needed_as_what_was_read() {
+        let store = ObjectStore::in_memory().unwrap();
+        let (asked, other) = (blob("asked"), blob("other"));
+        let beyond = Memory(HashMap::from([asked.clone(), other.clone()]));
+        let (first, second) = (blob("first").0, blob("second").0);
+
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        // What is only beyond is not kept.
+        assert_eq!(through.keeps(&asked.0), Ok(false));
+        through.get(&asked.0).unwrap();
+        through.get(&other.0).unwrap();
+        through.keep(&first, &[]).unwrap();
+
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        assert_eq!(through.keeps(&asked.0), Ok(true));
+        through.keep(&second, &[]).unwrap();
+        assert_eq!(store.get(&asked.0), Ok(asked.1));
+        assert_eq!(store.get(&other.0), Err(ObjectError::Missing(other.0)));
     }
 
     #[test]

@@ -278,6 +278,21 @@ impl<'a> Files<'a> {
         Ok(entries)
     }
 
+    /// The id of the file at `path`.
+    fn file(&self, path: &str) -> Result<Option<ObjectId>, ObjectError> {
+        let Some(names) = self.names(path) else {
+            return Ok(None);
+        };
+        let Some((name, parents)) = names.split_last() else {
+            return Ok(None);
+        };
+        let entries = self.directory(parents)?;
+        let entry = entries
+            .as_deref()
+            .and_then(|entries| find(entries, name, EntryKind::File));
+        Ok(entry.map(|entry| entry.id))
+    }
+
     /// The names of `path` from the revision's root; none when the path could leave it.
     fn names<'p>(&'p self, path: &'p str) -> Option<Vec<&'p str>> {
         let names: Vec<&str> = [self.base.as_str(), path]
@@ -291,9 +306,17 @@ impl<'a> Files<'a> {
 }
 
 fn find<'e>(entries: &'e [Entry], name: &str, kind: EntryKind) -> Option<&'e Entry> {
-    entries
-        .iter()
-        .find(|entry| entry.name == name && entry.kind == kind)
+    // They are in Git's order, or the tree would have been refused: a directory sorts as if its name ended in a slash.
+    let position = entries
+        .binary_search_by(|entry| order(&entry.name, entry.kind).cmp(order(name, kind)))
+        .ok()?;
+    Some(&entries[position]).filter(|entry| entry.kind == kind)
+}
+
+/// The bytes that Git sorts an entry by.
+fn order(name: &str, kind: EntryKind) -> impl Iterator<Item = u8> {
+    let slash = (kind == EntryKind::Directory).then_some(b'/');
+    name.bytes().chain(slash)
 }
 
 impl Tree for Files<'_> {
@@ -313,29 +336,31 @@ impl Tree for Files<'_> {
     }
 
     fn read(&self, path: &str) -> Result<Option<TreeFile>, ObjectError> {
-        let Some(names) = self.names(path) else {
+        let Some(id) = self.file(path)? else {
             return Ok(None);
         };
-        let Some((name, parents)) = names.split_last() else {
-            return Ok(None);
-        };
-        let Some(entries) = self.directory(parents)? else {
-            return Ok(None);
-        };
-        let Some(entry) = find(&entries, name, EntryKind::File) else {
-            return Ok(None);
-        };
-        let object = self.objects.get(&entry.id)?;
+        let object = self.objects.get(&id)?;
         if object.kind != ObjectKind::Blob {
             return Err(ObjectError::Unavailable(format!(
-                "object {} is a {}, not a file",
-                entry.id, object.kind
+                "object {id} is a {}, not a file",
+                object.kind
             )));
         }
         Ok(Some(TreeFile {
             data: object.data,
-            id: Some(entry.id),
+            id: Some(id),
         }))
+    }
+
+    fn kept(
+        &self,
+        path: &str,
+        is_known: &dyn Fn(&ObjectId) -> bool,
+    ) -> Result<Option<ObjectId>, ObjectError> {
+        match self.file(path)?.filter(is_known) {
+            Some(id) if self.objects.keeps(&id)? => Ok(Some(id)),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -382,7 +382,7 @@ fn plan_declared(
             },
         ),
     };
-    Some(Step::Change(PlannedChange {
+    Some(Step::Change(Box::new(PlannedChange {
         id: id.clone(),
         key: desired.name.clone(),
         action,
@@ -396,7 +396,7 @@ fn plan_declared(
             wanted,
             keep: keep.clone(),
         },
-    }))
+    })))
 }
 
 fn reason_to_install(state: State) -> Reason {
@@ -438,7 +438,7 @@ fn plan_undeclared(
     } else {
         (Action::Install, Wanted::Installed)
     };
-    Step::Change(PlannedChange {
+    Step::Change(Box::new(PlannedChange {
         id: owned.id.clone(),
         key: owned.key.clone(),
         action,
@@ -452,7 +452,7 @@ fn plan_undeclared(
             wanted,
             keep: keep.clone(),
         },
-    })
+    }))
 }
 
 fn refuse_removal(name: &str, id: ResourceId) -> Failure {

@@ -288,7 +288,7 @@ fn change(
     reason: Reason,
     original: Original,
 ) -> UnitStep {
-    Step::Change(operation.planned(id, name, reason, original))
+    Step::Change(Box::new(operation.planned(id, name, reason, original)))
 }
 
 impl Operation {

@@ -137,7 +137,7 @@ pub(super) fn plan(
         declared_above: RefCell::default(),
     };
 
-    let mut changes: Vec<PlannedChange<Original, PathChange>> = Vec::new();
+    let mut changes: Vec<Box<PlannedChange<Original, PathChange>>> = Vec::new();
     let mut parents: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
     let mut places: BTreeMap<&str, &DesiredPath> = BTreeMap::new();
     for (_, item) in planner.desired.iter() {
@@ -157,7 +157,7 @@ pub(super) fn plan(
                         *child = item;
                     }
                 }
-                changes.push(change);
+                changes.push(Box::new(change));
             }
             Err(failure) => blocked.push(failure.about(item.id.clone())),
         }
@@ -166,7 +166,7 @@ pub(super) fn plan(
         parents
             .into_iter()
             .filter(|(parent, _)| !planner.desired.contains(parent))
-            .map(|(parent, child)| planner.parent_change(parent, child)),
+            .map(|(parent, child)| Box::new(planner.parent_change(parent, child))),
     );
 
     let mut released: Vec<PathStep> = Vec::new();
@@ -190,7 +190,7 @@ pub(super) fn plan(
                 ) {
                     going.insert(path);
                 }
-                changes.push(*change);
+                changes.push(change);
             }
             Ok(Removal::Release) => released.push(Step::Release {
                 id: known.item.id.clone(),
@@ -210,8 +210,8 @@ pub(super) fn plan(
 /// Directories before what is in them, and what is deleted at the end, deepest first; only what lies in a directory that makes room
 /// for something else goes before everything.
 fn in_order(
-    mut changes: Vec<PlannedChange<Original, PathChange>>,
-) -> Vec<PlannedChange<Original, PathChange>> {
+    mut changes: Vec<Box<PlannedChange<Original, PathChange>>>,
+) -> Vec<Box<PlannedChange<Original, PathChange>>> {
     let making_room: BTreeSet<String> = changes
         .iter()
         .filter(|change| {
