@@ -209,6 +209,7 @@ pub(super) fn plan(
 
 /// Directories before what is in them, and what is deleted at the end, deepest first; only what lies in a directory that makes room
 /// for something else goes before everything.
+#[expect(clippy::vec_box, reason = "each goes into its step as it is")]
 fn in_order(
     mut changes: Vec<Box<PlannedChange<Original, PathChange>>>,
 ) -> Vec<Box<PlannedChange<Original, PathChange>>> {
