@@ -20,6 +20,9 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The shortest wait where a person has to act first; the longest is [`LONGEST_BACK_OFF`].
 const SLOW_LANE: Duration = Duration::from_secs(15 * 60);
 
+/// A clock that is put back by more than this was wrong before. One that was put forward ends every wait by itself.
+const WRONG_CLOCK: SignedDuration = SignedDuration::from_hours(1);
+
 /// What a poll met that brought nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,8 +87,12 @@ impl BackOff {
         }
     }
 
-    /// How much of the wait is left at `now`. A clock that was put back makes it no longer than it was.
+    /// How much of the wait is left at `now`. A clock that was put back a little makes it no longer than it was; one that was put back
+    /// by more was wrong when the polls failed, which may be why they did.
     pub fn left(&self, now: Timestamp) -> Duration {
+        if self.at.duration_since(now) > WRONG_CLOCK {
+            return Duration::ZERO;
+        }
         let left = self.until.duration_since(now.max(self.at));
         Duration::try_from(left).unwrap_or_default()
     }

@@ -168,11 +168,13 @@ pub fn serve(
     );
     setsockopt(listener, sockopt::ReceiveTimeout, &idle).map_err(|error| fail(error.into()))?;
     let clients = AtomicUsize::new(0);
+    // Outside systemd it may be made only when something is fetched.
+    let had_cache = !is_deleted(cache);
     std::thread::scope(|scope| {
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
-                    if is_deleted(cache) && clients.load(Ordering::Relaxed) == 0 {
+                    if had_cache && is_deleted(cache) && clients.load(Ordering::Relaxed) == 0 {
                         // Only systemd can make it again, when it starts us: whoever was hung up on asks once more.
                         return Ok(());
                     }
@@ -275,12 +277,12 @@ pub fn serve_parent(
     Session::new(&fetcher).run(&mut input, stream).map_err(fail)
 }
 
-/// Is the directory gone. What systemd mounted for us is still there to be seen when it was removed, with no name anywhere.
+/// Is the directory gone. What systemd mounted for us may still be there to be seen when it was removed, with no name anywhere.
 fn is_deleted(directory: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     directory
         .metadata()
-        .is_ok_and(|directory| directory.nlink() == 0)
+        .map_or(true, |directory| directory.nlink() == 0)
 }
 
 fn serve_client(fetcher: &Fetcher, stream: &UnixStream) -> io::Result<()> {

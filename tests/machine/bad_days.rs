@@ -1,6 +1,8 @@
 //! What holds on every bad day: the last good revision is enforced, the status says what is wrong and who must act, and nobody is
 //! told the same thing over and over.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use crate::fixture::machine::wait_until;
@@ -45,10 +47,21 @@ pub fn declared(scene: &Scene, content: &str) {
 /// that failed.
 #[track_caller]
 pub fn declared_when_asked(scene: &Scene, content: &str) {
-    wait_until("the declared content", SOON * 2, || {
+    let expected = format!("{content}\n");
+    let until = Instant::now() + SOON * 2;
+    loop {
         scene.sync();
-        (scene.machine.read_file(FILE) == format!("{content}\n")).then_some(())
-    });
+        let found = scene.machine.read_file(FILE);
+        if found == expected {
+            return;
+        }
+        let is_late = Instant::now() > until;
+        assert!(
+            !is_late,
+            "{found:?}, not {expected:?}: {:#}",
+            scene.status()
+        );
+    }
 }
 
 /// The status has a condition `kind` whose reason has `text` and which `who` must act on, and people can read it, too.
