@@ -10,10 +10,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,9 +20,12 @@ use crate::model::{Action, Class, Failure, Kind, OnRemoval, ResourceId};
 
 pub mod history;
 pub mod objects;
+mod opening;
 mod writing;
 
 pub use writing::Writing;
+
+use opening::{is_damage, read_only_uri, with_remedy};
 
 pub use history::HistoryEntry;
 
@@ -178,66 +180,6 @@ pub struct Owed {
 }
 
 impl Record {
-    /// Opens the database at `path`, creating it when there is none.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        Self::try_open(path).map_err(|error| open_failure(path, &error))
-    }
-
-    /// Is what lies at `path` no database any more, whatever else may keep it from being opened.
-    pub fn is_damaged(path: &Path) -> bool {
-        Self::try_open(path).is_err_and(|error| is_damage(&error))
-    }
-
-    /// The same; of a database that is whole but cannot be written, on a full or read-only disk, a copy and why.
-    pub fn open_or_copy(path: &Path) -> Result<(Self, Option<Failure>), Failure> {
-        let error = match Self::try_open(path) {
-            // SQLite opens for reading what it may not write, and would not notice that it may again.
-            Ok(record) if record.connection.is_readonly("main").unwrap_or(false) => {
-                medium_error("attempt to write a readonly database")
-            }
-            Ok(record) => return Ok((record, None)),
-            Err(error) => error,
-        };
-        let failure = open_failure(path, &error);
-        if !is_of_the_medium(&error) {
-            return Err(failure);
-        }
-        match Self::copy(path) {
-            Ok(copy) => Ok((copy, Some(failure))),
-            Err(_) => Err(failure),
-        }
-    }
-
-    /// What is in the database at `path`, in memory and not to be written.
-    fn copy(path: &Path) -> rusqlite::Result<Self> {
-        // With the log that was left beside it where there is one; where there is none, none can be made.
-        let copied = Self::copy_by(&read_only_uri(path, "mode=ro"))
-            .or_else(|_| Self::copy_by(&read_only_uri(path, "immutable=1")));
-        let mut record = copied?;
-        record.is_copy = true;
-        record
-            .connection
-            .pragma_update(None, "query_only", true)
-            .map(|()| record)
-    }
-
-    fn copy_by(uri: &str) -> rusqlite::Result<Self> {
-        let record = Self::over(Connection::open_in_memory()?);
-        record.prepare()?;
-        let connection = &record.connection;
-        connection.execute("ATTACH ?1 AS disk", [uri])?;
-        let version: i64 =
-            connection.query_row("PRAGMA disk.user_version", [], |row| row.get(0))?;
-        if version != SCHEMA_VERSION {
-            return Err(newer(version));
-        }
-        for table in ["memory", "inventory", "owed"] {
-            connection.execute_batch(&format!("INSERT INTO {table} SELECT * FROM disk.{table}"))?;
-        }
-        connection.execute_batch("DETACH disk")?;
-        Ok(record)
-    }
-
     /// Knows what `other` knew to be paid.
     pub fn take_paid(&mut self, other: &mut Record) {
         self.paid.get_mut().append(other.paid.get_mut());
@@ -248,93 +190,12 @@ impl Record {
         self.paid.get_mut().insert((unit.to_owned(), action));
     }
 
-    /// Is it only a copy of what cannot be written.
-    pub fn is_copy(&self) -> bool {
-        self.is_copy
-    }
-
-    /// Brings what is in the log into the database: what a damaged log loses is then little.
-    pub fn settle(&self) -> Result<(), Failure> {
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-            .map_err(failure)
-    }
-
-    /// Reads all of it; fails when it is damaged anywhere.
-    pub fn check(&self) -> Result<(), Failure> {
-        let found: String = self
-            .connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(failure)?;
-        if found != "ok" {
-            return Err(damaged("a page", &found));
-        }
-        self.read_inventory(&mut |_| Ok(()))?;
-        self.owed().map(drop)
-    }
-
-    fn over(connection: Connection) -> Self {
-        Record {
-            connection,
-            changes: RefCell::new(Changes::Everything),
-            data_version: std::cell::Cell::default(),
-            paid: RefCell::default(),
-            is_copy: false,
-        }
-    }
-
-    fn try_open(path: &Path) -> rusqlite::Result<Self> {
-        let record = Self::over(Connection::open(path)?);
-        record.prepare()?;
-        Ok(record)
-    }
-
     /// Forgets every debt: the machine has booted since, and everything that runs read its files anew.
     pub fn forget_debts(&self) -> Result<(), Failure> {
         self.connection
             .execute("DELETE FROM owed", [])
             .map(drop)
             .map_err(failure)
-    }
-
-    /// Opens an existing database to look only.
-    pub fn open_read_only(path: &Path) -> Result<Self, Failure> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .map_err(|error| open_failure(path, &error))?;
-        Ok(Self::over(connection))
-    }
-
-    /// A database in memory, for planning against nothing.
-    pub fn in_memory() -> Result<Self, Failure> {
-        let connection = Connection::open_in_memory().map_err(failure)?;
-        let record = Self::over(connection);
-        record.prepare().map_err(failure)?;
-        Ok(record)
-    }
-
-    fn prepare(&self) -> rusqlite::Result<()> {
-        self.connection.pragma_update(None, "journal_mode", "WAL")?;
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
-        self.connection
-            .busy_timeout(std::time::Duration::from_secs(5))?;
-        let version: i64 = self
-            .connection
-            .query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        match version {
-            SCHEMA_VERSION => Ok(()),
-            0..SCHEMA_VERSION => {
-                let transaction = self.connection.unchecked_transaction()?;
-                if version < 1 {
-                    transaction.execute_batch(SCHEMA)?;
-                }
-                if version < 2 {
-                    transaction.execute_batch(history::LAYOUT_2)?;
-                }
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-                transaction.commit()
-            }
-            _ => Err(newer(version)),
-        }
     }
 
     /// The value remembered as `name`.
@@ -540,84 +401,12 @@ impl Record {
     }
 }
 
-/// Is the file itself broken; a full disk, a lock or a newer layout are not.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
-    )
-}
-
-/// Is it the disk, for now: full, read-only, or in trouble.
-fn is_of_the_medium(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode;
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::ReadOnly
-                | ErrorCode::CannotOpen
-                | ErrorCode::PermissionDenied
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::DatabaseBusy
-        )
-    )
-}
-
-/// The name of the database at `path` for SQLite, which then never writes it.
-fn read_only_uri(path: &Path, mode: &str) -> String {
-    let path = path.to_string_lossy();
-    let path = path
-        .replace('%', "%25")
-        .replace('?', "%3f")
-        .replace('#', "%23");
-    format!("file:{path}?{mode}")
-}
-
-fn medium_error(cause: &str) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
-        Some(cause.to_owned()),
-    )
-}
-
-fn newer(version: i64) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA),
-        Some(format!("written by a newer limpet (layout {version})")),
-    )
-}
-
-/// What an operator can do about a disk.
-fn with_remedy(failure: Failure, error: &rusqlite::Error) -> Failure {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => failure.with_hint(
-            "make room on the disk of '/var/lib/limpet'; what is in force is enforced meanwhile",
-        ),
-        _ if is_of_the_medium(error) => failure.with_hint(
-            "make the disk of '/var/lib/limpet' writable; what is in force is enforced meanwhile",
-        ),
-        _ => failure,
-    }
-}
-
 fn failure(error: rusqlite::Error) -> Failure {
     let failure = Failure::new(
         Class::Host,
         format!("failed to use the state database: {error}"),
     );
     with_remedy(failure, &error)
-}
-
-fn open_failure(path: &Path, error: &rusqlite::Error) -> Failure {
-    let failure = Failure::new(
-        Class::Host,
-        format!(
-            "failed to open the state database '{}': {error}",
-            path.display()
-        ),
-    );
-    with_remedy(failure, error)
 }
 
 fn damaged(what: &str, error: &dyn std::fmt::Display) -> Failure {
