@@ -231,6 +231,23 @@ fn a_debt_of_an_earlier_run_is_paid_and_one_that_nobody_can_pay_is_dropped() {
 }
 
 #[test]
+fn a_unit_that_failed_and_is_no_longer_declared_is_not_started_for_its_debt() {
+    let mut scene = Scene::new().see_unit("failed").owes(Action::Restart);
+    scene.inventory.units.push(Owned {
+        key: "app.service".to_owned(),
+        id: ResourceId::new(ResourceKind::Unit, "app.service"),
+        on_removal: OnRemoval::Keep,
+        applied: Default::default(),
+        original: Default::default(),
+    });
+    scene.check(&[]);
+    assert_eq!(
+        scene.plan().void_debts,
+        [("app.service".to_owned(), Action::Restart)]
+    );
+}
+
+#[test]
 fn report_mode_plans_nothing_and_triggers_nothing() {
     let mut scene = Scene::new()
         .missing_file("file:/etc/app.conf", "/etc/app.conf")

@@ -56,7 +56,9 @@ pub fn triggers(
         if its_steps().any(|step| matches!(step.action, Action::Stop | Action::Mask)) {
             continue;
         }
-        let has_failed = has_failed(observed, unit.name) && !owed.is_empty();
+        // One that is no longer declared is not brought back to life for a debt; its files may be gone in this very run.
+        let has_failed =
+            has_failed(observed, unit.name) && !owed.is_empty() && unit.declared.is_some();
         if its_steps().any(|step| step.action == Action::Start) {
             start_afresh(steps, unit.name, &because);
         } else if is_up(observed, unit.name) || has_failed || changes.packages {
@@ -186,7 +188,7 @@ pub fn void_debts(
     let is_void = |name: &str| {
         let is_declared = desired.units.iter().any(|unit| unit.name == name);
         let is_idle = observed.units.units.contains_key(name) && !is_up(observed, name);
-        !has_failed(observed, name) && (!is_declared || is_idle)
+        !is_declared || (is_idle && !has_failed(observed, name))
     };
     let debts = inventory.owed.iter().filter(|(name, _, _)| is_void(name));
     debts
