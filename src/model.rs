@@ -23,16 +23,19 @@ pub enum Kind {
     Symlink,
     /// A systemd unit: its file, drop-ins, enablement and activity.
     Unit,
+    /// A health check: what has to hold after an apply, after boot, or before anything is applied.
+    Health,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 6] = [
         Kind::Package,
         Kind::Directory,
         Kind::File,
         Kind::Symlink,
         Kind::Unit,
+        Kind::Health,
     ];
 
     /// The word that stands before the colon in `kind:name`.
@@ -43,6 +46,7 @@ impl Kind {
             Kind::File => "file",
             Kind::Symlink => "symlink",
             Kind::Unit => "unit",
+            Kind::Health => "health",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A duration in jiff's friendly format, such as "60s" or "1h 30m".
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let duration: jiff::SignedDuration = text.parse().ok()?;
     Duration::try_from(duration).ok()
 }

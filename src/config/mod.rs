@@ -14,7 +14,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use grammar::{is_branch, is_host_name};
+pub use grammar::{is_branch, is_host_name, parse_duration};
 
 /// A validated host configuration.
 #[derive(Debug, Clone)]

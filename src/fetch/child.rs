@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User};
 
 use super::client::{Client, Tip, Upstream};
-use super::protocol::{self, Start};
+use super::protocol::{self, Probe, Start};
 use super::{Secrets, Trouble};
 use crate::config::Source;
 use crate::git::{Object, ObjectError, ObjectId, Objects};
@@ -111,6 +111,10 @@ impl Child {
 impl Upstream for Child {
     fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         self.client.poll(trusted)
+    }
+
+    fn probe(&self, probe: &Probe) -> Result<(), Failure> {
+        self.client.probe(probe)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Trouble;
-use super::protocol::{self, ObjectAnswer, PollAnswer, Request};
+use super::protocol::{self, ObjectAnswer, PollAnswer, Probe, Request};
 use crate::git::{Object, ObjectError, ObjectId, Objects};
 use crate::model::{Class, Failure};
 
@@ -21,6 +21,9 @@ const POLL_LIMIT: Duration = super::Limits::DEFAULT
 
 /// How long one object may take, from the request to its last byte. It is read from a local disk, which may be slow and busy.
 const OBJECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long after a probe's own limit its answer may come.
+const PROBE_GRACE: Duration = Duration::from_secs(15);
 
 /// The commit a branch points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +36,18 @@ pub struct Tip {
 pub trait Upstream: Objects + Send {
     /// The tip of the branch, now; see [`Client::poll`].
     fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble>;
+
+    /// A health check that needs the network; see [`Client::probe`].
+    fn probe(&self, probe: &Probe) -> Result<(), Failure>;
 }
 
 impl Upstream for Client {
     fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         Client::poll(self, trusted)
+    }
+
+    fn probe(&self, probe: &Probe) -> Result<(), Failure> {
+        Client::probe(self, probe)
     }
 }
 
@@ -77,6 +87,15 @@ impl Client {
             PollAnswer::Tip(commit) => Ok(Tip { commit }),
             PollAnswer::Trouble(trouble) => Err(trouble),
         }
+    }
+
+    /// Asks once whether what `probe` names is well. A fetcher that cannot be asked is a failure as any other.
+    pub fn probe(&self, probe: &Probe) -> Result<(), Failure> {
+        let limit = Duration::from_millis(probe.limit_ms).min(protocol::MAX_PROBE) + PROBE_GRACE;
+        let request = Request::Probe(probe.clone());
+        self.ask(&request, limit, |input, line| {
+            protocol::read_probe_answer(input, line)
+        })?
     }
 
     /// Sends `request` and reads its answer. A fetcher that hung up before it said anything was restarted or had grown tired of

@@ -324,7 +324,7 @@ fn read_authorization(
 }
 
 /// The system's authorities and those of `ca_file`.
-fn read_roots(ca_file: Option<&str>) -> Result<Vec<Certificate<'static>>, Failure> {
+pub(super) fn read_roots(ca_file: Option<&str>) -> Result<Vec<Certificate<'static>>, Failure> {
     let mut roots = Vec::new();
     // A minimal system has no bundle; that is a mistake only if nothing else vouches for the server.
     if let Some(pem) = SYSTEM_ROOTS

@@ -6,6 +6,7 @@
 //! - [`protocol`] what goes over the socket; [`client`] the applier's end; [`child`] a fetcher without systemd
 //! - `places` the source's URL and its mirrors; each is a repository on this machine (`local`), a file (`bundle`) or a server
 //! - `remote` polls a server into the `cache`; `http_server` over `http` and `transport`, `ssh` over the program of that name
+//! - `probe` health checks that need the network
 //! - `attempt` the limits of one poll; `trouble` why it brought nothing; `store` the objects that were brought
 //!
 //! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read. The
@@ -27,7 +28,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use self::cache::Cache;
 use self::credential::Credentials;
 use self::places::{Places, Serving};
-use self::protocol::{ObjectAnswer, PollAnswer, Request};
+use self::protocol::{ObjectAnswer, PollAnswer, Probe, Request, Target};
 use self::store::{ReadError, Store};
 use crate::config::{Source, SourceUrl};
 use crate::git::{ObjectId, ObjectKind};
@@ -45,6 +46,7 @@ mod http_server;
 mod local;
 mod pack_header;
 mod places;
+mod probe;
 pub mod protocol;
 mod refs;
 mod remote;
@@ -296,6 +298,8 @@ struct Fetcher {
     /// The source, as people know it.
     url: String,
     limits: Limits,
+    /// Makes the places anew.
+    renew: Box<dyn Fn() -> Places + Send + Sync>,
     /// Locked while it is polled: a second client waits, and finds everything there.
     places: Mutex<Places>,
     cache: Cache,
@@ -318,7 +322,12 @@ enum Doubt {
 
 impl Fetcher {
     fn new(source: &Source, cache: &Path, credentials: &Credentials, limits: Limits) -> Self {
-        let places = Places::new(source, cache, credentials);
+        let renew = {
+            let (source, cache, credentials) =
+                (source.clone(), cache.to_owned(), credentials.clone());
+            move || Places::new(&source, &cache, &credentials)
+        };
+        let places = renew();
         let serving = match &source.url {
             SourceUrl::Path(path) if !Path::new(path).is_file() => {
                 Serving::Local(PathBuf::from(path))
@@ -329,6 +338,7 @@ impl Fetcher {
             url: source.url.as_str().to_owned(),
             limits,
             cache: places.cache().clone(),
+            renew: Box::new(renew),
             places: Mutex::new(places),
             serving: Mutex::new(serving),
             doubt: Mutex::new(None),
@@ -411,6 +421,9 @@ impl<'fetcher> Session<'fetcher> {
                     };
                     protocol::write_poll_answer(&mut output, &answer)?;
                 }
+                Request::Probe(probe) => {
+                    protocol::write_probe_answer(&mut output, &self.probe(&probe))?;
+                }
                 Request::Object(id) => match self.read(&id) {
                     Ok((kind, data)) => {
                         protocol::write_object_header(&mut output, kind, data.len())?;
@@ -423,12 +436,38 @@ impl<'fetcher> Session<'fetcher> {
     }
 
     fn poll(&mut self, trusted: Option<ObjectId>) -> Result<ObjectId, Trouble> {
-        self.store = None;
         self.trusted = trusted;
+        let mut places = locked(&self.fetcher.places);
+        self.poll_within(&mut places, self.fetcher.limits)
+    }
+
+    /// Asks once whether what the probe names is well.
+    fn probe(&mut self, probe: &Probe) -> Result<(), Failure> {
+        let limit = Duration::from_millis(probe.limit_ms).min(protocol::MAX_PROBE);
+        match &probe.target {
+            Target::Http(url) => probe::ask_http(url, limit),
+            Target::Tcp(address) => probe::ask_tcp(address, limit),
+            Target::Source => {
+                let mut places = locked(&self.fetcher.places);
+                // A connection that is kept would hide that none can be made any more.
+                *places = (self.fetcher.renew)();
+                let limits = Limits {
+                    total: limit,
+                    silence: self.fetcher.limits.silence.min(limit),
+                    ..self.fetcher.limits
+                };
+                self.poll_within(&mut places, limits)
+                    .map(drop)
+                    .map_err(|trouble| trouble.failure)
+            }
+        }
+    }
+
+    fn poll_within(&mut self, places: &mut Places, limits: Limits) -> Result<ObjectId, Trouble> {
+        self.store = None;
         let fetcher = self.fetcher;
-        let mut places = locked(&fetcher.places);
         let doubt = *locked(&fetcher.doubt);
-        let (tip, serving) = places.poll(trusted, doubt, fetcher.limits)?;
+        let (tip, serving) = places.poll(self.trusted, doubt, limits)?;
         if serving == Serving::Cache {
             *locked(&fetcher.doubt) = None;
         }

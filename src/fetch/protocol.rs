@@ -3,6 +3,7 @@
 //! ```text
 //! start {"url":…,"cache":…}         (only a child, once, before anything else; no answer)
 //! poll <trusted id | ->             →  tip <id>           | trouble <json>
+//! probe {"target":…,"limit_ms":…}    →  healthy             | failure <json>
 //! object <id>                       →  object <kind> <size>\n<size bytes> | missing | too-large | failure <json>
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! either side panic or reserve memory that the peer has not filled.
 
 use std::io::{self, BufRead, Read, Write};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,7 @@ pub const MAX_LINE_BYTES: usize = 64 << 10;
 const MAX_RESERVED_BYTES: u64 = 1 << 20;
 
 /// What the applier asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Look at the source for a new tip, and fetch it.
     Poll {
@@ -37,7 +39,34 @@ pub enum Request {
     },
     /// One object by id.
     Object(ObjectId),
+    /// A health check that needs the network.
+    Probe(Probe),
 }
+
+/// A health check that needs the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// What is asked.
+    pub target: Target,
+    /// How long it may take, at most [`MAX_PROBE`].
+    pub limit_ms: u64,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// A GET of this address.
+    Http(String),
+    /// A connection to `host:port`.
+    Tcp(String),
+    /// The source itself, with new connections and certificates, names and credentials read again.
+    Source,
+}
+
+/// How long one probe may take.
+pub const MAX_PROBE: Duration = Duration::from_secs(60 * 60);
 
 /// What the fetcher answers to a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +174,10 @@ pub fn write_request(out: &mut impl Write, request: &Request) -> io::Result<()> 
         Request::Poll { trusted: Some(id) } => writeln!(out, "poll {id}"),
         Request::Poll { trusted: None } => out.write_all(b"poll -\n"),
         Request::Object(id) => writeln!(out, "object {id}"),
+        Request::Probe(probe) => {
+            let json = serde_json::to_string(probe).map_err(io::Error::other)?;
+            write_line(out, &format!("probe {json}"))
+        }
     }
 }
 
@@ -159,6 +192,10 @@ pub fn read_request(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<
             trusted: Some(parse_id(id)?),
         },
         Some(("object", id)) => Request::Object(parse_id(id)?),
+        Some(("probe", json)) => Request::Probe(
+            serde_json::from_str(json)
+                .map_err(|error| invalid(format!("invalid probe: {error}")))?,
+        ),
         _ => return Err(unexpected("a request", line)),
     };
     Ok(Some(request))
@@ -186,6 +223,27 @@ pub fn read_poll_answer(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Res
         // What it says of a request that it could not read.
         Some(("failure", json)) => Ok(PollAnswer::Trouble(parse_failure(json)?.into())),
         _ => Err(unexpected("the answer to a poll", line)),
+    }
+}
+
+/// Writes the answer to a probe.
+pub fn write_probe_answer(out: &mut impl Write, answer: &Result<(), Failure>) -> io::Result<()> {
+    match answer {
+        Ok(()) => out.write_all(b"healthy\n"),
+        Err(failure) => write_failure(out, failure),
+    }
+}
+
+/// Reads the answer to a probe.
+pub fn read_probe_answer(
+    input: &mut impl BufRead,
+    line: &mut Vec<u8>,
+) -> io::Result<Result<(), Failure>> {
+    let line = read_answer_line(input, line)?;
+    match line.split_once(' ') {
+        None if line == "healthy" => Ok(Ok(())),
+        Some(("failure", json)) => Ok(Err(parse_failure(json)?)),
+        _ => Err(unexpected("the answer to a probe", line)),
     }
 }
 
@@ -410,11 +468,17 @@ mod tests {
         let trusted = Some(id());
         write_request(&mut wire, &Request::Poll { trusted }).unwrap();
         write_request(&mut wire, &Request::Object(id())).unwrap();
-        insta::assert_snapshot!(String::from_utf8(wire).unwrap(), @r"
+        for target in [Target::Tcp("[::1]:22".to_owned()), Target::Source] {
+            let limit_ms = 10_000;
+            write_request(&mut wire, &Request::Probe(Probe { target, limit_ms })).unwrap();
+        }
+        insta::assert_snapshot!(String::from_utf8(wire).unwrap(), @r#"
         poll -
         poll 3f2a91c0d4e5b6a798081726354433221100ffee
         object 3f2a91c0d4e5b6a798081726354433221100ffee
-        ");
+        probe {"target":{"tcp":"[::1]:22"},"limit_ms":10000}
+        probe {"target":"source","limit_ms":10000}
+        "#);
     }
 
     #[test]
@@ -509,6 +573,7 @@ mod tests {
         fn what_is_written_is_read(request in prop_oneof![
             any_id().prop_map(Request::Object),
             proptest::option::of(any_id()).prop_map(|trusted| Request::Poll { trusted }),
+            any::<(String, u64)>().prop_map(|(url, limit_ms)| Request::Probe(Probe { target: Target::Http(url), limit_ms })),
         ], object in any_object()) {
             let mut wire = Vec::new();
             write_request(&mut wire, &request).unwrap();
@@ -522,11 +587,12 @@ mod tests {
         }
 
         #[test]
-        fn no_input_panics(bytes in any::<Vec<u8>>(), word in "(poll|object|tip|failure|trouble|start|missing|too-large) ?[ -~]{0,60}\n?") {
+        fn no_input_panics(bytes in any::<Vec<u8>>(), word in "(poll|object|probe|healthy|tip|failure|trouble|start|missing|too-large) ?[ -~]{0,60}\n?") {
             for input in [&bytes[..], word.as_bytes()] {
                 let _ = read_request(&mut Cursor::new(input), &mut Vec::new());
                 let _ = read_object(input);
                 let _ = read_poll(input);
+                let _ = read_probe_answer(&mut Cursor::new(input), &mut Vec::new());
                 let _ = read_start(&mut Cursor::new(input));
             }
         }

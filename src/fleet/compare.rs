@@ -138,7 +138,7 @@ impl Difference {
         match (&self.path, self.resource.kind) {
             (Some(path), _) => Some(path),
             (None, Kind::File | Kind::Directory | Kind::Symlink) => Some(&self.resource.name),
-            (None, Kind::Package | Kind::Unit) => None,
+            (None, Kind::Package | Kind::Unit | Kind::Health) => None,
         }
     }
 
@@ -168,6 +168,7 @@ enum Owned {
     Package(String),
     Path(String),
     Unit(String),
+    Health(String),
 }
 
 /// One owned thing as a state declares it.
@@ -211,11 +212,20 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
         };
         things.insert(Owned::Unit(unit.name.clone()), thing);
     }
+    for health in &state.health {
+        let thing = Thing {
+            id: health.id.clone(),
+            fields: plain_fields(digest::health_json(health), &["id"]),
+            content: None,
+            is_absent: false,
+        };
+        things.insert(Owned::Health(health.id.name.clone()), thing);
+    }
     // What a resource needs is told with the thing that bears its name, not with each file it brings.
     for (owned, thing) in &mut things {
         let bears_its_name = match owned {
             Owned::Path(path) => *path == thing.id.name,
-            Owned::Package(_) | Owned::Unit(_) => true,
+            Owned::Package(_) | Owned::Unit(_) | Owned::Health(_) => true,
         };
         if let Some(needs) = state.needs.get(&thing.id).filter(|_| bears_its_name) {
             let needs: Value = needs.iter().map(ToString::to_string).collect();
@@ -251,7 +261,7 @@ fn difference(owned: &Owned, old: Option<Thing>, new: Option<Thing>) -> Option<D
         (Some(_), Some(_)) => ChangeKind::Changed,
     };
     let was_there = old.as_ref().is_some_and(|old| !old.is_absent);
-    let removes = !matches!(owned, Owned::Unit(_))
+    let removes = !matches!(owned, Owned::Unit(_) | Owned::Health(_))
         && match &new {
             None => {
                 was_there

@@ -8,7 +8,7 @@ use crate::document::{Expectation, Mistake, Place, Table, Value};
 use crate::model::{Kind, OnRemoval};
 
 /// Kinds that this version does not know yet.
-pub(super) const LATER_KINDS: [&str; 8] = [
+pub(super) const LATER_KINDS: [&str; 7] = [
     "repository",
     "group",
     "user",
@@ -16,7 +16,6 @@ pub(super) const LATER_KINDS: [&str; 8] = [
     "mount",
     "sysctl",
     "command",
-    "health",
 ];
 
 /// Words reserved for later versions wherever a declaration stands.
@@ -172,6 +171,49 @@ pub(super) struct Dropin {
     _undeclare: Option<bool>,
 }
 
+/// `[health.…]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Health {
+    pub http: Option<String>,
+    pub tcp: Option<String>,
+    pub unit: Option<String>,
+    pub command: Option<Vec<String>>,
+    pub source: Option<bool>,
+    pub when: Option<When>,
+    pub within: Option<String>,
+    pub stable: Option<String>,
+    pub on_failure: Option<OnFailure>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    #[serde(rename = "on_removal")]
+    _on_removal: Option<OnRemoval>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `when = …` of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum When {
+    #[default]
+    After,
+    Before,
+    Both,
+}
+
+/// `on_failure = …` of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum OnFailure {
+    #[default]
+    Rollback,
+    Warn,
+}
+
 /// Reads the declaration `table` of `what` (`file:/etc/motd`).
 pub(super) fn read<'de, T: Deserialize<'de>>(
     table: &'de Table,
@@ -231,6 +273,13 @@ fn by_another_name(kind: Kind, field: &str, value: Option<&Value>) -> Option<Str
             Some("say it at the unit: restart_on = [\"kind:name\"], or reload_on".to_owned())
         }
         "subscribe" | "watch" | "restart_trigger" if kind == Kind::Unit => renamed("restart_on"),
+        "url" | "get" if kind == Kind::Health => renamed("http"),
+        "port" | "address" if kind == Kind::Health => Some("write: tcp = \"host:port\"".to_owned()),
+        "service" | "systemd" if kind == Kind::Health => renamed("unit"),
+        "exec" | "cmd" | "script" | "check" if kind == Kind::Health => {
+            Some("write: command = [\"program\", \"argument\"]; there is no shell".to_owned())
+        }
+        "timeout" | "deadline" if kind == Kind::Health => renamed("within"),
         "recurse" | "recursive" => {
             Some("a directory stands for itself; its files are declared one by one".to_owned())
         }
@@ -246,6 +295,7 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::Symlink => read::<Symlink>(table, place, what).map(drop),
         Kind::Package => read::<Package>(table, place, what).map(drop),
         Kind::Unit => read::<Unit>(table, place, what).map(drop),
+        Kind::Health => read::<Health>(table, place, what).map(drop),
     };
     let mut mistakes = result.err().unwrap_or_default();
     for mistake in &mut mistakes {
@@ -334,7 +384,7 @@ fn wrong_type_hint(key: &str, value: &Value) -> Option<String> {
         ("needs" | "restart_on" | "reload_on", Data::String(text)) => {
             Some(format!("write an array: {key} = [\"{text}\"]"))
         }
-        ("validate", Data::String(text)) => {
+        ("validate" | "command", Data::String(text)) => {
             let words: Vec<String> = text
                 .split_whitespace()
                 .map(|word| format!("\"{word}\""))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kinds::file::DesiredPath;
+use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Location, ResourceId};
@@ -18,6 +19,8 @@ pub struct DesiredState {
     pub packages: Vec<DesiredPackage>,
     /// Units, by name.
     pub units: Vec<DesiredUnit>,
+    /// Health checks, by name.
+    pub health: Vec<DesiredHealth>,
     /// What each resource explicitly needs.
     pub needs: BTreeMap<ResourceId, Vec<ResourceId>>,
     /// Where each resource was declared: the last layer that set a key of it.
@@ -32,7 +35,8 @@ impl DesiredState {
         let paths = self.paths.iter().map(|path| &path.id);
         let packages = self.packages.iter().map(|package| &package.id);
         let units = self.units.iter().map(|unit| &unit.id);
-        paths.chain(packages).chain(units).collect()
+        let health = self.health.iter().map(|health| &health.id);
+        paths.chain(packages).chain(units).chain(health).collect()
     }
 }
 

@@ -4,11 +4,11 @@
 //! the order of their bytes) that says everything an apply depends on and nothing else:
 //!
 //! ```text
-//! {"fleet": "…", "format": 1, "needs": {"kind:name": ["kind:name"]}, "packages": [{"name", "id", "state", …}],
+//! {"fleet": "…", "format": 1, "health": [{"id", …}], "needs": {"kind:name": ["kind:name"]}, "packages": [{"name", "id", "state", …}],
 //!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" | "absent", …}], "units": [{"name", "id", …}]}
 //! ```
 //!
-//! A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
+//! Where no health check is declared, there is no `health`. A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
 //! part of it, so that a comment changes no digest.
 
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::DesiredState;
 use crate::git::hex;
 use crate::kinds::file::{DesiredPath, PathSpec};
+use crate::kinds::health::{DesiredHealth, Probe};
 use crate::kinds::kind::Content;
 use crate::kinds::package::{DesiredPackage, PackageState};
 use crate::kinds::unit::DesiredUnit;
@@ -72,9 +73,13 @@ struct Canonical<'a>(&'a DesiredState);
 impl Serialize for Canonical<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let state = self.0;
-        let mut map = serializer.serialize_map(Some(6))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("fleet", &state.fleet)?;
         map.serialize_entry("format", &1)?;
+        // Left out where there is none: who declares none keeps the digest that earlier versions reckoned.
+        if !state.health.is_empty() {
+            map.serialize_entry("health", &Each(&state.health, health_json))?;
+        }
         map.serialize_entry("needs", &Needs(state))?;
         map.serialize_entry("packages", &Each(&state.packages, package_json))?;
         map.serialize_entry("paths", &Paths(&state.paths))?;
@@ -232,6 +237,31 @@ pub(super) fn unit_json(unit: &DesiredUnit) -> Value {
         "report": unit.report,
         "on_removal": unit.on_removal,
     });
+    value.sort_all_objects();
+    value
+}
+
+/// One health check.
+pub(super) fn health_json(health: &DesiredHealth) -> Value {
+    let milliseconds =
+        |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut value = json!({
+        "id": health.id,
+        "when": health.when.as_str(),
+        "within_ms": milliseconds(health.within),
+        "stable_ms": milliseconds(health.stable),
+        "on_failure": if health.rolls_back { "rollback" } else { "warn" },
+    });
+    extend(
+        &mut value,
+        match &health.probe {
+            Probe::Http(url) => json!({ "http": url }),
+            Probe::Tcp(address) => json!({ "tcp": address }),
+            Probe::Unit(unit) => json!({ "unit": unit }),
+            Probe::Command(argv) => json!({ "command": argv }),
+            Probe::Source => json!({ "source": true }),
+        },
+    );
     value.sort_all_objects();
     value
 }

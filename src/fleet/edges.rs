@@ -58,6 +58,15 @@ fn read_one(
     if other == *id {
         return Err(Mistake::new(place, format!("{id} names itself in `{key}`")));
     }
+    if other.kind == Kind::Health && id.kind != Kind::Health {
+        let mistake = Mistake::new(
+            place,
+            format!("{id} cannot wait for {other}: checks run before or after everything else"),
+        );
+        return Err(
+            mistake.hint("give the check when = \"before\": nothing is applied until it holds")
+        );
+    }
     if declared.contains_key(&other) {
         return Ok(other);
     }

@@ -228,6 +228,9 @@ fn by_another_name(section: &str, entry: &Entry) -> Option<String> {
         "cron" | "crontab" => {
             "write a file below /etc/cron.d, or a timer: [unit.\"NAME.timer\"]".to_owned()
         }
+        "check" | "checks" | "healthcheck" | "healthchecks" | "probe" | "probes" => {
+            format!("write: [health.{name}] with http, tcp, unit, command or source")
+        }
         "variables" | "variable" => "write: [vars]".to_owned(),
         _ => return None,
     })
@@ -307,6 +310,10 @@ fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
                 .hint("use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'")
         }),
         Kind::Unit => check_unit_name(name, place),
+        Kind::Health => (!is_check_name(name)).then(|| {
+            Mistake::new(place, format!("'{name}' is no name of a check"))
+                .hint("use letters, digits, '-', '_' and '.', starting with a letter or digit")
+        }),
     }
 }
 
@@ -344,7 +351,16 @@ pub(super) fn is_package_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
 }
 
-fn check_unit_name(name: &str, place: &Place) -> Option<Mistake> {
+/// What stands well in a log line and on a command line.
+fn is_check_name(name: &str) -> bool {
+    name.len() <= 128
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+pub(super) fn check_unit_name(name: &str, place: &Place) -> Option<Mistake> {
     let mistake = Mistake::new(place, format!("'{name}' is no unit name"));
     let Some((stem, suffix)) = name.rsplit_once('.') else {
         return Some(mistake.hint(format!("units have a type: '{name}.service'")));

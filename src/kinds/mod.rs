@@ -1,6 +1,7 @@
 //! The kinds of resource: one module each, and the contract they keep.
 
 pub mod file;
+pub mod health;
 pub mod kind;
 pub mod package;
 pub mod unit;

@@ -9,6 +9,7 @@ use limpet::apply::Activity;
 use limpet::config::{Config, Source};
 use limpet::cycle::{Cycle, Trigger};
 use limpet::fetch::child::{Child, Launch};
+use limpet::fetch::protocol::{Probe, Target};
 use limpet::fetch::{Lane, Tip, Trouble, Upstream};
 use limpet::git::{Object, ObjectError, ObjectId, Objects};
 use limpet::model::{Class, Failure};
@@ -51,6 +52,13 @@ impl Upstream for Walked {
         match self.way.trouble.lock().unwrap().clone() {
             Some(trouble) => Err(trouble),
             None => self.child.poll(trusted),
+        }
+    }
+
+    fn probe(&self, probe: &Probe) -> Result<(), Failure> {
+        match self.way.trouble.lock().unwrap().clone() {
+            Some(trouble) if probe.target == Target::Source => Err(trouble.failure),
+            _ => self.child.probe(probe),
         }
     }
 }

@@ -66,16 +66,66 @@ fn an_unknown_kind_is_shown_with_the_nearest() {
 
 #[test]
 fn a_kind_of_a_later_version_says_so() {
-    assert_snapshot!(base("[user.deploy]\nuid = 4001\n[health.web]\nhttp = \"http://127.0.0.1\"\n"), @r"
+    assert_snapshot!(base("[user.deploy]\nuid = 4001\n[group.ops]\ngid = 4000\n"), @r"
     error: layers/base/base.toml:1:2: kind `user` is not supported by limpet 0.1.0
       |
     1 | [user.deploy]
       |  ^^^^
-    error: layers/base/base.toml:3:2: kind `health` is not supported by limpet 0.1.0
+    error: layers/base/base.toml:3:2: kind `group` is not supported by limpet 0.1.0
       |
-    3 | [health.web]
-      |  ^^^^^^
+    3 | [group.ops]
+      |  ^^^^^
     ");
+}
+
+#[test]
+fn a_check_that_asks_nothing_or_could_never_hold_is_a_mistake() {
+    assert_snapshot!(base("[health.web]\nwhen = \"after\"\n\n[health.both]\nhttp = \"http://127.0.0.1\"\nunit = \"a.service\"\n\n[health.never]\ntcp = \"22\"\nstable = \"1m\"\n\n[health.long]\nsource = true\nwithin = \"2h\"\n"), @r#"
+    error: layers/base/base.toml:1:9: health:web asks nothing
+      |
+    1 | [health.web]
+      |         ^^^
+      |
+    hint: give it one of http, tcp, unit, command or source = true
+    error: layers/base/base.toml:6:8: health:both has both `http` and `unit`
+      |
+    6 | unit = "a.service"
+      |        ^^^^^^^^^^^
+      |
+    note: layers/base/base.toml:5:8: `http` is here
+      |
+    5 | http = "http://127.0.0.1"
+      |        ^^^^^^^^^^^^^^^^^^
+    hint: write two checks
+    error: layers/base/base.toml:9:7: `tcp` of health:never is no host and port
+      |
+    9 | tcp = "22"
+      |       ^^^^
+      |
+    hint: write: tcp = "127.0.0.1:22", or "[::1]:22"
+    error: layers/base/base.toml:10:10: health:never could never hold: `within` is shorter than `stable`, or nothing
+       |
+    10 | stable = "1m"
+       |          ^^^^
+       |
+    hint: `within` is the time for everything, `stable` the part of it for which it must hold at the end
+    error: layers/base/base.toml:14:10: `within` of health:long is longer than 1h
+       |
+    14 | within = "2h"
+       |          ^^^^
+    "#);
+}
+
+#[test]
+fn a_file_cannot_wait_for_a_check() {
+    assert_snapshot!(base("[health.web]\nsource = true\n\n[file.\"/etc/motd\"]\ncontent = \"\"\nneeds = [\"health:web\"]\n"), @r#"
+    error: layers/base/base.toml:6:10: file:/etc/motd cannot wait for health:web: checks run before or after everything else
+      |
+    6 | needs = ["health:web"]
+      |          ^^^^^^^^^^^^
+      |
+    hint: give the check when = "before": nothing is applied until it holds
+    "#);
 }
 
 #[test]

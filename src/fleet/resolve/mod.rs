@@ -14,12 +14,14 @@ use super::{
 };
 use crate::document::{Data, Mistake, Place, Table, Value};
 use crate::kinds::file::{DesiredPath, PathSpec};
+use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Class, Failure, Kind, ResourceId};
 
 mod content;
 mod file;
+mod health;
 mod package;
 mod unit;
 
@@ -98,6 +100,7 @@ struct Resolved {
     paths: Vec<(DesiredPath, Place)>,
     package: Option<DesiredPackage>,
     unit: Option<DesiredUnit>,
+    health: Option<DesiredHealth>,
     /// This host's package manager has no name for it.
     is_unmanaged: bool,
     mistakes: Vec<Mistake>,
@@ -251,6 +254,7 @@ impl Resolver<'_, '_> {
             Kind::Symlink => self.symlink(id, table, place, out),
             Kind::Package => self.package(id, table, place, out),
             Kind::Unit => self.unit(id, table, place, out),
+            Kind::Health => self.health(id, table, place, out),
         };
         resolved.mistakes = result.err().unwrap_or_default();
         resolved
@@ -274,6 +278,7 @@ impl Resolver<'_, '_> {
             self.path_places.push(place);
         }
         self.state.units.extend(resolved.unit);
+        self.state.health.extend(resolved.health);
         let Some(package) = resolved.package else {
             return;
         };
