@@ -110,6 +110,8 @@ struct Agent {
     changes: VecDeque<(Change, Client)>,
     /// A cycle that is to be run next, and who waits for it.
     next_trigger: Option<Trigger>,
+    /// Who lets through what is held, in the next cycle.
+    let_through_by: Option<String>,
     waiting: Vec<Client>,
     /// Who asked for a plan. One plan answers all who asked before it was begun.
     planners: Vec<Client>,
@@ -163,6 +165,7 @@ impl Agent {
             must_reload: false,
             changes: VecDeque::new(),
             next_trigger: None,
+            let_through_by: None,
             waiting: Vec::new(),
             planners: Vec::new(),
             plans_rest_until: now,
@@ -294,7 +297,12 @@ impl Agent {
             (Job::Change(change), Work::Change(client), LONGEST_SILENCE)
         } else if let Some(trigger) = self.next_trigger.take() {
             let waiting = std::mem::take(&mut self.waiting);
-            (Job::Cycle(trigger), Work::Cycle(waiting), LONGEST_SILENCE)
+            let by = self.let_through_by.take();
+            (
+                Job::Cycle(trigger, by),
+                Work::Cycle(waiting),
+                LONGEST_SILENCE,
+            )
         } else if self.may_plan() {
             let planners = std::mem::take(&mut self.planners);
             (Job::Plan, Work::Plan(planners), PLAN_SILENCE)
@@ -468,6 +476,7 @@ impl Agent {
             Request::Sync {
                 wait,
                 allow_removals,
+                by,
             } => {
                 if wait {
                     self.waiting.push(client);
@@ -475,6 +484,9 @@ impl Agent {
                     client.refuse(failure);
                 } else {
                     client.answer(&Reply::Accepted);
+                }
+                if allow_removals {
+                    self.let_through_by = Some(by).filter(|by| !by.is_empty());
                 }
                 self.begin(Trigger::Nudge { allow_removals });
             }

@@ -338,6 +338,9 @@ fn entry(walk: &Walk<'_>, step: &Step, made: bool) -> Option<InventoryEntry> {
         return None;
     }
     let declaration = walk.declarations.declared_by(step.kind, &step.key);
+    // A directory made on the way is nobody's.
+    let declared = declaration.map(|(resource, _)| resource);
+    let declarations = walk.declarations;
     let (resource, on_removal) = declaration.unwrap_or((&step.id, OnRemoval::Restore));
     Some(InventoryEntry {
         kind: step.kind.as_str().to_owned(),
@@ -347,6 +350,8 @@ fn entry(walk: &Walk<'_>, step: &Step, made: bool) -> Option<InventoryEntry> {
         applied: applied(walk, step),
         original: step.original.clone(),
         made,
+        prevent_removal: declared.is_some_and(|id| declarations.prevents_removal(id)),
+        needs: declared.map_or(Vec::new(), |id| declarations.needs(id).to_vec()),
     })
 }
 

@@ -44,8 +44,11 @@ pub enum Request {
     Sync {
         /// Send progress until it is applied or refused.
         wait: bool,
-        /// Let a plan with too many removals through, this once.
+        /// Let what is held through, this once.
         allow_removals: bool,
+        /// Who asks, by the name people know.
+        #[serde(default)]
+        by: String,
     },
     /// Change nothing on the host, or none of some resources, for a time; only uid 0 may ask. Answered with the status.
     Pause {

@@ -18,7 +18,8 @@ use crate::report::status::Status;
 
 /// What the loop asks of the worker.
 pub(super) enum Job {
-    Cycle(Trigger),
+    /// With who lets through what is held, where somebody does.
+    Cycle(Trigger, Option<String>),
     Plan,
     Change(Change),
     Reload,
@@ -86,7 +87,8 @@ pub(super) fn work(
     };
     while let Ok(job) = jobs.recv() {
         let news = match job {
-            Job::Cycle(trigger) => {
+            Job::Cycle(trigger, by) => {
+                cycle.let_through(by);
                 let status = cycle.run(trigger, &progress);
                 News::Finished(Outlook::of(&cycle, status))
             }

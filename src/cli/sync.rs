@@ -1,5 +1,6 @@
 //! `limpet sync`: poll now.
 
+use crate::cli::pause;
 use crate::cli::status;
 use crate::cli::terminal::{self, Terminal};
 use crate::cli::{CommandResult, agent_or_record};
@@ -15,7 +16,7 @@ pub struct Arguments {
     /// Show progress until the revision is applied or refused
     #[arg(long)]
     wait: bool,
-    /// Let a plan that removes more than is allowed through, this once
+    /// Let what is held for a person through, this once
     #[arg(long)]
     allow_removals: bool,
 }
@@ -25,6 +26,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let request = Request::Sync {
         wait: arguments.wait,
         allow_removals: arguments.allow_removals,
+        by: pause::who(),
     };
     let reply = agent_or_record::converse(&request, &mut |message| terminal.message(message))
         .map_err(|failure| vec![failure])?;
@@ -49,10 +51,9 @@ fn summary(status: &crate::report::status::Status) -> String {
         .as_deref()
         .map_or("no revision", crate::report::journal::short);
     let mut text = match status.state {
-        // It is not the revision in force that was refused or held.
-        State::Refused | State::Held => {
-            format!("{}; still at {revision}", status.state.as_str())
-        }
+        // It is not the revision in force that was refused.
+        State::Refused => format!("refused; still at {revision}"),
+        State::Held => format!("held; at {revision}"),
         state => format!("{} at {revision}", state.as_str()),
     };
     // What is no error of anybody's and yet the reason why less was done than was asked for.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::document::nearest;
 use crate::model::{Class, Failure, ResourceId};
-use crate::record::history::{APPLIED, Lines, MISTAKEN, PAUSED, REFUSED, RESUMED};
+use crate::record::history::{APPLIED, LET_THROUGH, Lines, MISTAKEN, PAUSED, REFUSED, RESUMED};
 use crate::record::{HistoryEntry, Record};
 use crate::report::history::{Change, Event, History, Run};
 
@@ -161,7 +161,7 @@ fn continues(run: &Run, oldest: Timestamp, entry: &HistoryEntry) -> bool {
             event == run.event && !run.changes.is_empty(),
             SignedDuration::ZERO,
         ),
-        Event::Refused | Event::Mistaken => return false,
+        Event::Refused | Event::Mistaken | Event::LetThrough => return false,
     };
     is_same_kind && oldest.duration_since(entry.at) <= pause
 }
@@ -172,6 +172,7 @@ fn event_of(entry: &HistoryEntry) -> Event {
         (None, REFUSED) => Event::Refused,
         (None, MISTAKEN) => Event::Mistaken,
         (None, APPLIED) => Event::Applied,
+        (None, LET_THROUGH) => Event::LetThrough,
         (_, PAUSED) => Event::Paused,
         (_, RESUMED) => Event::Resumed,
         _ if entry.drift => Event::DriftCorrected,

@@ -18,14 +18,20 @@ use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
 use crate::model::{self, Action, Class, Failure, Reason, ResourceId};
 use crate::plan::{self, Declarations, Inventory, InventoryKind, Observed, Plan, Rules, Step};
-use crate::record::history::{APPLIED as WORD_APPLIED, Note};
-use crate::record::{HistoryEntry, InventoryEntry};
+use crate::record::history::{APPLIED as WORD_APPLIED, LET_THROUGH, Note};
+use crate::record::{HistoryEntry, InventoryEntry, Record};
 use crate::report::journal;
 use crate::report::status::{Counts, Drift, OwedEffect};
 use crate::sys::{Host, clock};
 
 /// How long a resource that failed rests before it is tried again; doubled with every failure.
 const FIRST_REST: Duration = Duration::from_secs(60);
+
+/// Under which name the record keeps the digests of the states that were applied, the latest last.
+const KNOWN_STATES: &str = "known-states";
+
+/// How many of them.
+const MAX_KNOWN_STATES: usize = 100;
 
 /// How often a cycle plans again; what still brings something new then goes on in the next one.
 const MAX_PASSES: usize = 5;
@@ -101,6 +107,8 @@ impl Cycle {
                 observed,
                 inventory,
             } = planned;
+            let told = self.tell_let_through(in_force, &plan);
+            self.note_unwritten(told);
             let intended = self.intend_units(in_force, &observed, &inventory);
             self.note_unwritten(intended);
             drop(observed); // it is of no use any more, and takes memory while the machine is changed
@@ -134,12 +142,13 @@ impl Cycle {
             failure.location = origin.map(|origin| origin.location.clone());
         }
         let is_settled = !is_new && self.situation.failures == failures;
-        if !is_settled && last.held.is_empty() && self.config.apply.mode == ApplyMode::Enforce {
+        if !is_settled && !last.is_held_whole && self.config.apply.mode == ApplyMode::Enforce {
             let failed = failures
                 .iter()
                 .filter_map(|failure| failure.resource.as_ref());
             let mut open = plan::reported_resources(&in_force.desired);
             open.extend(&last.paused);
+            open.extend(last.held.iter().map(|held| &held.step.id));
             open.extend(failed);
             let settled = self.settle(in_force, &observed, &inventory, &open);
             self.note_unwritten(settled);
@@ -165,15 +174,14 @@ impl Cycle {
             .collect();
         let rules = Rules {
             report_only: self.config.apply.mode == ApplyMode::Report,
-            max_removals: match allow_removals {
-                true => None,
-                false => Some(
-                    in_force
-                        .allowed_removals
-                        .unwrap_or(0)
-                        .max(self.config.apply.max_removals),
-                ),
-            },
+            max_removals: Some(self.config.apply.max_removals),
+            allowed_removals: in_force.allowed_removals.unwrap_or(0),
+            is_known_state: self
+                .applied
+                .as_ref()
+                .is_some_and(|applied| applied.is(in_force) && applied.is_clean)
+                || knows_state(&self.record, &in_force.desired.digest),
+            lets_through: allow_removals,
             keep_everything: self.situation.state_missing.is_some(),
             protect_packages: self.config.apply.protect_packages.clone(),
             limits: Limits::from(&self.config.apply),
@@ -186,6 +194,29 @@ impl Cycle {
             observed,
             inventory,
         })
+    }
+
+    /// Writes down what local root lets through, and who that is.
+    fn tell_let_through(&mut self, in_force: &InForce, plan: &Plan) -> Result<(), Failure> {
+        if plan.let_through.is_empty() {
+            return Ok(());
+        }
+        let by = self.let_through_by.as_deref().unwrap_or("root");
+        let by = crate::document::single_line(by);
+        let detail = format!("by {by}: {}", plan.let_through.join("; "));
+        journal::let_through(&in_force.revision, &detail);
+        let entry = HistoryEntry::of_host(
+            clock::now(),
+            &in_force.revision,
+            LET_THROUGH,
+            "done",
+            &detail,
+        );
+        let note = Note {
+            subject: in_force.subject.clone(),
+            signer: in_force.signer.clone(),
+        };
+        self.record.note(&entry, &note)
     }
 
     /// Writes down how units are that are declared for the first time, before anything of theirs changes: a unit of which only files
@@ -216,6 +247,13 @@ impl Cycle {
                     applied: crate::kinds::unit::applied(unit).to_string(),
                     original: json(&observed.units.original(&unit.name)?),
                     made: false,
+                    prevent_removal: in_force.desired.prevented.contains(&unit.id),
+                    needs: in_force
+                        .desired
+                        .needs
+                        .get(&unit.id)
+                        .cloned()
+                        .unwrap_or_default(),
                 })
             })
             .collect();
@@ -303,6 +341,8 @@ impl Cycle {
                     applied: declaration.applied,
                     original,
                     made: true,
+                    prevent_removal: declaration.prevent_removal,
+                    needs: declaration.needs.to_vec(),
                 });
             }
         }
@@ -404,15 +444,15 @@ impl Cycle {
         }
         self.situation.drift = looked.drift;
         let revision = journal::short(&in_force.revision);
-        let held = looked.held.map(|failure| Failure {
+        let held = looked.held.into_iter().map(|failure| Failure {
             message: format!("{} (revision {revision})", failure.message),
             ..failure
         });
-        self.situation.held = held.into_iter().collect();
+        self.situation.held = held.collect();
         self.situation.reboot_required = self.host.exists("/run/reboot-required")?;
         let is_clean = failures.is_empty() && self.situation.held.is_empty();
         self.situation.failures = failures;
-        let is_enforcing = self.situation.held.is_empty()
+        let is_enforcing = !looked.is_held_whole
             && self.config.apply.mode == ApplyMode::Enforce
             && !self.is_paused();
         if self.config.apply.mode == ApplyMode::Report {
@@ -442,12 +482,19 @@ impl Cycle {
                 digest: in_force.desired.digest.clone(),
                 is_clean,
             };
-            let remembered = self.record.remember(APPLIED, &applied);
+            let mut remembered = self.record.remember(APPLIED, &applied);
+            if is_clean && !knows_state(&self.record, &applied.digest) {
+                remembered = remembered.and_then(|()| know_state(&self.record, &applied.digest));
+            }
             self.note_unwritten(remembered);
             let open = self.situation.failures.len();
+            let held = looked.open.len();
             let (outcome, detail) = match (is_clean, is_new) {
                 (true, true) => ("done", String::new()),
                 (true, false) => ("done", "complete, after failures".to_owned()),
+                (false, _) if held > 0 => {
+                    ("failed", format!("{held} held, {open} not as declared"))
+                }
                 (false, _) => ("failed", format!("{open} not as declared")),
             };
             let entry = HistoryEntry::of_host(
@@ -498,7 +545,8 @@ pub(super) struct Planned {
 #[derive(Debug)]
 struct Looked {
     drift: Vec<Drift>,
-    held: Option<Failure>,
+    held: Vec<Failure>,
+    is_held_whole: bool,
     /// What is held.
     open: Vec<ResourceId>,
 }
@@ -517,9 +565,32 @@ impl Looked {
         Looked {
             drift,
             held: plan.held_because.clone(),
-            open: plan.held.iter().map(|step| step.id.clone()).collect(),
+            is_held_whole: plan.is_held_whole,
+            open: plan.held.iter().map(|held| held.step.id.clone()).collect(),
         }
     }
+}
+
+/// Was the state with this digest applied here once, and nothing of it held.
+pub(super) fn knows_state(record: &Record, digest: &str) -> bool {
+    known_states(record).iter().any(|known| known == digest)
+}
+
+/// Remembers that the state with this digest was applied here.
+fn know_state(record: &Record, digest: &str) -> Result<(), Failure> {
+    let mut known = known_states(record);
+    known.push(digest.to_owned());
+    let old = known.len().saturating_sub(MAX_KNOWN_STATES);
+    record.remember(KNOWN_STATES, &known.split_off(old))
+}
+
+/// Where they cannot be read, none is known: then a person is asked once more than needed.
+fn known_states(record: &Record) -> Vec<String> {
+    record
+        .recall(KNOWN_STATES)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
 }
 
 /// What is still planned although it was made.

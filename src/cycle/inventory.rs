@@ -66,7 +66,10 @@ pub(super) fn read(record: &Record) -> Result<Arc<Inventory>, Failure> {
 }
 
 fn forget(inventory: &mut Inventory, kind: InventoryKind, key: &str) {
-    inventory.unmade.remove(&(kind, key.to_owned()));
+    let owned = (kind, key.to_owned());
+    inventory.unmade.remove(&owned);
+    inventory.prevented.remove(&owned);
+    inventory.needs.remove(&owned);
     match kind {
         InventoryKind::Path => take_out(&mut inventory.paths, key),
         InventoryKind::Package => take_out(&mut inventory.packages, key),
@@ -80,6 +83,13 @@ fn insert(inventory: &mut Inventory, line: InventoryLine<'_>) -> Result<(), Fail
     };
     if !line.made {
         inventory.unmade.insert((kind, line.key.to_owned()));
+    }
+    if line.prevent_removal {
+        inventory.prevented.insert((kind, line.key.to_owned()));
+    }
+    if !line.needs.is_empty() {
+        let needs = line.needs.clone();
+        inventory.needs.insert((kind, line.key.to_owned()), needs);
     }
     match kind {
         InventoryKind::Path => {
@@ -162,6 +172,8 @@ mod tests {
             applied: r#"{"type":"parent"}"#.to_owned(),
             original: original.to_owned(),
             made,
+            prevent_removal: key == "/b",
+            needs: vec![ResourceId::new(Kind::Package, key)],
         }
     }
 

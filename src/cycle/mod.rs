@@ -116,6 +116,8 @@ pub struct Cycle {
     /// Set while polls bring nothing.
     silence: Option<Silence>,
     pauses: Vec<KeptPause>,
+    /// Who lets through what is held, for the next cycle.
+    let_through_by: Option<String>,
 }
 
 impl std::fmt::Debug for Cycle {
@@ -223,6 +225,7 @@ impl Cycle {
             standing: recall_standing(&state.record),
             silence: None,
             pauses: Vec::new(),
+            let_through_by: None,
             host,
             config,
             connect: Arc::new(Mutex::new(connect)),
@@ -295,6 +298,11 @@ impl Cycle {
     /// Says that the host configuration on disk is wrong; the one in use stays.
     pub fn keep_config(&mut self, failures: Vec<Failure>) {
         self.situation.config = failures;
+    }
+
+    /// Says who it is that lets through what is held in the next cycle.
+    pub fn let_through(&mut self, by: Option<String>) {
+        self.let_through_by = by;
     }
 
     /// Runs one cycle. What is in force is enforced before anything is polled, so that a slow source delays no correction; a person

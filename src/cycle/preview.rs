@@ -33,7 +33,8 @@ pub(super) fn show(
     is_host_paused: bool,
 ) {
     let mut budget = DIFF_BUDGET_BYTES;
-    let steps = plan.steps().chain(&plan.reported).chain(&plan.held);
+    let steps = plan.steps().chain(&plan.reported);
+    let steps = steps.chain(plan.held.iter().map(|held| &held.step));
     let closing = crate::kinds::file::closing(steps.filter_map(|step| match &step.change {
         Change::Path(change) => Some(change.as_ref()),
         _ => None,
@@ -54,18 +55,12 @@ pub(super) fn show(
     };
     plan.steps().for_each(|step| show(step, false));
     plan.reported.iter().for_each(|step| show(step, true));
-    let because = plan
-        .held_because
-        .as_ref()
-        .map(|failure| failure.message.clone())
-        .unwrap_or_default();
-    preview
-        .held
-        .extend(plan.held.iter().map(|step| PreviewHeld {
-            resource: step.id.clone(),
-            action: step.action,
-            reason: because.clone(),
-        }));
+    let held = plan.held.iter().map(|held| PreviewHeld {
+        resource: held.step.id.clone(),
+        action: held.step.action,
+        reason: held.because.to_string(),
+    });
+    preview.held.extend(held);
     preview
         .errors
         .extend(plan.blocked.iter().map(StatusError::from));
@@ -138,11 +133,10 @@ impl Memory {
         let pauses = pause::lasting(&self.host, &self.record).map_err(one)?;
         let rules = Rules {
             report_only: self.config.apply.mode == ApplyMode::Report,
-            max_removals: Some(
-                allowed_removals
-                    .unwrap_or(0)
-                    .max(self.config.apply.max_removals),
-            ),
+            max_removals: Some(self.config.apply.max_removals),
+            allowed_removals: allowed_removals.unwrap_or(0),
+            is_known_state: super::enforce::knows_state(&self.record, &rendered.state.digest),
+            lets_through: false,
             keep_everything: false,
             limits,
             protect_packages: self.config.apply.protect_packages.clone(),

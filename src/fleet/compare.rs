@@ -144,10 +144,11 @@ impl Difference {
 
     /// Is something on the host changed by it; what only orders, reports or remembers changes nothing there.
     fn touches_the_host(&self) -> bool {
-        const WORDS: [&str; 7] = [
+        const WORDS: [&str; 8] = [
             "needs",
             "report",
             "on_removal",
+            "prevent_removal",
             "declared_by",
             "restart_on",
             "reload_on",
@@ -230,6 +231,11 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
         if let Some(needs) = state.needs.get(&thing.id).filter(|_| bears_its_name) {
             let needs: Value = needs.iter().map(ToString::to_string).collect();
             thing.fields.insert("needs".to_owned(), needs);
+        }
+        if bears_its_name && state.prevented.contains(&thing.id) {
+            thing
+                .fields
+                .insert("prevent_removal".to_owned(), Value::Bool(true));
         }
     }
     things

@@ -22,8 +22,7 @@ pub(super) const LATER_KINDS: [&str; 7] = [
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 19] = [
-    "prevent_removal",
+const LATER_FIELDS: [&str; 18] = [
     "validate",
     "state",
     "url",
@@ -68,6 +67,8 @@ pub(super) struct File {
     _needs: Option<Vec<String>>,
     pub report: Option<bool>,
     pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
     #[serde(rename = "undeclare")]
     _undeclare: Option<bool>,
 }
@@ -86,6 +87,8 @@ pub(super) struct Directory {
     _needs: Option<Vec<String>>,
     pub report: Option<bool>,
     pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
     #[serde(rename = "undeclare")]
     _undeclare: Option<bool>,
 }
@@ -102,6 +105,8 @@ pub(super) struct Symlink {
     _needs: Option<Vec<String>>,
     pub report: Option<bool>,
     pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
     #[serde(rename = "undeclare")]
     _undeclare: Option<bool>,
 }
@@ -121,6 +126,8 @@ pub(super) struct Package {
     _needs: Option<Vec<String>>,
     pub report: Option<bool>,
     pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
     #[serde(rename = "undeclare")]
     _undeclare: Option<bool>,
 }
@@ -156,6 +163,8 @@ pub(super) struct Unit {
     _needs: Option<Vec<String>>,
     pub report: Option<bool>,
     pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
     #[serde(rename = "undeclare")]
     _undeclare: Option<bool>,
 }

@@ -23,6 +23,8 @@ pub struct DesiredState {
     pub health: Vec<DesiredHealth>,
     /// What each resource explicitly needs.
     pub needs: BTreeMap<ResourceId, Vec<ResourceId>>,
+    /// Resources whose removal waits for a person.
+    pub prevented: BTreeSet<ResourceId>,
     /// Where each resource was declared: the last layer that set a key of it.
     pub origins: BTreeMap<ResourceId, Origin>,
     /// Hex SHA-256 over all of the above; the same on a laptop, in CI and on the host.

@@ -5,13 +5,16 @@
 //!
 //! ```text
 //! {"fleet": "…", "format": 1, "health": [{"id", …}], "needs": {"kind:name": ["kind:name"]}, "packages": [{"name", "id", "state", …}],
-//!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" | "absent", …}], "units": [{"name", "id", …}]}
+//!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" | "absent", …}],
+//!  "prevent_removal": ["kind:name"], "units": [{"name", "id", …}]}
 //! ```
 //!
-//! Where no health check is declared, there is no `health`. A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
+//! `health` and `prevent_removal` are left out where they would be empty.
+//!
+//! A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
 //! part of it, so that a comment changes no digest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use ring::digest::{Context, SHA256};
@@ -83,6 +86,11 @@ impl Serialize for Canonical<'_> {
         map.serialize_entry("needs", &Needs(state))?;
         map.serialize_entry("packages", &Each(&state.packages, package_json))?;
         map.serialize_entry("paths", &Paths(&state.paths))?;
+        if !state.prevented.is_empty() {
+            let prevented: BTreeSet<String> =
+                state.prevented.iter().map(ToString::to_string).collect();
+            map.serialize_entry("prevent_removal", &prevented)?;
+        }
         map.serialize_entry("units", &Each(&state.units, unit_json))?;
         map.end()
     }

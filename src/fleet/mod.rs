@@ -40,7 +40,7 @@ mod uses;
 pub use desired::{DesiredState, Origin};
 pub use digest::{canonical, canonical_json};
 pub use imaginary::{ImaginaryHost, UnusedRules};
-pub use paths::why_forbidden;
+pub use paths::{real_name, why_forbidden};
 pub use select::{Because, ChosenLayer};
 pub use subtree::SubTree;
 pub use uses::names_used;

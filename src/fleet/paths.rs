@@ -154,7 +154,7 @@ pub(super) fn is_own_unit(name: &str) -> bool {
 }
 
 /// `path` with the names that its first directories really have.
-fn real_name(path: &str) -> String {
+pub fn real_name(path: &str) -> String {
     for (alias, real) in ALIASES {
         if is_at_or_below(path, alias) {
             return format!("{real}{}", &path[alias.len()..]);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fleet::DesiredState;
 use crate::kinds::unit::{Operation, UnitChange, is_read_by_systemd};
 use crate::model::{Action, Class, Failure, Reason, ResourceId};
-use crate::plan::{Change, InventoryKind, Step, order};
+use crate::plan::{Change, Inventory, InventoryKind, Step, order};
 
 /// Failure spreads along these edges: what is needed, the parent directory, and a unit's own files.
 pub(super) fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
@@ -88,12 +88,16 @@ fn configures_packages(path: &str) -> bool {
 }
 
 /// Orders the steps, and puts one daemon-reload between changed unit files and the units.
-pub(super) fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<Step>> {
+pub(super) fn into_batches(
+    desired: &DesiredState,
+    inventory: &Inventory,
+    steps: Vec<Step>,
+) -> Vec<Vec<Step>> {
     let mut by_id: BTreeMap<&ResourceId, Vec<usize>> = BTreeMap::new();
     for (index, step) in steps.iter().enumerate() {
         by_id.entry(&step.id).or_default().push(index);
     }
-    let places: Vec<order::Place> = steps
+    let mut places: Vec<order::Place> = steps
         .iter()
         .map(|step| {
             let needs = desired.needs.get(&step.id).into_iter().flatten();
@@ -118,6 +122,7 @@ pub(super) fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<
             }
         })
         .collect();
+    add_removal_order(inventory, &steps, &by_id, &mut places);
     let batches = order::batches(&places);
     drop(by_id);
 
@@ -145,6 +150,33 @@ pub(super) fn into_batches(desired: &DesiredState, steps: Vec<Step>) -> Vec<Vec<
         planned.push(vec![daemon_reload(unloaded)]);
     }
     planned
+}
+
+/// Removals go the other way round: what needed something goes before it.
+fn add_removal_order(
+    inventory: &Inventory,
+    steps: &[Step],
+    by_id: &BTreeMap<&ResourceId, Vec<usize>>,
+    places: &mut [order::Place],
+) {
+    if inventory.needs.is_empty() {
+        return;
+    }
+    let is_removal = |step: &Step| step.reason == Reason::Undeclared;
+    for (index, step) in steps
+        .iter()
+        .enumerate()
+        .filter(|(_, step)| is_removal(step))
+    {
+        let needs = inventory.needs.get(&(step.kind, step.key.clone()));
+        let needed = needs
+            .into_iter()
+            .flatten()
+            .flat_map(|id| by_id.get(id).into_iter().flatten());
+        for &needed in needed.filter(|&&needed| is_removal(&steps[needed])) {
+            places[needed].after.push(index);
+        }
+    }
 }
 
 fn daemon_reload(because: Vec<ResourceId>) -> Step {

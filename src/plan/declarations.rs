@@ -33,6 +33,10 @@ pub struct Declaration<'a> {
     pub on_removal: OnRemoval,
     /// The managed keys: JSON in the kind's words.
     pub applied: String,
+    /// Its removal waits for a person.
+    pub prevent_removal: bool,
+    /// What it needs.
+    pub needs: &'a [ResourceId],
 }
 
 impl<'a> Declarations<'a> {
@@ -117,7 +121,19 @@ impl<'a> Declarations<'a> {
             id,
             on_removal,
             applied,
+            prevent_removal: self.prevents_removal(id),
+            needs: self.needs(id),
         })
+    }
+
+    /// Does the removal of `id` wait for a person.
+    pub fn prevents_removal(&self, id: &ResourceId) -> bool {
+        self.desired.prevented.contains(id)
+    }
+
+    /// What `id` explicitly needs.
+    pub fn needs(&self, id: &ResourceId) -> &'a [ResourceId] {
+        self.desired.needs.get(id).map_or(&[], Vec::as_slice)
     }
 
     /// Does the inventory know `key`.
@@ -143,7 +159,21 @@ impl<'a> Declarations<'a> {
         };
         recorded.is_some()
             && recorded == self.declared_by(kind, key)
+            && recorded.is_some_and(|(id, _)| self.will_go_the_same(kind, key, id))
             && self.is_as_applied(kind, key)
+    }
+
+    /// Does the inventory know what a removal of `key` has to respect.
+    fn will_go_the_same(&self, kind: InventoryKind, key: &str, id: &ResourceId) -> bool {
+        let Inventory {
+            prevented, needs, ..
+        } = self.inventory;
+        if prevented.is_empty() && needs.is_empty() {
+            return !self.prevents_removal(id) && self.needs(id).is_empty();
+        }
+        let owned = (kind, key.to_owned());
+        prevented.contains(&owned) == self.prevents_removal(id)
+            && needs.get(&owned).map_or(&[][..], Vec::as_slice) == self.needs(id)
     }
 
     fn says_the_same(&self, kind: InventoryKind, key: &str) -> bool {

@@ -18,6 +18,7 @@ use crate::model::{Action, Class, Failure, Reason, ResourceId};
 
 mod arrange;
 mod declarations;
+mod guard;
 pub mod order;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ mod trigger;
 pub use arrange::skipped;
 use arrange::{add_blockers, into_batches, set_aside_what_is_blocked};
 pub use declarations::{Declaration, Declarations};
+pub use guard::Held;
 
 /// What was seen on the host.
 #[derive(Debug)]
@@ -49,6 +51,10 @@ pub struct Inventory {
     pub units: Vec<Owned<<Units as Kind>::Original>>,
     /// What was about to be applied and is not known to have been: a run was interrupted, or the step failed.
     pub unmade: BTreeSet<(InventoryKind, String)>,
+    /// Whose removal waits for a person, as was said when it was declared last.
+    pub prevented: BTreeSet<(InventoryKind, String)>,
+    /// What each thing needed when it was declared last.
+    pub needs: BTreeMap<(InventoryKind, String), Vec<ResourceId>>,
     /// Restarts and reloads that are still owed: the unit, what is owed, and whose change caused it.
     pub owed: Vec<(String, Action, ResourceId)>,
 }
@@ -65,8 +71,14 @@ impl Inventory {
 pub struct Rules {
     /// Report everything, change nothing.
     pub report_only: bool,
-    /// Hold a plan that removes more than this; `None` lifts the limit.
+    /// Hold a plan that removes more than this; `None` means that nothing is held.
     pub max_removals: Option<usize>,
+    /// What the message of the revision allows to be removed.
+    pub allowed_removals: usize,
+    /// This very state was applied here once: going back to it is no mistake.
+    pub is_known_state: bool,
+    /// Local root lets through what would be held.
+    pub lets_through: bool,
     /// Remove nothing at all: the inventory cannot be trusted to be complete.
     pub keep_everything: bool,
     /// What the host's configuration lets a fleet manage.
@@ -87,9 +99,13 @@ pub struct Plan {
     /// What differs and is only reported.
     pub reported: Vec<Step>,
     /// What waits for a person, and why.
-    pub held: Vec<Step>,
-    /// Why there is something in `held`.
-    pub held_because: Option<Failure>,
+    pub held: Vec<Held>,
+    /// Why there is something in `held`: one for each cause.
+    pub held_because: Vec<Failure>,
+    /// Nothing but drift is corrected: it is the whole plan that waits.
+    pub is_held_whole: bool,
+    /// What would be held, had local root not let it through.
+    pub let_through: Vec<String>,
     /// Resources that cannot be judged or are not tried yet.
     pub blocked: Vec<Failure>,
     /// What is owned, no longer declared, and already as it would be left: the inventory forgets it.
@@ -228,7 +244,14 @@ pub fn plan(
         rules.report_only || is_paused || reported.contains(&step.id)
     };
     plan.reported = steps.extract_if(.., is_only_reported).collect();
-    steps = hold(steps, rules, &mut plan);
+    let look = guard::Look {
+        desired,
+        observed,
+        inventory,
+        declarations: &declarations,
+        rules,
+    };
+    steps = guard::hold(steps, &look, &mut plan);
 
     if !rules.report_only {
         let mut triggers = trigger::triggers(desired, observed, inventory, &mut steps);
@@ -238,7 +261,7 @@ pub fn plan(
     plan.void_debts = trigger::void_debts(desired, observed, inventory);
     add_blockers(desired, &mut steps);
     set_aside_what_is_blocked(&mut steps, &mut plan.blocked);
-    plan.batches = into_batches(desired, steps);
+    plan.batches = into_batches(desired, inventory, steps);
     plan
 }
 
@@ -346,26 +369,6 @@ pub fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
         .filter(|unit| unit.report)
         .map(|unit| &unit.id);
     paths.chain(packages).chain(units).collect()
-}
-
-/// Holds the steps of a plan that removes too much; corrections of drift go on.
-fn hold(steps: Vec<Step>, rules: &Rules, plan: &mut Plan) -> Vec<Step> {
-    let removals = steps.iter().filter(|step| step.removes).count();
-    let Some(limit) = rules.max_removals.filter(|limit| removals > *limit) else {
-        return steps;
-    };
-    let (going_on, held) = steps.into_iter().partition(|step| step.is_drift);
-    plan.held = held;
-    plan.held_because = Some(
-        Failure::new(
-            Class::Host,
-            format!("held a plan that removes {removals} things: max_removals is {limit}"),
-        )
-        .with_hint(
-            "look at it with 'limpet plan'; let it through with 'limpet sync --allow-removals', or by a signed commit with the trailer Limpet-Allow-Removals",
-        ),
-    );
-    going_on
 }
 
 impl Plan {

@@ -58,6 +58,9 @@ pub const PAUSED: &str = "paused";
 /// The word for its end.
 pub const RESUMED: &str = "resumed";
 
+/// The word for local root's letting a plan through that was held.
+pub const LET_THROUGH: &str = "let through";
+
 /// One line of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HistoryEntry {

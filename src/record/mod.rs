@@ -30,7 +30,7 @@ use opening::{is_damage, read_only_uri, with_remedy};
 pub use history::HistoryEntry;
 
 /// The layout of the tables below; a database of a newer layout is refused, an older one is brought up to date.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// The first layout; those after it are what the modules below add.
 const SCHEMA: &str = "
@@ -68,6 +68,12 @@ const SCHEMA: &str = "
         outcome  TEXT NOT NULL,
         detail   TEXT NOT NULL
     );
+";
+
+/// What the third layout adds: what a removal has to respect once nothing declares it any more.
+const LAYOUT_3: &str = "
+    ALTER TABLE inventory ADD COLUMN prevent_removal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE inventory ADD COLUMN needs TEXT NOT NULL DEFAULT '[]';
 ";
 
 /// More changed lines of the inventory than this are not counted one by one.
@@ -122,6 +128,10 @@ pub struct InventoryLine<'a> {
     pub original: &'a str,
     /// Is it known to be applied.
     pub made: bool,
+    /// Its removal waits for a person.
+    pub prevent_removal: bool,
+    /// What it needed.
+    pub needs: Vec<ResourceId>,
 }
 
 impl<'a> InventoryLine<'a> {
@@ -143,6 +153,11 @@ impl<'a> InventoryLine<'a> {
             applied: text(4)?,
             original: text(5)?,
             made: row.get(6).map_err(failure)?,
+            prevent_removal: row.get(7).map_err(failure)?,
+            needs: match text(8)? {
+                "[]" => Vec::new(),
+                needs => serde_json::from_str(needs).map_err(|error| damage(&error))?,
+            },
         })
     }
 }
@@ -164,6 +179,10 @@ pub struct InventoryEntry {
     pub original: String,
     /// False from when it is about to be applied until it is known to be.
     pub made: bool,
+    /// Its removal waits for a person.
+    pub prevent_removal: bool,
+    /// What it needs.
+    pub needs: Vec<ResourceId>,
 }
 
 /// A restart or reload that a change made necessary and that systemd has not yet confirmed.
@@ -247,6 +266,8 @@ impl Record {
                 applied: line.applied.to_owned(),
                 original: line.original.to_owned(),
                 made: line.made,
+                prevent_removal: line.prevent_removal,
+                needs: line.needs,
             });
             Ok(())
         })?;
@@ -260,7 +281,7 @@ impl Record {
     ) -> Result<(), Failure> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT kind, key, resource, on_removal, applied, original, made FROM inventory ORDER BY kind, key")
+            .prepare_cached("SELECT kind, key, resource, on_removal, applied, original, made, prevent_removal, needs FROM inventory ORDER BY kind, key")
             .map_err(failure)?;
         let mut rows = statement.query([]).map_err(failure)?;
         while let Some(row) = rows.next().map_err(failure)? {
@@ -278,7 +299,7 @@ impl Record {
     ) -> Result<(), Failure> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT kind, key, resource, on_removal, applied, original, made FROM inventory WHERE kind = ?1 AND key = ?2")
+            .prepare_cached("SELECT kind, key, resource, on_removal, applied, original, made, prevent_removal, needs FROM inventory WHERE kind = ?1 AND key = ?2")
             .map_err(failure)?;
         let mut rows = statement.query([kind, key]).map_err(failure)?;
         match rows.next().map_err(failure)? {
@@ -430,6 +451,8 @@ mod tests {
             applied: json!({ "n": applied }).to_string(),
             original: json!({ "n": original }).to_string(),
             made: true,
+            prevent_removal: false,
+            needs: Vec::new(),
         }
     }
 

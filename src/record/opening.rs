@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Changes, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, history};
+use super::{Changes, LAYOUT_3, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, history};
 use crate::model::{Class, Failure};
 
 impl Record {
@@ -144,6 +144,9 @@ impl Record {
                 }
                 if version < 2 {
                     transaction.execute_batch(history::LAYOUT_2)?;
+                }
+                if version < 3 {
+                    transaction.execute_batch(LAYOUT_3)?;
                 }
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()

@@ -42,11 +42,12 @@ impl<'a> Writing<'a> {
     /// What is owned, or about to be. The original of something already owned is never overwritten.
     pub fn own(&self, entry: &InventoryEntry) -> Result<(), Failure> {
         self.changes.borrow_mut().add(&entry.kind, &entry.key);
-        let sql = "INSERT INTO inventory (kind, key, resource, on_removal, applied, original, revision, made)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        let sql = "INSERT INTO inventory (kind, key, resource, on_removal, applied, original, revision, made, prevent_removal, needs)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (kind, key) DO UPDATE SET
                  resource = excluded.resource, on_removal = excluded.on_removal,
-                 applied = excluded.applied, revision = excluded.revision, made = excluded.made";
+                 applied = excluded.applied, revision = excluded.revision, made = excluded.made,
+                 prevent_removal = excluded.prevent_removal, needs = excluded.needs";
         self.execute(
             sql,
             params![
@@ -58,6 +59,8 @@ impl<'a> Writing<'a> {
                 entry.original,
                 self.revision,
                 entry.made,
+                entry.prevent_removal,
+                serde_json::to_string(&entry.needs).unwrap_or_default(),
             ],
         )
     }

@@ -53,6 +53,8 @@ pub enum Event {
     Paused,
     /// Such a pause ended.
     Resumed,
+    /// Local root let a plan through that was held.
+    LetThrough,
 }
 
 impl Event {
@@ -65,6 +67,7 @@ impl Event {
             Event::Mistaken => "mistakes in",
             Event::Paused => "paused",
             Event::Resumed => "resumed",
+            Event::LetThrough => "let through",
         }
     }
 }

@@ -25,6 +25,11 @@ pub const DEGRADED: &str = "e7f2b6a90c3d4b58a6f1c5d2e9b84a06";
 /// The host is as declared again.
 pub const RECOVERED: &str = "52d8f0c4e1b74b0f9c6a3e7d8f21bc07";
 
+/// Says that local root let through what was held: who, and what.
+pub fn let_through(revision: &str, what: &str) {
+    info!(limpet_revision = %revision, limpet_reason = %what, "let through {what}");
+}
+
 /// Sends log lines to the journal where stderr is the journal's, else to stderr. `level` is for our own lines; libraries are heard
 /// from `warn` on.
 pub fn start(level: Level, stderr_is_journal: bool) {

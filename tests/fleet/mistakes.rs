@@ -130,15 +130,15 @@ fn a_file_cannot_wait_for_a_check() {
 
 #[test]
 fn a_field_of_a_later_version_says_so() {
-    assert_snapshot!(base("[file.\"/etc/secret\"]\nsource = \"s.age\"\ndecrypt = \"age\"\nprevent_removal = true\n[package]\ncurl = { version = \"1.*\", hold = true }\n"), @r#"
+    assert_snapshot!(base("[file.\"/etc/secret\"]\nsource = \"s.age\"\ndecrypt = \"age\"\nas_user = \"app\"\n[package]\ncurl = { version = \"1.*\", hold = true }\n"), @r#"
     error: layers/base/base.toml:3:1: `decrypt` in file:/etc/secret is not supported by limpet 0.1.0
       |
     3 | decrypt = "age"
       | ^^^^^^^
-    error: layers/base/base.toml:4:1: `prevent_removal` in file:/etc/secret is not supported by limpet 0.1.0
+    error: layers/base/base.toml:4:1: `as_user` in file:/etc/secret is not supported by limpet 0.1.0
       |
-    4 | prevent_removal = true
-      | ^^^^^^^^^^^^^^^
+    4 | as_user = "app"
+      | ^^^^^^^
     error: layers/base/base.toml:6:27: `hold` in package:curl is not supported by limpet 0.1.0
       |
     6 | curl = { version = "1.*", hold = true }

@@ -334,7 +334,7 @@ impl Resolver<'_, '_> {
                 .map(|(name, resource)| (*kind, *name, &*resource.table))
         });
         let says = |table: &Table| {
-            ["needs", "restart_on", "reload_on"]
+            ["needs", "restart_on", "reload_on", "prevent_removal"]
                 .into_iter()
                 .any(|key| table.get(key).is_some())
         };
@@ -356,6 +356,10 @@ impl Resolver<'_, '_> {
             }
             if !needs.is_empty() && !self.unmanaged.contains(&id) {
                 self.state.needs.insert(id.clone(), needs);
+            }
+            let is_prevented = table.get("prevent_removal").and_then(Value::as_bool);
+            if is_prevented == Some(true) && !self.unmanaged.contains(&id) {
+                self.state.prevented.insert(id.clone());
             }
             mistakes.extend(found.into_iter().map(|mistake| (id.clone(), mistake)));
         }

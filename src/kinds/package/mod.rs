@@ -18,22 +18,35 @@ use status::{Database, State};
 use version::{compare_versions, find_version_mistake};
 
 pub mod apt;
+mod dependants;
 pub mod status;
 mod transaction;
 pub mod version;
 
-/// Packages that are never removed, beside those that dpkg or apt call essential and the kernel in use: without them the host
-/// does not boot, or is beyond our reach.
-pub const PROTECTED: [&str; 9] = [
-    "limpet",
-    "dpkg",
-    "apt",
-    "systemd",
-    "systemd-sysv",
-    "init",
-    "dbus",
-    "dbus-daemon",
-    "dbus-broker",
+/// Packages whose removal waits for a person, beside those that dpkg or apt call essential and the kernel that runs: without them the
+/// host does not boot, is not managed, or is beyond our reach.
+const PROTECTED: [(&str, &str); 21] = [
+    ("limpet", "limpet itself"),
+    ("dpkg", "the package manager"),
+    ("apt", "the package manager"),
+    ("dnf", "the package manager"),
+    ("dnf5", "the package manager"),
+    ("rpm", "the package manager"),
+    ("systemd", "the init system"),
+    ("systemd-sysv", "the init system"),
+    ("init", "the init system"),
+    ("sysvinit-core", "the init system"),
+    ("dbus", "the system's bus"),
+    ("dbus-daemon", "the system's bus"),
+    ("dbus-broker", "the system's bus"),
+    ("libc6", "the C library"),
+    ("glibc", "the C library"),
+    ("openssh-server", "the ssh server"),
+    ("dropbear", "the ssh server"),
+    ("dropbear-bin", "the ssh server"),
+    ("sudo", "the way to become root"),
+    ("sudo-ldap", "the way to become root"),
+    ("sudo-rs", "the way to become root"),
 ];
 
 /// One declared package.
@@ -85,7 +98,19 @@ pub struct Observed {
 struct ObservedPackage {
     state: State,
     version: String,
-    is_protected: bool,
+    /// What the host would be without, if it is something that it cannot do without.
+    protected: Option<&'static str>,
+    /// The installed packages that go with it, where it may have to go.
+    dependants: Vec<Dependant>,
+}
+
+/// An installed package that does not work without another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependant {
+    /// Its name.
+    pub name: String,
+    /// What the host would be without, if it is something that it cannot do without.
+    pub protected: Option<&'static str>,
 }
 
 /// One change to a package, complete.
@@ -157,21 +182,35 @@ impl Kind for Packages {
             };
         }
         let kernel = running_kernel_package();
-        let packages = Database::read(host).map(|database| {
-            let observe = |name: &str| {
-                let entry = database.get(name);
-                ObservedPackage {
-                    state: database.state(name),
-                    version: entry.map(|entry| entry.version.clone()).unwrap_or_default(),
-                    is_protected: PROTECTED.contains(&apt::without_architecture(name))
-                        || entry.is_some_and(|entry| entry.is_essential)
-                        || kernel.as_deref() == Some(name),
-                }
+        let packages = Database::read(host).and_then(|database| {
+            let why = |name: &str| why_protected(name, &database, kernel.as_deref());
+            let observe = |name: &str| ObservedPackage {
+                state: database.state(name),
+                version: database
+                    .get(name)
+                    .map(|entry| entry.version.clone())
+                    .unwrap_or_default(),
+                protected: why(name),
+                dependants: Vec::new(),
             };
-            names
+            let mut packages: BTreeMap<String, ObservedPackage> = names
                 .into_iter()
                 .map(|name| (name.to_owned(), observe(name)))
-                .collect()
+                .collect();
+            let going = may_go(desired, owned, &packages);
+            if !going.is_empty() {
+                // What depends on what is read only for them: there are tens of thousands of such words.
+                let mut found = status::read_dependants(host, &going)?;
+                for (name, package) in &mut packages {
+                    let dependants = found.remove(name).unwrap_or_default();
+                    let dependant = |name: String| Dependant {
+                        protected: why(&name),
+                        name,
+                    };
+                    package.dependants = dependants.into_iter().map(dependant).collect();
+                }
+            }
+            Ok(packages)
         });
         Observed { packages }
     }
@@ -199,6 +238,8 @@ impl Kind for Packages {
                 .iter()
                 .filter(|package| package.state != PackageState::Absent)
                 .map(|package| package.name.clone())
+                .chain(PROTECTED.map(|(name, _)| name.to_owned()))
+                .chain(running_kernel_package())
                 .collect(),
         );
         let declared: BTreeSet<&str> = desired
@@ -208,7 +249,8 @@ impl Kind for Packages {
         let unknown = ObservedPackage {
             state: State::NotInstalled,
             version: String::new(),
-            is_protected: false,
+            protected: None,
+            dependants: Vec::new(),
         };
         let look = |name: &str| packages.get(name).unwrap_or(&unknown);
         let wanted = desired
@@ -237,6 +279,19 @@ impl Default for Observed {
 }
 
 impl Observed {
+    /// What the host would be without, were `name` removed, if it is something that it cannot do without.
+    pub fn why_protected(&self, name: &str) -> Option<&'static str> {
+        self.packages.as_ref().ok()?.get(name)?.protected
+    }
+
+    /// The installed packages that do not work without `name`; known where it may have to go.
+    pub fn dependants(&self, name: &str) -> &[Dependant] {
+        let packages = self.packages.as_ref().ok();
+        packages
+            .and_then(|packages| packages.get(name))
+            .map_or(&[], |package| &package.dependants)
+    }
+
     /// What there is of `name` now, to be kept as its original; `None` when the database could not be read.
     pub fn original(&self, name: &str) -> Option<Original> {
         let packages = self.packages.as_ref().ok()?;
@@ -270,26 +325,66 @@ pub fn applied(desired: &DesiredPackage) -> serde_json::Value {
     }
 }
 
-/// Turns removals of packages that the operator protects into refusals, and keeps those packages from going along with others.
+/// Keeps what the operator protects from going along with other packages.
 pub fn protect(
-    steps: Vec<Step<Original, PackageChange>>,
+    mut steps: Vec<Step<Original, PackageChange>>,
     protected: &[String],
 ) -> Vec<Step<Original, PackageChange>> {
     if protected.is_empty() {
         return steps;
     }
-    let protect_step = |step: Step<Original, PackageChange>| match step {
-        Step::Change(planned) if planned.removes && protected.contains(&planned.key) => {
-            Step::Blocked(refuse_removal(&planned.key, planned.id))
-        }
-        Step::Change(mut planned) => {
+    for step in &mut steps {
+        if let Step::Change(planned) = step {
             let keep = Arc::make_mut(&mut planned.change.keep);
             keep.extend(protected.iter().cloned());
-            Step::Change(planned)
         }
-        blocked => blocked,
+    }
+    steps
+}
+
+/// What the host would be without, were the package called `name` removed.
+fn why_protected(name: &str, database: &Database, kernel: Option<&str>) -> Option<&'static str> {
+    let known = PROTECTED
+        .iter()
+        .find(|(protected, _)| *protected == apt::without_architecture(name))
+        .map(|(_, what)| *what);
+    let is_kernel = kernel == Some(apt::without_architecture(name));
+    known
+        .or(is_kernel.then_some("the kernel that runs"))
+        .or_else(|| {
+            let is_essential = database.get(name).is_some_and(|entry| entry.is_essential);
+            is_essential.then_some("an essential package")
+        })
+}
+
+/// The installed packages that a plan may remove: what is declared absent, and what is declared no longer.
+fn may_go<'a>(
+    desired: &'a [DesiredPackage],
+    owned: &'a [Owned<Original>],
+    packages: &BTreeMap<String, ObservedPackage>,
+) -> Vec<&'a str> {
+    let is_there = |name: &str| {
+        packages
+            .get(name)
+            .is_some_and(|package| matches!(package.state, State::Installed | State::Broken(_)))
     };
-    steps.into_iter().map(protect_step).collect()
+    let declared: BTreeSet<&str> = desired
+        .iter()
+        .map(|package| package.name.as_str())
+        .collect();
+    let absent = desired
+        .iter()
+        .filter(|package| package.state == PackageState::Absent)
+        .map(|package| package.name.as_str());
+    let undeclared = owned
+        .iter()
+        .filter(|owned| owned.original.version.is_none() || owned.on_removal == OnRemoval::Delete)
+        .map(|owned| owned.key.as_str())
+        .filter(|name| !declared.contains(name));
+    absent
+        .chain(undeclared)
+        .filter(|name| is_there(name))
+        .collect()
 }
 
 fn plan_declared(
@@ -322,9 +417,6 @@ fn plan_declared(
     let (action, reason, field, wanted) = match (&desired.state, observed.state) {
         (PackageState::Absent, State::NotInstalled | State::ConfigFiles) => return None,
         (PackageState::Absent, _) => {
-            if observed.is_protected {
-                return Some(Step::Blocked(refuse_removal(&desired.name, id.clone())));
-            }
             let wanted = Wanted::Absent {
                 with_dependencies: false,
             };
@@ -427,9 +519,6 @@ fn plan_undeclared(
         OnRemoval::Delete if !was_absent && is_there => true,
         OnRemoval::Restore | OnRemoval::Delete => return release,
     };
-    if removes && observed.is_protected {
-        return Step::Blocked(refuse_removal(&owned.key, owned.id.clone()));
-    }
     let (action, wanted) = if removes {
         let wanted = Wanted::Absent {
             with_dependencies: true,
@@ -453,15 +542,6 @@ fn plan_undeclared(
             keep: keep.clone(),
         },
     }))
-}
-
-fn refuse_removal(name: &str, id: ResourceId) -> Failure {
-    Failure::new(
-        Class::Author,
-        format!("refused to remove {id}: '{name}' is protected"),
-    )
-    .with_hint("essential packages, limpet itself and apply.protect_packages are never removed")
-    .about(id)
 }
 
 /// deb-control(5): at least two characters, lower case letters, digits and `+ - .`; perhaps with an architecture.
@@ -517,7 +597,8 @@ mod tests {
         let package = ObservedPackage {
             state,
             version: version.to_owned(),
-            is_protected: PROTECTED.contains(&name),
+            protected: None,
+            dependants: Vec::new(),
         };
         Observed {
             packages: Ok([(name.to_owned(), package)].into()),
@@ -606,13 +687,13 @@ mod tests {
     }
 
     #[test]
-    fn names_and_protected_packages_are_refused() {
+    fn what_is_no_name_is_refused() {
         let check = |name: &str, state: PackageState, expected: &str| {
             let observed = seen(name, State::Installed, "1");
             let steps = Packages::plan(&[declare(name, state)], &observed, &[]);
             assert_eq!(words(&steps), expected, "{name}");
         };
-        use PackageState::{Absent, Installed};
+        use PackageState::Installed;
         check("g++", Installed, "");
         check("libc6:i386", Installed, "");
         check(
@@ -625,15 +706,29 @@ mod tests {
             Installed,
             "refused package:curl=1: 'curl=1' is no package name",
         );
-        check(
-            "systemd",
-            Absent,
-            "refused to remove package:systemd: 'systemd' is protected",
+    }
+
+    #[test]
+    fn what_the_host_cannot_do_without_is_known() {
+        let database = Database::new(
+            status::parse_status(include_str!("fixtures/status.txt")).unwrap(),
+            false,
         );
-        let observed = seen("openssh-server", State::Installed, "1");
-        let steps = Packages::plan(&[declare("openssh-server", Absent)], &observed, &[]);
-        let steps = protect(steps, &["openssh-server".to_owned()]);
-        insta::assert_snapshot!(words(&steps), @"refused to remove package:openssh-server: 'openssh-server' is protected");
+        let check = |name: &str, expected: Option<&str>| {
+            let kernel = Some("linux-image-6.1.0-9-amd64");
+            assert_eq!(why_protected(name, &database, kernel), expected, "{name}");
+        };
+        check("lim-app", None);
+        check("openssh-server", Some("the ssh server"));
+        check("limpet", Some("limpet itself"));
+        check("libc6:amd64", Some("the C library"));
+        check("linux-image-6.1.0-9-amd64", Some("the kernel that runs"));
+        check("linux-image-6.1.0-8-amd64", None);
+        check("dpkg", Some("the package manager"));
+        let essential = "Package: base-files\nEssential: yes\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n";
+        let database = Database::new(status::parse_status(essential).unwrap(), false);
+        let found = why_protected("base-files", &database, None);
+        assert_eq!(found, Some("an essential package"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
+use crate::kinds::package::{apt, dependants};
 use crate::model::{Class, Failure};
 use crate::sys::Host;
 
@@ -241,6 +242,20 @@ fn parse_state(status: &str) -> Option<State> {
         ("reinstreq", None) => Some(State::Broken("to be reinstalled")),
         _ => None,
     }
+}
+
+/// The installed packages that do not work without each of `names`, by that name.
+pub(super) fn read_dependants(
+    host: &Host,
+    names: &[&str],
+) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let text = read_text(host, &format!("{DATABASE}/status"))?;
+    let installed = dependants::parse(&text);
+    let found = names.iter().map(|name| {
+        let found = dependants::dependants(&installed, apt::without_architecture(name));
+        ((*name).to_owned(), found)
+    });
+    Ok(found.collect())
 }
 
 fn read_text(host: &Host, path: &str) -> Result<String, Failure> {
