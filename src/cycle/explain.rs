@@ -11,6 +11,7 @@ use crate::record::{HistoryEntry, InventoryEntry, Record};
 use crate::report::explanation::{Event, Layer, Resource, Restart, Value};
 use crate::report::status::Status;
 use crate::sys::Host;
+use crate::sys::xattrs::Xattrs;
 
 /// How many resources are suggested.
 const NEAR_LIMIT: usize = 3;
@@ -372,16 +373,32 @@ fn original_path(original: Original) -> String {
             mode,
             uid,
             gid,
+            xattrs,
             ..
         } => format!(
-            "a file of {size} bytes, mode {mode:04o}, owner {uid}:{gid}; its content is kept"
+            "a file of {size} bytes, mode {mode:04o}, owner {uid}:{gid}{}; its content is kept",
+            with_xattrs(&xattrs)
         ),
-        Original::Directory { mode, uid, gid } => {
-            format!("a directory, mode {mode:04o}, owner {uid}:{gid}")
-        }
+        Original::Directory {
+            mode,
+            uid,
+            gid,
+            xattrs,
+        } => format!(
+            "a directory, mode {mode:04o}, owner {uid}:{gid}{}",
+            with_xattrs(&xattrs)
+        ),
         Original::Symlink { target } => format!("a symbolic link to {target}"),
         Original::AttributesOnly { mode, uid, gid } => {
             format!("a file with mode {mode:04o}, owner {uid}:{gid}; its content is not kept")
         }
+    }
+}
+
+fn with_xattrs(xattrs: &Xattrs) -> String {
+    let names: Vec<&str> = xattrs.names().collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(", with {}", names.join(", ")),
     }
 }

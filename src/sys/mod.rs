@@ -24,6 +24,7 @@ pub mod transient;
 mod unit_files;
 pub mod workdir;
 pub mod write;
+pub mod xattrs;
 
 /// The managed machine: an alternate root, a command runner and a connection to systemd.
 #[derive(Debug)]

@@ -26,6 +26,7 @@ use crate::sys::Host;
 use crate::sys::files::{
     Attributes, Entry, Hashing, Walk, attributes_of, hash, io_failure, join, read_failure, split,
 };
+use crate::sys::xattrs::{self, Xattrs};
 
 const PREFIX: &str = ".limpet-";
 const RANDOM_DIGITS: usize = 16;
@@ -179,6 +180,21 @@ impl Batch {
         }
     }
 
+    /// Gives a candidate these extended attributes, and no others.
+    pub fn give_xattrs(&mut self, candidate: &Candidate, xattrs: &Xattrs) -> Result<(), Failure> {
+        let target = candidate.target.as_str();
+        self.enter_existing(split(target).0)?;
+        let (file, _) = self.walk.open_here(&candidate.name, target)?;
+        xattrs.write(&file, target)
+    }
+
+    /// Gives the directory at `path` these extended attributes, and no others.
+    pub fn give_directory_xattrs(&mut self, path: &str, xattrs: &Xattrs) -> Result<(), Failure> {
+        let (parent, name) = split(path);
+        self.enter_existing(parent)?;
+        xattrs.write(&open_directory(self.walk.here(), name, path)?, path)
+    }
+
     /// Makes the candidate for a symbolic link. The target's directory must exist.
     pub fn stage_link(&mut self, target: &str, content: &str) -> Result<Candidate, Failure> {
         let candidate = self.prepare(target)?;
@@ -282,12 +298,7 @@ impl Batch {
         self.mark_written(path)?;
         let descriptor = match self.walk.look_here(name, path, Hashing::Skip)? {
             Entry::File { links: 1, .. } => OwnedFd::from(self.walk.open_here(name, path)?.0),
-            Entry::Directory(_) => {
-                let flags =
-                    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                openat(self.walk.here(), name, flags, Mode::empty())
-                    .map_err(|errno| io_failure("open directory", path, errno))?
-            }
+            Entry::Directory(_) => open_directory(self.walk.here(), name, path)?,
             Entry::Absent => {
                 return Err(Failure::new(
                     Class::Host,
@@ -423,6 +434,12 @@ impl Batch {
     }
 }
 
+fn open_directory(parent: &OwnedFd, name: &str, shown: &str) -> Result<OwnedFd, Failure> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+        .map_err(|errno| io_failure("open directory", shown, errno))
+}
+
 fn change_attributes(file: &OwnedFd, path: &str, change: AttributeChange) -> Result<(), Failure> {
     let stat = fstat(file).map_err(|errno| io_failure("look at", path, errno))?;
     let old = attributes_of(&stat);
@@ -432,8 +449,13 @@ fn change_attributes(file: &OwnedFd, path: &str, change: AttributeChange) -> Res
     let gid = change.gid.filter(|gid| *gid != old.gid);
     let chowned = uid.is_some() || gid.is_some();
     if chowned {
+        // It takes the capabilities away, too, of which nobody said anything.
+        let capabilities = xattrs::read_one(file, xattrs::CAPABILITIES, path)?;
         fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
             .map_err(|errno| io_failure("change the owner of", path, errno))?;
+        if let Some(capabilities) = capabilities {
+            xattrs::write_one(file, xattrs::CAPABILITIES, &capabilities, path)?;
+        }
     }
     let mode = change.mode.unwrap_or(old.mode);
     if chowned || mode != old.mode {

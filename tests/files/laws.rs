@@ -15,16 +15,19 @@ const PATHS: [&str; 7] = ["/a", "/a/b", "/a/b/c", "/a/d", "/e", "/e/f", "/g/h/i"
 #[derive(Debug, Clone)]
 enum Found {
     Nothing,
-    File(u32),
-    Directory(u32),
+    /// With its mode, and whether it has extended attributes.
+    File(u32, bool),
+    Directory(u32, bool),
     Link,
 }
 
 fn found() -> impl Strategy<Value = Vec<Found>> {
     let one = prop_oneof![
         2 => Just(Found::Nothing),
-        2 => prop_oneof![Just(0o644), Just(0o600)].prop_map(Found::File),
-        3 => prop_oneof![Just(0o755), Just(0o750)].prop_map(Found::Directory),
+        2 => (prop_oneof![Just(0o644), Just(0o600)], any::<bool>())
+            .prop_map(|(mode, marked)| Found::File(mode, marked)),
+        3 => (prop_oneof![Just(0o755), Just(0o750)], any::<bool>())
+            .prop_map(|(mode, marked)| Found::Directory(mode, marked)),
         1 => Just(Found::Link),
     ];
     proptest::collection::vec(one, PATHS.len())
@@ -41,13 +44,19 @@ fn build(machine: &Machine, found: &[Found]) {
         }
         match found {
             Found::Nothing => {}
-            Found::File(mode) => {
+            Found::File(mode, marked) => {
                 machine.write(path, "before\n");
                 machine.chmod(path, *mode);
+                if *marked {
+                    machine.mark(path);
+                }
             }
-            Found::Directory(mode) => {
+            Found::Directory(mode, marked) => {
                 machine.mkdir(path);
                 machine.chmod(path, *mode);
+                if *marked {
+                    machine.mark(path);
+                }
             }
             Found::Link => symlink("/nowhere", machine.at(path)).unwrap(),
         }

@@ -16,6 +16,37 @@ use tempfile::TempDir;
 /// Where originals are kept; outside of the tree the tests look at.
 const ORIGINALS: &str = "/.originals";
 
+/// user::rwx, user:1:r-x, group::r-x, mask::r-x, other::--x, as the kernel wants it.
+const ACL: [u8; 44] = [
+    2, 0, 0, 0, //
+    1, 0, 7, 0, 255, 255, 255, 255, //
+    2, 0, 5, 0, 1, 0, 0, 0, //
+    4, 0, 5, 0, 255, 255, 255, 255, //
+    16, 0, 5, 0, 255, 255, 255, 255, //
+    32, 0, 1, 0, 255, 255, 255, 255,
+];
+
+/// CAP_NET_BIND_SERVICE, permitted.
+const CAPABILITIES: [u8; 20] = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The extended attributes of a file, as far as they are the file's own.
+fn xattrs(path: &Path) -> String {
+    let mut list = [0; 4096];
+    let length = rustix::fs::llistxattr(path, &mut list[..]).unwrap();
+    let mut shown: Vec<String> = list[..length]
+        .split(|byte| *byte == 0)
+        .map(|name| std::str::from_utf8(name).unwrap())
+        .filter(|name| !name.is_empty() && *name != "security.selinux")
+        .map(|name| {
+            let mut value = [0; 4096];
+            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            format!(" {name}={:?}", &value[..length])
+        })
+        .collect();
+    shown.sort();
+    shown.concat()
+}
+
 pub struct Machine {
     directory: TempDir,
     pub host: Host,
@@ -106,6 +137,21 @@ impl Machine {
             & 0o7777
     }
 
+    /// Gives a file or directory an access control list, a note of a user, and where the test may, capabilities.
+    pub fn mark(&self, path: &str) {
+        let set = |name: &str, value: &[u8]| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::lsetxattr(self.at(path), name, value, flags).unwrap();
+        };
+        set("user.note", b"keep me");
+        set("system.posix_acl_access", &ACL);
+        if self.at(path).is_dir() {
+            set("system.posix_acl_default", &ACL);
+        } else if self.is_root() {
+            set("security.capability", &CAPABILITIES);
+        }
+    }
+
     /// Everything in the root, one line each.
     pub fn tree(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -127,7 +173,7 @@ impl Machine {
             let found = path.symlink_metadata().unwrap();
             let mode = found.permissions().mode() & 0o7777;
             if found.is_dir() {
-                lines.push(format!("{shown} directory {mode:o}"));
+                lines.push(format!("{shown} directory {mode:o}{}", xattrs(&path)));
                 self.list(&path, lines);
             } else if found.is_symlink() {
                 lines.push(format!(
@@ -136,8 +182,9 @@ impl Machine {
                 ));
             } else if found.is_file() {
                 lines.push(format!(
-                    "{shown} file {mode:o} {}",
-                    std::fs::read_to_string(&path).unwrap().trim_end()
+                    "{shown} file {mode:o} {}{}",
+                    std::fs::read_to_string(&path).unwrap().trim_end(),
+                    xattrs(&path)
                 ));
             } else {
                 lines.push(format!("{shown} special"));

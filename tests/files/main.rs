@@ -93,6 +93,47 @@ fn what_was_there_comes_back() {
 }
 
 #[test]
+fn what_was_there_comes_back_with_its_access_list_and_capabilities() {
+    let mut machine = Machine::new();
+    machine.mkdir("/opt/ping");
+    machine.mkdir("/opt/empty");
+    machine.write("/opt/ping/ping", "before\n");
+    machine.mark("/opt/ping/ping");
+    machine.mark("/opt/empty");
+    let before = machine.tree();
+    let declared = [
+        file("/opt/ping/ping", "ours\n"),
+        with(directory("/opt/empty"), |spec| *spec = PathSpec::Absent),
+    ];
+    machine.cycle(&declared);
+    let ours = machine.tree();
+    assert!(
+        ours.contains(&"/opt/ping/ping file 644 ours".to_owned()),
+        "{ours:?}"
+    );
+    check(
+        &mut machine,
+        &[],
+        &[
+            "restore directory:/opt/empty",
+            "restore file:/opt/ping/ping content",
+        ],
+    );
+    assert_eq!(machine.tree(), before);
+
+    // What is not declared of a file stays as it is, though the kernel takes capabilities away with the owner.
+    let bare = with(bare_file("/opt/ping/ping", None), |spec| {
+        if let PathSpec::File { owner, .. } = spec {
+            *owner = machine.is_root().then(|| "1".to_owned());
+        }
+    });
+    machine.cycle(std::slice::from_ref(&bare));
+    assert_eq!(machine.tree(), before);
+    machine.cycle(&[]);
+    assert_eq!(machine.tree(), before);
+}
+
+#[test]
 fn missing_parents_are_made_and_go_when_nothing_needs_them() {
     let mut machine = Machine::new();
     check(

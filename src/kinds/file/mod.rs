@@ -15,6 +15,7 @@ use crate::sys::Host;
 use crate::sys::command::Command;
 use crate::sys::files::{Attributes, above};
 use crate::sys::write::{AttributeChange, Batch, Candidate};
+use crate::sys::xattrs::Xattrs;
 
 mod by_path;
 mod diff;
@@ -152,6 +153,8 @@ pub struct Access {
     pub owner: String,
     /// A group's name or number.
     pub group: String,
+    /// Exactly these extended attributes; `None` leaves them to the file system.
+    pub xattrs: Option<Xattrs>,
 }
 
 /// What making a batch of changes needs; the accounts it names are looked up once.
@@ -342,6 +345,9 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
                 batch.remove_file(&change.path, None)?;
             }
             batch.make_directory(&change.path, attributes)?;
+            if let Some(xattrs) = &access.xattrs {
+                batch.give_directory_xattrs(&change.path, xattrs)?;
+            }
             Ok(Progress::Over(Outcome::Done))
         }
         Edit::WriteFile {
@@ -353,6 +359,12 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
             let attributes = making.attributes(access)?;
             let bytes = making.contents.read(content)?;
             let candidate = batch.stage_file(&change.path, &bytes, attributes)?;
+            if let Some(xattrs) = &access.xattrs
+                && let Err(failure) = batch.give_xattrs(&candidate, xattrs)
+            {
+                batch.discard(candidate);
+                return Err(failure);
+            }
             if let Some(argv) = validate
                 && let Err(failure) = run_validate(making.host, change, argv, &candidate)
             {

@@ -6,6 +6,7 @@ use crate::kinds::file::MAX_CONTENT_BYTES;
 use crate::model::{Class, Failure};
 use crate::sys::Host;
 use crate::sys::files::{Attributes, Entry, Hashing, Walk, hash_bytes};
+use crate::sys::xattrs::Xattrs;
 
 /// What was at a path before limpet first touched it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub enum Original {
         uid: u32,
         /// The group's number.
         gid: u32,
+        /// Access control list, capabilities and more.
+        #[serde(default, skip_serializing_if = "Xattrs::is_empty")]
+        xattrs: Xattrs,
     },
     /// A directory.
     Directory {
@@ -35,6 +39,9 @@ pub enum Original {
         uid: u32,
         /// The group's number.
         gid: u32,
+        /// Access control lists and more.
+        #[serde(default, skip_serializing_if = "Xattrs::is_empty")]
+        xattrs: Xattrs,
     },
     /// A symbolic link.
     Symlink {
@@ -148,7 +155,12 @@ pub fn save_original(
     Ok(match walk.look(path, Hashing::Skip)?.entry {
         Entry::Absent => Original::Absent,
         Entry::Symlink(target) => Original::Symlink { target },
-        Entry::Directory(Attributes { mode, uid, gid }) => Original::Directory { mode, uid, gid },
+        Entry::Directory(Attributes { mode, uid, gid }) => Original::Directory {
+            mode,
+            uid,
+            gid,
+            xattrs: walk.read_xattrs(path)?,
+        },
         Entry::File {
             size,
             attributes: Attributes { mode, uid, gid },
@@ -164,6 +176,7 @@ pub fn save_original(
                     format!("failed to keep a copy of '{path}': it vanished a moment ago"),
                 )
             })?;
+            let xattrs = walk.read_xattrs(path)?;
             let sha256 = hash_bytes(&bytes);
             let copy = format!("{originals}/{}", hex::encode(&sha256));
             if host.look(&copy, Hashing::Skip)?.entry == Entry::Absent {
@@ -175,6 +188,7 @@ pub fn save_original(
                 mode,
                 uid,
                 gid,
+                xattrs,
             }
         }
         Entry::Special(what) => {

@@ -16,6 +16,7 @@ use crate::sys::files::{
     Entry, Hashing, Walk, file_size, io_failure, is_type, read_failure, split, type_word,
 };
 use crate::sys::signatures::is_trusted;
+use crate::sys::xattrs::Xattrs;
 
 /// How much of a file is read at a time.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -87,6 +88,25 @@ impl Walk {
             ));
         }
         Ok((File::from(descriptor), stat))
+    }
+
+    /// The extended attributes of the regular file or directory at `path`.
+    pub fn read_xattrs(&mut self, path: &str) -> Result<Xattrs, Failure> {
+        let (parent, name) = split(path);
+        if !self.enter(parent)? {
+            return Ok(Xattrs::default());
+        }
+        match self.look_here(name, path, Hashing::Skip)? {
+            Entry::File { .. } => Xattrs::read(self.open_here(name, path)?.0, path),
+            Entry::Directory(_) => {
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let directory = openat(self.here(), name, flags, Mode::empty())
+                    .map_err(|errno| io_failure("open directory", path, errno))?;
+                Xattrs::read(directory, path)
+            }
+            Entry::Absent | Entry::Symlink(_) | Entry::Special(_) => Ok(Xattrs::default()),
+        }
     }
 
     /// Reads the regular file at `path`, as [`Host::read_file`] does.

@@ -3,6 +3,7 @@
 use crate::kinds::file::plan::{DIRECTORY_MODE, Known, Planner, ROOT};
 use crate::kinds::file::{Access, Applied, Edit, Original};
 use crate::sys::files::Attributes;
+use crate::sys::xattrs::Xattrs;
 
 /// What permissions and owner should be, where they matter.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +11,8 @@ pub(super) struct Wish {
     pub(super) mode: Option<u32>,
     pub(super) owner: Option<String>,
     pub(super) group: Option<String>,
+    /// Only of what is made anew; what is there keeps what it has.
+    pub(super) xattrs: Option<Xattrs>,
 }
 
 impl Wish {
@@ -18,6 +21,15 @@ impl Wish {
             mode: Some(attributes.mode),
             owner: Some(attributes.uid.to_string()),
             group: Some(attributes.gid.to_string()),
+            xattrs: None,
+        }
+    }
+
+    /// The same, with exactly these extended attributes.
+    pub(super) fn with_xattrs(self, xattrs: &Xattrs) -> Self {
+        Wish {
+            xattrs: Some(xattrs.clone()),
+            ..self
         }
     }
 
@@ -26,6 +38,7 @@ impl Wish {
             mode: self.mode.unwrap_or(mode),
             owner: self.owner.unwrap_or_else(|| ROOT.to_owned()),
             group: self.group.unwrap_or_else(|| ROOT.to_owned()),
+            xattrs: self.xattrs,
         }
     }
 
@@ -68,6 +81,7 @@ impl Planner<'_> {
             mode: wish.mode.filter(|mode| *mode != found.mode),
             owner: wish.owner.filter(|owner| !self.is_user(owner, found.uid)),
             group: wish.group.filter(|group| !self.is_group(group, found.gid)),
+            xattrs: None,
         }
     }
 
@@ -105,7 +119,7 @@ impl Planner<'_> {
             Applied::Symlink { .. } | Applied::Parent | Applied::Absent => return wish,
         };
         let before = match (known.applied, &known.item.original) {
-            (Applied::Directory { .. }, Original::Directory { mode, uid, gid })
+            (Applied::Directory { .. }, Original::Directory { mode, uid, gid, .. })
             | (
                 Applied::File { .. },
                 Original::File { mode, uid, gid, .. } | Original::AttributesOnly { mode, uid, gid },
@@ -119,6 +133,7 @@ impl Planner<'_> {
                 mode: Some(DIRECTORY_MODE),
                 owner: Some(ROOT.to_owned()),
                 group: Some(ROOT.to_owned()),
+                xattrs: None,
             },
             _ => return wish,
         };
@@ -133,6 +148,7 @@ impl Planner<'_> {
             mode: wish.mode.or(before.mode.filter(|_| is_mode)),
             owner: wish.owner.or(before.owner.filter(|_| is_owner)),
             group: wish.group.or(before.group.filter(|_| is_group)),
+            xattrs: wish.xattrs,
         }
     }
 }

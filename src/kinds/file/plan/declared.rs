@@ -11,6 +11,7 @@ use crate::kinds::file::{
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
 use crate::model::{Action, Class, Failure, Reason};
 use crate::sys::files::{Attributes, Entry};
+use crate::sys::xattrs::Xattrs;
 
 impl<'a> Planner<'a> {
     /// Refuses a path that its own declaration or one above it makes impossible, whatever the host looks like.
@@ -106,6 +107,7 @@ impl<'a> Planner<'a> {
                     mode: Some(mode.unwrap_or(FILE_MODE)),
                     owner: Some(owner.clone().unwrap_or_else(|| ROOT.to_owned())),
                     group: Some(group.clone().unwrap_or_else(|| ROOT.to_owned())),
+                    xattrs: None,
                 };
                 self.file_change(item, seen, content, wish, validate)
             }
@@ -120,6 +122,7 @@ impl<'a> Planner<'a> {
                     mode: *mode,
                     owner: owner.clone(),
                     group: group.clone(),
+                    xattrs: None,
                 };
                 self.bare_file_change(item, seen, wish)
             }
@@ -128,6 +131,7 @@ impl<'a> Planner<'a> {
                     mode: *mode,
                     owner: owner.clone(),
                     group: group.clone(),
+                    xattrs: None,
                 };
                 self.directory_change(item, seen, wish)
             }
@@ -245,6 +249,7 @@ impl<'a> Planner<'a> {
             mode,
             uid,
             gid,
+            ref xattrs,
         } = known.item.original
         else {
             return None;
@@ -265,6 +270,7 @@ impl<'a> Planner<'a> {
             mode: wish.mode.or(old.mode),
             owner: wish.owner.clone().or(old.owner),
             group: wish.group.clone().or(old.group),
+            xattrs: Some(xattrs.clone()),
         };
         let mut fields = self.differences(attributes, &wish);
         fields.insert(0, "content".to_owned());
@@ -379,17 +385,24 @@ impl<'a> Planner<'a> {
     /// One that was there before, and went, comes back as it was.
     fn new_directory(&self, path: &str, wish: Wish) -> Access {
         let before = match self.known.get(path).map(|known| &known.item.original) {
-            Some(Original::Directory { mode, uid, gid }) => Wish::exactly(Attributes {
+            Some(Original::Directory {
+                mode,
+                uid,
+                gid,
+                xattrs,
+            }) => Wish::exactly(Attributes {
                 mode: *mode,
                 uid: *uid,
                 gid: *gid,
-            }),
+            })
+            .with_xattrs(xattrs),
             _ => Wish::default(),
         };
         Wish {
             mode: wish.mode.or(before.mode),
             owner: wish.owner.or(before.owner),
             group: wish.group.or(before.group),
+            xattrs: wish.xattrs.or(before.xattrs),
         }
         .access(DIRECTORY_MODE)
     }
@@ -476,6 +489,7 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// What the plan knows of it; what is kept is read when the change is made.
 fn original_of(entry: &Entry) -> Original {
     match entry {
         Entry::Absent | Entry::Special(_) => Original::Absent,
@@ -491,6 +505,7 @@ fn original_of(entry: &Entry) -> Original {
                 mode: *mode,
                 uid: *uid,
                 gid: *gid,
+                xattrs: Xattrs::default(),
             },
             None => Original::AttributesOnly {
                 mode: *mode,
@@ -502,6 +517,7 @@ fn original_of(entry: &Entry) -> Original {
             mode: *mode,
             uid: *uid,
             gid: *gid,
+            xattrs: Xattrs::default(),
         },
         Entry::Symlink(target) => Original::Symlink {
             target: target.clone(),

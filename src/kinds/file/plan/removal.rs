@@ -115,13 +115,15 @@ impl Planner<'_> {
                 mode,
                 uid,
                 gid,
+                xattrs,
             } if known.item.on_removal == OnRemoval::Restore => {
-                let attributes = Attributes {
+                let access = Wish::exactly(Attributes {
                     mode: *mode,
                     uid: *uid,
                     gid: *gid,
-                };
-                let edit = restored_file(*sha256, *size, attributes, true);
+                })
+                .with_xattrs(xattrs);
+                let edit = restored_file(*sha256, *size, access, true);
                 undeclared(known, Action::Restore, edit, vec!["type".to_owned()])
             }
             Original::Symlink { target } if known.item.on_removal == OnRemoval::Restore => {
@@ -238,6 +240,7 @@ impl Planner<'_> {
                 mode,
                 uid,
                 gid,
+                xattrs,
             } => {
                 let attributes = Attributes {
                     mode: *mode,
@@ -249,7 +252,7 @@ impl Planner<'_> {
                         sha256: Some(found),
                         attributes: now,
                         ..
-                    } if found == sha256 => {
+                    } if found == sha256 && xattrs.is_empty() => {
                         let wish = Wish::exactly(attributes);
                         let fields = self.differences(now, &wish);
                         undeclared(
@@ -260,7 +263,8 @@ impl Planner<'_> {
                         )
                     }
                     _ => {
-                        let edit = restored_file(*sha256, *size, attributes, false);
+                        let access = Wish::exactly(attributes).with_xattrs(xattrs);
+                        let edit = restored_file(*sha256, *size, access, false);
                         undeclared(known, Action::Restore, edit, replaced)
                     }
                 }
@@ -272,12 +276,18 @@ impl Planner<'_> {
                 };
                 undeclared(known, Action::Restore, edit, replaced)
             }
-            Original::Directory { mode, uid, gid } => {
+            Original::Directory {
+                mode,
+                uid,
+                gid,
+                xattrs,
+            } => {
                 let access = Wish::exactly(Attributes {
                     mode: *mode,
                     uid: *uid,
                     gid: *gid,
                 })
+                .with_xattrs(xattrs)
                 .access(DIRECTORY_MODE);
                 let edit = Edit::MakeDirectory {
                     access,
@@ -313,14 +323,14 @@ impl Planner<'_> {
     }
 }
 
-fn restored_file(sha256: [u8; 32], size: u64, attributes: Attributes, replace: bool) -> Edit {
+fn restored_file(sha256: [u8; 32], size: u64, access: Wish, replace: bool) -> Edit {
     Edit::WriteFile {
         content: Content {
             sha256,
             size,
             source: ContentSource::Original,
         },
-        access: Wish::exactly(attributes).access(FILE_MODE),
+        access: access.access(FILE_MODE),
         validate: None,
         replace,
     }
@@ -387,10 +397,13 @@ fn is_already(entry: &Entry, original: &Original) -> bool {
                 mode,
                 uid,
                 gid,
+                xattrs,
                 ..
             },
         ) => {
+            // They were not looked at: what had some is written once more.
             found == sha256
+                && xattrs.is_empty()
                 && *attributes
                     == Attributes {
                         mode: *mode,
