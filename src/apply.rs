@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::ORIGINALS_DIRECTORY;
+use crate::kinds::command::{self, CommandChange, Commands};
 use crate::kinds::file::{Applied, PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
@@ -154,7 +155,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
             match blocker {
                 // Nothing that would have caused it was changed after all: the debt that was written ahead is taken back.
                 _ if step.reason == Reason::Triggered && !is_caused => {
-                    forgiven.push((step.key, step.action))
+                    forgiven.push((step.id, step.action))
                 }
                 // It stays owed until the pause ends.
                 _ if step.reason == Reason::Triggered && paused.contains(&step.id) => {}
@@ -194,6 +195,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
         }
         conclude(record, walk, &mut diffs, steps, outcomes, &mut walked);
     }
+    walked.note(record.settle_debts(clock::since_boot()));
     walked
 }
 
@@ -214,34 +216,45 @@ fn write_ahead(record: &mut Record, walk: &Walk<'_>, plan: &Plan) -> Result<(), 
     for (kind, key) in &plan.released {
         writing.release(kind.as_str(), key)?;
     }
-    for (unit, action) in &plan.void_debts {
-        writing.pay(unit, *action);
+    for (debtor, action) in &plan.void_debts {
+        writing.pay(debtor, *action);
     }
     writing.commit()
 }
 
-/// Every restart and reload of the plan; a unit that is started afresh owes one, too, should it run already by then.
+/// Every effect of the plan that a change of it causes; a unit that is started afresh owes a restart, too, should it run already by
+/// then.
 fn debts(revision: &str, plan: &Plan) -> Vec<Owed> {
     let debt = |step: &Step| {
-        let action = match step.action {
-            Action::Reload => Action::Reload,
-            Action::Restart | Action::Start => Action::Restart,
-            _ => return None,
-        };
         let because = step.because.first()?.clone();
         Some(Owed {
-            unit: step.key.clone(),
-            action,
+            debtor: step.id.clone(),
+            action: owed_action(step)?,
             because,
             revision: revision.to_owned(),
+            caused: None,
         })
     };
     plan.steps().filter_map(debt).collect()
 }
 
+/// What is owed until the step is made.
+fn owed_action(step: &Step) -> Option<Action> {
+    match step.action {
+        Action::Start => Some(Action::Restart),
+        action @ (Action::Restart | Action::Reload | Action::DaemonReload) => Some(action),
+        Action::Run if step.reason == Reason::Triggered => Some(Action::Run),
+        _ => None,
+    }
+}
+
 fn announce(walk: &Walk<'_>, steps: &[Step]) {
     let silence = match steps.first().map(|step| step.kind) {
         Some(InventoryKind::Package) => TRANSACTION_SILENCE,
+        // One after the other.
+        Some(InventoryKind::Command) => {
+            command::LONGEST_TIMEOUT * steps.len().try_into().unwrap_or(1)
+        }
         _ => BATCH_SILENCE,
     };
     let message = match steps {
@@ -372,11 +385,13 @@ fn applied(walk: &Walk<'_>, step: &Step) -> String {
 fn make(walk: &Walk<'_>, steps: &[Prepared]) -> Vec<Outcome> {
     let mut paths: Vec<&PathChange> = Vec::new();
     let mut packages: Vec<&PackageChange> = Vec::new();
+    let mut commands: Vec<&CommandChange> = Vec::new();
     let mut units: Vec<&UnitChange> = Vec::new();
     for Prepared { step, .. } in steps {
         match &step.change {
             Change::Path(change) => paths.push(change),
             Change::Package(change) => packages.push(change),
+            Change::Command(change) => commands.push(change),
             Change::Unit(change) => units.push(change),
         }
     }
@@ -384,6 +399,8 @@ fn make(walk: &Walk<'_>, steps: &[Prepared]) -> Vec<Outcome> {
         Paths::apply(walk.host, walk.contents, &paths)
     } else if !packages.is_empty() {
         Packages::apply(walk.host, walk.contents, &packages)
+    } else if !commands.is_empty() {
+        Commands::apply(walk.host, walk.contents, &commands)
     } else {
         Units::apply(walk.host, walk.contents, &units)
     }
@@ -462,16 +479,22 @@ fn conclude(
     walked.note(writing.and_then(Writing::commit));
 }
 
-/// A unit that was started, stopped or restarted owes nothing any more.
+/// A unit that was started, stopped or restarted owes nothing any more, a command that ran neither.
 fn note_paid(record: &mut Record, step: &Step) {
-    if matches!(
-        step.action,
-        Action::Restart | Action::Reload | Action::Start | Action::Stop
-    ) {
-        record.note_paid(&step.key, Action::Reload);
-        if step.action != Action::Reload {
-            record.note_paid(&step.key, Action::Restart);
+    match step.action {
+        Action::Restart | Action::Start | Action::Stop => {
+            record.note_paid(&step.id, Action::Reload);
+            record.note_paid(&step.id, Action::Restart);
         }
+        // What asked for it was owed it.
+        Action::DaemonReload => {
+            for debtor in &step.because {
+                record.note_paid(debtor, Action::DaemonReload);
+            }
+        }
+        Action::Reload => record.note_paid(&step.id, Action::Reload),
+        Action::Run => record.note_paid(&step.id, Action::Run),
+        _ => {}
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Kind {
     File,
     /// A symbolic link.
     Symlink,
+    /// A program that is run when something changed, or once.
+    Command,
     /// A systemd unit: its file, drop-ins, enablement and activity.
     Unit,
     /// A health check: what has to hold after an apply, after boot, or before anything is applied.
@@ -29,11 +31,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Package,
         Kind::Directory,
         Kind::File,
         Kind::Symlink,
+        Kind::Command,
         Kind::Unit,
         Kind::Health,
     ];
@@ -45,6 +48,7 @@ impl Kind {
             Kind::Directory => "directory",
             Kind::File => "file",
             Kind::Symlink => "symlink",
+            Kind::Command => "command",
             Kind::Unit => "unit",
             Kind::Health => "health",
         }
@@ -180,6 +184,29 @@ impl Action {
             Action::DaemonReload => "daemon-reload",
             Action::Run => "run",
         }
+    }
+}
+
+/// A text that is no action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidAction(pub String);
+
+impl fmt::Display for InvalidAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' is no action", self.0)
+    }
+}
+
+impl std::error::Error for InvalidAction {}
+
+impl FromStr for Action {
+    type Err = InvalidAction;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        use serde::de::IntoDeserializer;
+        let word: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
+            text.into_deserializer();
+        Action::deserialize(word).map_err(|_| InvalidAction(text.to_owned()))
     }
 }
 

@@ -194,8 +194,8 @@ fn write_rows(out: &mut String, status: &Status, now: Timestamp) {
         row(
             "owed",
             format!(
-                "restart of {} because {} changed",
-                owed.resource, owed.because
+                "{} of {} because {} changed",
+                owed.action, owed.resource, owed.because
             ),
         );
     }
@@ -258,7 +258,7 @@ fn write_conditions(out: &mut String, status: &Status, now: Timestamp) {
 mod tests {
     use super::*;
     use crate::cycle::situation::{Beginnings, Situation};
-    use crate::model::{Failure, Kind, Location, Reason, ResourceId};
+    use crate::model::{Action, Failure, Kind, Location, Reason, ResourceId};
     use crate::report::status::{Condition, Counts, Drift, OwedEffect, Pause, Poll};
 
     fn at(second: i64) -> Timestamp {
@@ -530,6 +530,7 @@ mod tests {
     fn what_is_owed_and_a_reboot_are_rows() {
         let mut situation = situation();
         situation.owed.push(OwedEffect {
+            action: Action::Restart,
             resource: ResourceId::new(Kind::Unit, "app.service"),
             because: ResourceId::new(Kind::File, "/etc/app.conf"),
         });

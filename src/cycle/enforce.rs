@@ -330,6 +330,7 @@ impl Cycle {
                 }
                 InventoryKind::Package => observed.packages.original(key).map(|it| json(&it)),
                 InventoryKind::Unit => observed.units.original(key).map(|it| json(&it)),
+                InventoryKind::Command => None, // it is remembered when it was run
             };
             // What could not be looked at has a failure that says so.
             if let (Some(original), Some(declaration)) = (original, declarations.get(kind, key)) {
@@ -426,7 +427,8 @@ impl Cycle {
         self.situation.owed = owed
             .into_iter()
             .map(|owed| OwedEffect {
-                resource: ResourceId::new(model::Kind::Unit, owed.unit),
+                action: owed.action,
+                resource: owed.debtor,
                 because: owed.because,
             })
             .collect();

@@ -265,6 +265,8 @@ impl Question<'_> {
             .map(|path| (&path.id, path.report, path.on_removal));
         let packages = state.packages.iter();
         let packages = packages.map(|package| (&package.id, package.report, package.on_removal));
+        let commands = state.commands.iter();
+        let commands = commands.map(|command| (&command.id, command.report, OnRemoval::Keep));
         let units = state
             .units
             .iter()
@@ -272,6 +274,7 @@ impl Question<'_> {
         units
             .chain(paths)
             .chain(packages)
+            .chain(commands)
             .find(|(other, _, _)| *other == id)
             .map_or((false, OnRemoval::Restore), |(_, report, on_removal)| {
                 (report, on_removal)
@@ -291,18 +294,27 @@ impl Question<'_> {
                 found.push(edge(&unit.id, Action::Reload));
             }
         }
+        for command in &self.rendered.state.commands {
+            if command.run_on.contains(id) {
+                found.push(edge(&command.id, Action::Run));
+            }
+        }
         found
     }
 
     fn restarted_by(&self, id: &ResourceId) -> Vec<Restart> {
-        let Some(unit) = self.rendered.state.units.iter().find(|unit| unit.id == *id) else {
-            return Vec::new();
-        };
+        let state = &self.rendered.state;
         let edge = |action| {
             move |resource: &ResourceId| Restart {
                 resource: resource.clone(),
                 action,
             }
+        };
+        if let Some(command) = state.commands.iter().find(|command| command.id == *id) {
+            return command.run_on.iter().map(edge(Action::Run)).collect();
+        }
+        let Some(unit) = state.units.iter().find(|unit| unit.id == *id) else {
+            return Vec::new();
         };
         let restarts = unit.restart_on.iter().map(edge(Action::Restart));
         let reloads = unit.reload_on.iter().map(edge(Action::Reload));
@@ -350,6 +362,7 @@ fn original(entry: &InventoryEntry) -> String {
                     None => "it was not installed".to_owned(),
                 },
             ),
+        "command" => Some("it had not been run".to_owned()),
         _ => serde_json::from_str(text)
             .ok()
             .map(|original: kinds::unit::Original| {

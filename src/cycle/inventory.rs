@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::kinds::file::{Original, Remembered};
 use crate::kinds::kind::Owned;
 use crate::model::{Class, Failure};
-use crate::plan::{Inventory, InventoryKind};
+use crate::plan::{Debt, Inventory, InventoryKind};
 use crate::record::{Changes, InventoryLine, Record};
 
 /// What is known of the inventory.
@@ -42,7 +42,12 @@ impl Known {
         let owed = record.owed()?;
         let owed = owed
             .into_iter()
-            .map(|owed| (owed.unit, owed.action, owed.because))
+            .map(|owed| Debt {
+                debtor: owed.debtor,
+                action: owed.action,
+                because: owed.because,
+                caused: owed.caused,
+            })
             .collect();
         if self.inventory.owed != owed {
             match Arc::get_mut(&mut self.inventory) {
@@ -73,6 +78,7 @@ fn forget(inventory: &mut Inventory, kind: InventoryKind, key: &str) {
     match kind {
         InventoryKind::Path => take_out(&mut inventory.paths, key),
         InventoryKind::Package => take_out(&mut inventory.packages, key),
+        InventoryKind::Command => take_out(&mut inventory.commands, key),
         InventoryKind::Unit => take_out(&mut inventory.units, key),
     }
 }
@@ -99,6 +105,10 @@ fn insert(inventory: &mut Inventory, line: InventoryLine<'_>) -> Result<(), Fail
         InventoryKind::Package => {
             let applied = value(&line)?;
             put(&mut inventory.packages, owned(line, applied)?);
+        }
+        InventoryKind::Command => {
+            let applied = value(&line)?;
+            put(&mut inventory.commands, owned(line, applied)?);
         }
         InventoryKind::Unit => {
             let applied = value(&line)?;

@@ -662,14 +662,16 @@ fn forget_debts_of_the_last_boot(host: &Host, record: &Record) -> Result<(), Fai
             return Ok(());
         }
     };
-    take_boot(record, String::from_utf8_lossy(&id).trim())
+    take_boot(record, String::from_utf8_lossy(&id).trim())?;
+    // Nothing is under way: whatever a run of ours was about to change, it is changed by now, or planned anew.
+    record.settle_debts(clock::since_boot())
 }
 
 /// Drops the debts of before the boot `id`. Where nobody can tell which boot this is, every debt is kept: a restart too many is better
 /// than one that never comes.
 fn take_boot(record: &Record, id: &str) -> Result<(), Failure> {
     if !id.is_empty() && record.recall::<String>(BOOT_ID)?.as_deref() != Some(id) {
-        record.forget_debts()?;
+        record.forget_debts_paid_by_boot()?;
         record.remember(BOOT_ID, &id)?;
     }
     Ok(())
@@ -703,10 +705,11 @@ mod tests {
         let owe = |record: &mut Record| {
             let writing = record.write("aa").unwrap();
             let debt = Owed {
-                unit: "app.service".to_owned(),
+                debtor: ResourceId::new(Kind::Unit, "app.service"),
                 action: Action::Restart,
                 because: ResourceId::new(Kind::File, "/etc/app"),
                 revision: "aa".to_owned(),
+                caused: None,
             };
             writing.owe(&debt, Timestamp::UNIX_EPOCH).unwrap();
             writing.commit().unwrap();

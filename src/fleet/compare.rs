@@ -63,12 +63,12 @@ pub struct ContentDifference {
     pub after: Option<Content>,
 }
 
-/// A restart or reload that differences cause where the unit is active.
+/// A restart or reload that differences cause where the unit is active, or a command that they make run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Implied {
-    /// The unit's resource.
+    /// The unit's resource, or the command's.
     pub unit: ResourceId,
-    /// [`Action::Restart`] or [`Action::Reload`].
+    /// [`Action::Restart`], [`Action::Reload`] or [`Action::Run`].
     pub action: Action,
     /// What causes it.
     pub because: Vec<ResourceId>,
@@ -83,21 +83,22 @@ pub fn compare(before: &DesiredState, after: &DesiredState) -> Vec<Difference> {
         .collect()
 }
 
-/// The restarts and reloads of units in `after` that `differences` imply, by unit.
-pub fn implied(after: &DesiredState, differences: &[Difference]) -> Vec<Implied> {
+/// The commands, restarts and reloads of `after` that `differences` imply.
+pub fn implied<'a>(after: &'a DesiredState, differences: &'a [Difference]) -> Vec<Implied> {
     let changed: Vec<&Difference> = differences
         .iter()
         .filter(|difference| difference.touches_the_host())
         .collect();
     let is_unit = |difference: &Difference| difference.owned_path().is_none();
-    let others: BTreeSet<&ResourceId> = changed
+    let others: BTreeSet<&'a ResourceId> = changed
         .iter()
         .filter(|difference| {
             !is_unit(difference) || difference.resource.kind != crate::model::Kind::Unit
         })
         .map(|difference| &difference.resource)
         .collect();
-    let mut implied = Vec::new();
+    let mut others = others;
+    let mut implied = implied_runs(after, &mut others);
     for unit in after.units.iter().filter(|unit| !unit.report) {
         if unit.masked == Some(true) || unit.running == Some(false) {
             continue;
@@ -131,6 +132,37 @@ pub fn implied(after: &DesiredState, differences: &[Difference]) -> Vec<Implied>
     implied
 }
 
+/// The commands that changes among `changed` make run; each is a change from then on.
+fn implied_runs<'a>(
+    after: &'a DesiredState,
+    changed: &mut BTreeSet<&'a ResourceId>,
+) -> Vec<Implied> {
+    let mut implied: Vec<Implied> = Vec::new();
+    loop {
+        let before = implied.len();
+        for command in after.commands.iter().filter(|command| !command.report) {
+            let because: Vec<ResourceId> = command
+                .run_on
+                .iter()
+                .filter(|id| changed.contains(id))
+                .cloned()
+                .collect();
+            if because.is_empty() || implied.iter().any(|known| known.unit == command.id) {
+                continue;
+            }
+            changed.insert(&command.id);
+            implied.push(Implied {
+                unit: command.id.clone(),
+                action: Action::Run,
+                because,
+            });
+        }
+        if implied.len() == before {
+            return implied;
+        }
+    }
+}
+
 impl Difference {
     /// The path it concerns, if it is one.
     fn owned_path(&self) -> Option<&str> {
@@ -138,13 +170,13 @@ impl Difference {
         match (&self.path, self.resource.kind) {
             (Some(path), _) => Some(path),
             (None, Kind::File | Kind::Directory | Kind::Symlink) => Some(&self.resource.name),
-            (None, Kind::Package | Kind::Unit | Kind::Health) => None,
+            (None, Kind::Package | Kind::Command | Kind::Unit | Kind::Health) => None,
         }
     }
 
     /// Is something on the host changed by it; what only orders, reports or remembers changes nothing there.
     fn touches_the_host(&self) -> bool {
-        const WORDS: [&str; 8] = [
+        const WORDS: [&str; 9] = [
             "needs",
             "report",
             "on_removal",
@@ -152,6 +184,7 @@ impl Difference {
             "declared_by",
             "restart_on",
             "reload_on",
+            "run_on",
             "validate",
         ];
         self.content.is_some()
@@ -168,6 +201,7 @@ impl Difference {
 enum Owned {
     Package(String),
     Path(String),
+    Command(String),
     Unit(String),
     Health(String),
 }
@@ -204,6 +238,15 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
         };
         things.insert(Owned::Package(package.name.clone()), thing);
     }
+    for command in &state.commands {
+        let thing = Thing {
+            id: command.id.clone(),
+            fields: plain_fields(digest::command_json(command), &["id", "name"]),
+            content: None,
+            is_absent: false,
+        };
+        things.insert(Owned::Command(command.name.clone()), thing);
+    }
     for unit in &state.units {
         let thing = Thing {
             id: unit.id.clone(),
@@ -226,7 +269,7 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
     for (owned, thing) in &mut things {
         let bears_its_name = match owned {
             Owned::Path(path) => *path == thing.id.name,
-            Owned::Package(_) | Owned::Unit(_) | Owned::Health(_) => true,
+            Owned::Package(_) | Owned::Command(_) | Owned::Unit(_) | Owned::Health(_) => true,
         };
         if let Some(needs) = state.needs.get(&thing.id).filter(|_| bears_its_name) {
             let needs: Value = needs.iter().map(ToString::to_string).collect();
@@ -250,7 +293,9 @@ fn plain_fields(value: Value, without: &[&str]) -> Map<String, Value> {
         let says_nothing = match (key.as_str(), &*value) {
             (_, Value::Null) => true,
             (_, Value::Array(elements)) => elements.is_empty(),
-            ("report" | "optional" | "allow_downgrade", value) => *value == Value::Bool(false),
+            ("report" | "optional" | "allow_downgrade" | "once", value) => {
+                *value == Value::Bool(false)
+            }
             ("on_removal", value) => value == "restore",
             _ => false,
         };
@@ -267,7 +312,7 @@ fn difference(owned: &Owned, old: Option<Thing>, new: Option<Thing>) -> Option<D
         (Some(_), Some(_)) => ChangeKind::Changed,
     };
     let was_there = old.as_ref().is_some_and(|old| !old.is_absent);
-    let removes = !matches!(owned, Owned::Unit(_) | Owned::Health(_))
+    let removes = !matches!(owned, Owned::Command(_) | Owned::Unit(_) | Owned::Health(_))
         && match &new {
             None => {
                 was_there

@@ -8,21 +8,14 @@ use crate::document::{Expectation, Mistake, Place, Table, Value};
 use crate::model::{Kind, OnRemoval};
 
 /// Kinds that this version does not know yet.
-pub(super) const LATER_KINDS: [&str; 7] = [
-    "repository",
-    "group",
-    "user",
-    "tree",
-    "mount",
-    "sysctl",
-    "command",
-];
+pub(super) const LATER_KINDS: [&str; 6] =
+    ["repository", "group", "user", "tree", "mount", "sysctl"];
 
 /// Words reserved for later versions wherever a declaration stands.
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 18] = [
+const LATER_FIELDS: [&str; 17] = [
     "validate",
     "state",
     "url",
@@ -40,7 +33,6 @@ const LATER_FIELDS: [&str; 18] = [
     "reboot",
     "block",
     "instances",
-    "once",
 ];
 
 /// `state = …` of a path.
@@ -126,6 +118,29 @@ pub(super) struct Package {
     _needs: Option<Vec<String>>,
     pub report: Option<bool>,
     pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[command.…]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Command {
+    pub command: Option<Vec<String>>,
+    #[serde(rename = "run_on")]
+    _run_on: Option<Vec<String>>,
+    pub once: Option<bool>,
+    pub timeout: Option<String>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    /// A command leaves nothing that could be taken back.
+    #[serde(rename = "on_removal")]
+    _on_removal: Option<OnRemoval>,
     #[serde(rename = "prevent_removal")]
     _prevent_removal: Option<bool>,
     #[serde(rename = "undeclare")]
@@ -278,6 +293,9 @@ fn by_another_name(kind: Kind, field: &str, value: Option<&Value>) -> Option<Str
         )),
         "require" | "requires" | "depends" | "depends_on" | "after" => renamed("needs"),
         "before" => Some("say it the other way round: needs, at the other resource".to_owned()),
+        "notify" | "notifies" if kind == Kind::Command => {
+            Some("say it at the unit: restart_on = [\"command:…\"]".to_owned())
+        }
         "notify" | "notifies" | "notify_on" | "triggers" => {
             Some("say it at the unit: restart_on = [\"kind:name\"], or reload_on".to_owned())
         }
@@ -289,6 +307,11 @@ fn by_another_name(kind: Kind, field: &str, value: Option<&Value>) -> Option<Str
             Some("write: command = [\"program\", \"argument\"]; there is no shell".to_owned())
         }
         "timeout" | "deadline" if kind == Kind::Health => renamed("within"),
+        "exec" | "cmd" | "argv" | "run" if kind == Kind::Command => renamed("command"),
+        "subscribe" | "watch" | "on" | "restart_on" if kind == Kind::Command => renamed("run_on"),
+        "creates" | "unless" | "onlyif" | "only_if" | "refreshonly" if kind == Kind::Command => {
+            Some("say when it runs: run_on = [\"kind:name\"], or once = true".to_owned())
+        }
         "recurse" | "recursive" => {
             Some("a directory stands for itself; its files are declared one by one".to_owned())
         }
@@ -303,6 +326,7 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::Directory => read::<Directory>(table, place, what).map(drop),
         Kind::Symlink => read::<Symlink>(table, place, what).map(drop),
         Kind::Package => read::<Package>(table, place, what).map(drop),
+        Kind::Command => read::<Command>(table, place, what).map(drop),
         Kind::Unit => read::<Unit>(table, place, what).map(drop),
         Kind::Health => read::<Health>(table, place, what).map(drop),
     };
@@ -390,7 +414,7 @@ fn wrong_type_hint(key: &str, value: &Value) -> Option<String> {
             Some(format!("a mode is a string: mode = \"{digits:0>4}\""))
         }
         ("owner" | "group", Data::Integer(id)) => Some(format!("quote it: {key} = \"{id}\"")),
-        ("needs" | "restart_on" | "reload_on", Data::String(text)) => {
+        ("needs" | "restart_on" | "reload_on" | "run_on", Data::String(text)) => {
             Some(format!("write an array: {key} = [\"{text}\"]"))
         }
         ("validate" | "command", Data::String(text)) => {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::DesiredPath;
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
@@ -17,6 +18,8 @@ pub struct DesiredState {
     pub paths: Vec<DesiredPath>,
     /// Packages, by name.
     pub packages: Vec<DesiredPackage>,
+    /// Commands, by name.
+    pub commands: Vec<DesiredCommand>,
     /// Units, by name.
     pub units: Vec<DesiredUnit>,
     /// Health checks, by name.
@@ -36,9 +39,11 @@ impl DesiredState {
     pub fn resource_ids(&self) -> BTreeSet<&ResourceId> {
         let paths = self.paths.iter().map(|path| &path.id);
         let packages = self.packages.iter().map(|package| &package.id);
+        let commands = self.commands.iter().map(|command| &command.id);
         let units = self.units.iter().map(|unit| &unit.id);
         let health = self.health.iter().map(|health| &health.id);
-        paths.chain(packages).chain(units).chain(health).collect()
+        let others = commands.chain(units).chain(health);
+        paths.chain(packages).chain(others).collect()
     }
 }
 

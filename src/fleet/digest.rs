@@ -4,9 +4,9 @@
 //! the order of their bytes) that says everything an apply depends on and nothing else:
 //!
 //! ```text
-//! {"fleet": "…", "format": 1, "health": [{"id", …}], "needs": {"kind:name": ["kind:name"]}, "packages": [{"name", "id", "state", …}],
-//!  "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" | "absent", …}],
-//!  "prevent_removal": ["kind:name"], "units": [{"name", "id", …}]}
+//! {"commands": [{"name", "id", "command", …}], "fleet": "…", "format": 1, "health": [{"id", …}], "needs": {"kind:name": ["kind:name"]},
+//!  "packages": [{"name", "id", "state", …}], "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" |
+//!  "absent", …}], "prevent_removal": ["kind:name"], "units": [{"name", "id", …}]}
 //! ```
 //!
 //! `health` and `prevent_removal` are left out where they would be empty.
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use super::DesiredState;
 use crate::git::hex;
+use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::{DesiredHealth, Probe};
 use crate::kinds::kind::Content;
@@ -77,6 +78,10 @@ impl Serialize for Canonical<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let state = self.0;
         let mut map = serializer.serialize_map(None)?;
+        // Left out where there is none, as those below: who declares none keeps the digest that earlier versions reckoned.
+        if !state.commands.is_empty() {
+            map.serialize_entry("commands", &Each(&state.commands, command_json))?;
+        }
         map.serialize_entry("fleet", &state.fleet)?;
         map.serialize_entry("format", &1)?;
         // Left out where there is none: who declares none keeps the digest that earlier versions reckoned.
@@ -226,6 +231,21 @@ pub(super) fn package_json(package: &DesiredPackage) -> Value {
             }
         },
     );
+    value.sort_all_objects();
+    value
+}
+
+/// One command.
+pub(super) fn command_json(command: &DesiredCommand) -> Value {
+    let mut value = json!({
+        "name": command.name,
+        "id": command.id,
+        "command": command.argv,
+        "timeout_secs": command.timeout.as_secs(),
+        "run_on": ids(&command.run_on),
+        "once": command.once,
+        "report": command.report,
+    });
     value.sort_all_objects();
     value
 }

@@ -231,6 +231,7 @@ fn by_another_name(section: &str, entry: &Entry) -> Option<String> {
         "check" | "checks" | "healthcheck" | "healthchecks" | "probe" | "probes" => {
             format!("write: [health.{name}] with http, tcp, unit, command or source")
         }
+        "exec" | "commands" | "script" => format!("write: [command.{name}] with command = [\"…\"]"),
         "variables" | "variable" => "write: [vars]".to_owned(),
         _ => return None,
     })
@@ -309,6 +310,7 @@ fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
             Mistake::new(place, format!("'{name}' is no package name"))
                 .hint("use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'")
         }),
+        Kind::Command => check_command_name(name, place),
         Kind::Unit => check_unit_name(name, place),
         Kind::Health => (!is_check_name(name)).then(|| {
             Mistake::new(place, format!("'{name}' is no name of a check"))
@@ -349,6 +351,13 @@ pub(super) fn is_package_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
+}
+
+fn check_command_name(name: &str, place: &Place) -> Option<Mistake> {
+    (!is_check_name(name)).then(|| {
+        Mistake::new(place, format!("'{name}' is no name of a command"))
+            .hint("use letters, digits, '-', '.' and '_', starting with a letter or digit; what is run stands below it: command = [\"…\"]")
+    })
 }
 
 /// What stands well in a log line and on a command line.

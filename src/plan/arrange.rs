@@ -76,6 +76,7 @@ fn rank(step: &Step) -> u8 {
         (InventoryKind::Package, Reason::Undeclared) => 7,
         (InventoryKind::Package, _) => 2,
         (InventoryKind::Path, _) => 3,
+        (InventoryKind::Command, _) => 4,
         (InventoryKind::Unit, Reason::Triggered) => 6,
         (InventoryKind::Unit, _) => 5,
     }
@@ -87,11 +88,13 @@ fn configures_packages(path: &str) -> bool {
         .any(|directory| path.starts_with(directory))
 }
 
-/// Orders the steps, and puts one daemon-reload between changed unit files and the units.
+/// Orders the steps, and puts one daemon-reload between changed unit files and the units; `owed` are those whose files were changed in
+/// an earlier run, of which systemd was not told.
 pub(super) fn into_batches(
     desired: &DesiredState,
     inventory: &Inventory,
     steps: Vec<Step>,
+    owed: Vec<ResourceId>,
 ) -> Vec<Vec<Step>> {
     let mut by_id: BTreeMap<&ResourceId, Vec<usize>> = BTreeMap::new();
     for (index, step) in steps.iter().enumerate() {
@@ -101,21 +104,17 @@ pub(super) fn into_batches(
         .iter()
         .map(|step| {
             let needs = desired.needs.get(&step.id).into_iter().flatten();
-            // A trigger waits for what caused it, but nobody waits for a trigger: what needs the unit needs it running.
-            let needed = needs.flat_map(|id| by_id.get(id).into_iter().flatten());
-            let mut after: Vec<usize> = needed
+            // A trigger waits for what caused it, but nobody waits for a restart: what needs the unit needs it running.
+            let because = match step.reason {
+                Reason::Triggered => step.because.as_slice(),
+                _ => &[],
+            };
+            let before = needs.chain(because);
+            let after = before
+                .flat_map(|id| by_id.get(id).into_iter().flatten())
                 .copied()
-                .filter(|&index| steps[index].reason != Reason::Triggered)
+                .filter(|&index| !is_restart(&steps[index]))
                 .collect();
-            if step.reason == Reason::Triggered {
-                after.extend(
-                    step.because
-                        .iter()
-                        .flat_map(|id| by_id.get(id).into_iter().flatten())
-                        .copied()
-                        .filter(|&index| steps[index].reason != Reason::Triggered),
-                );
-            }
             order::Place {
                 rank: rank(step),
                 after,
@@ -128,17 +127,21 @@ pub(super) fn into_batches(
 
     let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
     let mut planned = Vec::new();
-    let mut unloaded: Vec<ResourceId> = Vec::new();
+    let mut is_owed = !owed.is_empty();
+    let mut unloaded = owed;
     for batch in batches {
         let mut made: Vec<Step> = Vec::with_capacity(batch.len());
         made.extend(batch.into_iter().filter_map(|index| steps[index].take()));
         let batch = made;
-        if batch
-            .iter()
-            .any(|step| step.kind == InventoryKind::Unit && rank(step) > 0)
-            && !unloaded.is_empty()
-        {
-            planned.push(vec![daemon_reload(std::mem::take(&mut unloaded))]);
+        // A command may ask systemd for something, too.
+        let asks_systemd = |step: &Step| match step.kind {
+            InventoryKind::Unit => rank(step) > 0,
+            InventoryKind::Command => true,
+            InventoryKind::Path | InventoryKind::Package => false,
+        };
+        if batch.iter().any(asks_systemd) && !unloaded.is_empty() {
+            planned.push(vec![daemon_reload(std::mem::take(&mut unloaded), is_owed)]);
+            is_owed = false;
         }
         let unit_files = batch
             .iter()
@@ -147,7 +150,7 @@ pub(super) fn into_batches(
         planned.push(batch);
     }
     if !unloaded.is_empty() {
-        planned.push(vec![daemon_reload(unloaded)]);
+        planned.push(vec![daemon_reload(unloaded, is_owed)]);
     }
     planned
 }
@@ -179,7 +182,12 @@ fn add_removal_order(
     }
 }
 
-fn daemon_reload(because: Vec<ResourceId>) -> Step {
+/// Is it a restart or reload that something else makes necessary.
+fn is_restart(step: &Step) -> bool {
+    step.kind == InventoryKind::Unit && step.reason == Reason::Triggered
+}
+
+fn daemon_reload(because: Vec<ResourceId>, is_owed: bool) -> Step {
     Step {
         id: because.first().cloned().expect("a reload has a cause"),
         kind: InventoryKind::Unit,
@@ -191,7 +199,7 @@ fn daemon_reload(because: Vec<ResourceId>) -> Step {
         removes: false,
         blockers: Vec::new(),
         because,
-        is_owed: false,
+        is_owed,
         original: String::new(),
         change: Change::Unit(UnitChange {
             name: String::new(),

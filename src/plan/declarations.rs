@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::fleet::DesiredState;
 use crate::kinds;
+use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{ByPath, DesiredPath, Original, Remembered, applied_after};
 use crate::kinds::kind::Owned;
 use crate::kinds::package::DesiredPackage;
@@ -20,6 +21,7 @@ pub struct Declarations<'a> {
     // Made when they are asked for: a plan without steps never does.
     paths: OnceCell<ByPath<&'a str, &'a DesiredPath>>,
     packages: OnceCell<BTreeMap<&'a str, &'a DesiredPackage>>,
+    commands: OnceCell<BTreeMap<&'a str, &'a DesiredCommand>>,
     units: OnceCell<BTreeMap<&'a str, &'a DesiredUnit>>,
     owned_paths: OnceCell<ByPath<&'a str, &'a Owned<Original, Remembered>>>,
 }
@@ -47,6 +49,7 @@ impl<'a> Declarations<'a> {
             inventory,
             paths: OnceCell::new(),
             packages: OnceCell::new(),
+            commands: OnceCell::new(),
             units: OnceCell::new(),
             owned_paths: OnceCell::new(),
         }
@@ -64,6 +67,17 @@ impl<'a> Declarations<'a> {
             let packages = self.desired.packages.iter();
             packages
                 .map(|package| (package.name.as_str(), package))
+                .collect()
+        })
+    }
+
+    /// Those that are remembered: what runs when something changed, leaves nothing.
+    fn commands(&self) -> &BTreeMap<&'a str, &'a DesiredCommand> {
+        self.commands.get_or_init(|| {
+            let commands = self.desired.commands.iter();
+            commands
+                .filter(|command| command.once)
+                .map(|command| (command.name.as_str(), command))
                 .collect()
         })
     }
@@ -97,6 +111,10 @@ impl<'a> Declarations<'a> {
                 let package = self.packages().get(key)?;
                 Some((&package.id, package.on_removal))
             }
+            InventoryKind::Command => {
+                let command = self.commands().get(key)?;
+                Some((&command.id, OnRemoval::Keep))
+            }
             InventoryKind::Unit => self
                 .units()
                 .get(key)
@@ -114,6 +132,9 @@ impl<'a> Declarations<'a> {
             }
             InventoryKind::Package => {
                 kinds::package::applied(self.packages().get(key)?).to_string()
+            }
+            InventoryKind::Command => {
+                kinds::command::applied(self.commands().get(key)?).to_string()
             }
             InventoryKind::Unit => kinds::unit::applied(self.units().get(key)?).to_string(),
         };
@@ -141,6 +162,7 @@ impl<'a> Declarations<'a> {
         match kind {
             InventoryKind::Path => self.owned_paths().contains(key),
             InventoryKind::Package => find(&self.inventory.packages, key).is_some(),
+            InventoryKind::Command => find(&self.inventory.commands, key).is_some(),
             InventoryKind::Unit => find(&self.inventory.units, key).is_some(),
         }
     }
@@ -155,6 +177,7 @@ impl<'a> Declarations<'a> {
         let recorded = match kind {
             InventoryKind::Path => self.owned_paths().get(key).map(|item| recorded(item)),
             InventoryKind::Package => find(&self.inventory.packages, key).map(recorded),
+            InventoryKind::Command => find(&self.inventory.commands, key).map(recorded),
             InventoryKind::Unit => find(&self.inventory.units, key).map(recorded),
         };
         recorded.is_some()
@@ -185,6 +208,8 @@ impl<'a> Declarations<'a> {
             InventoryKind::Package => find(&self.inventory.packages, key).and_then(|owned| {
                 Some(owned.applied == kinds::package::applied(self.packages().get(key)?))
             }),
+            // One that failed is no drift.
+            InventoryKind::Command => None,
             InventoryKind::Unit => find(&self.inventory.units, key).and_then(|owned| {
                 Some(owned.applied == kinds::unit::applied(self.units().get(key)?))
             }),
@@ -192,7 +217,7 @@ impl<'a> Declarations<'a> {
         same.unwrap_or(false)
     }
 
-    /// The keys of everything declared.
+    /// The keys of everything declared that may be as declared already; a command is only remembered when it was run.
     pub fn keys(&self) -> impl Iterator<Item = (InventoryKind, &'a str)> {
         let paths = self
             .paths()

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::{self, DesiredState, Limits};
+use crate::kinds::command::Commands;
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
@@ -49,21 +50,29 @@ pub struct Inventory {
     pub packages: Vec<Owned<<Packages as Kind>::Original>>,
     /// Units.
     pub units: Vec<Owned<<Units as Kind>::Original>>,
+    /// Commands that were run once.
+    pub commands: Vec<Owned<<Commands as Kind>::Original>>,
     /// What was about to be applied and is not known to have been: a run was interrupted, or the step failed.
     pub unmade: BTreeSet<(InventoryKind, String)>,
     /// Whose removal waits for a person, as was said when it was declared last.
     pub prevented: BTreeSet<(InventoryKind, String)>,
     /// What each thing needed when it was declared last.
     pub needs: BTreeMap<(InventoryKind, String), Vec<ResourceId>>,
-    /// Restarts and reloads that are still owed: the unit, what is owed, and whose change caused it.
-    pub owed: Vec<(String, Action, ResourceId)>,
+    /// What is still owed.
+    pub owed: Vec<Debt>,
 }
 
-impl Inventory {
-    /// Does `unit` owe a restart or reload.
-    pub fn owes(&self, unit: &str) -> bool {
-        self.owed.iter().any(|(name, _, _)| name == unit)
-    }
+/// An effect that a change of an earlier run made necessary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debt {
+    /// Who owes it.
+    pub debtor: ResourceId,
+    /// What.
+    pub action: Action,
+    /// Whose change caused it.
+    pub because: ResourceId,
+    /// When the change was known to be made, in microseconds since the machine started.
+    pub caused: Option<u64>,
 }
 
 /// What the plan has to respect.
@@ -110,8 +119,8 @@ pub struct Plan {
     pub blocked: Vec<Failure>,
     /// What is owned, no longer declared, and already as it would be left: the inventory forgets it.
     pub released: Vec<(InventoryKind, String)>,
-    /// Debts of earlier runs that need not be paid any more: the unit, and what it owed.
-    pub void_debts: Vec<(String, Action)>,
+    /// Debts of earlier runs that need not be paid any more: who owes, and what.
+    pub void_debts: Vec<(ResourceId, Action)>,
     /// Resources that are paused: their steps are among `reported`, and their restarts stay owed.
     pub paused: BTreeSet<ResourceId>,
 }
@@ -154,6 +163,8 @@ pub enum InventoryKind {
     Path,
     /// Packages.
     Package,
+    /// Commands.
+    Command,
     /// Units.
     Unit,
 }
@@ -164,6 +175,7 @@ impl InventoryKind {
         match self {
             InventoryKind::Path => "path",
             InventoryKind::Package => "package",
+            InventoryKind::Command => "command",
             InventoryKind::Unit => "unit",
         }
     }
@@ -173,6 +185,7 @@ impl InventoryKind {
         [
             InventoryKind::Path,
             InventoryKind::Package,
+            InventoryKind::Command,
             InventoryKind::Unit,
         ]
         .into_iter()
@@ -187,6 +200,8 @@ pub enum Change {
     Path(Box<<Paths as Kind>::Change>),
     /// For [`Packages`].
     Package(<Packages as Kind>::Change),
+    /// For [`Commands`].
+    Command(<Commands as Kind>::Change),
     /// For [`Units`].
     Unit(<Units as Kind>::Change),
 }
@@ -224,6 +239,24 @@ pub fn plan(
         &mut steps,
         &mut plan,
     );
+    let has_succeeded = |name: &str| {
+        let key = (InventoryKind::Command, name.to_owned());
+        !inventory.unmade.contains(&key)
+    };
+    let succeeded: Vec<_> = inventory
+        .commands
+        .iter()
+        .filter(|owned| has_succeeded(&owned.key))
+        .cloned()
+        .collect();
+    read::<Commands>(
+        Commands::plan(&desired.commands, &(), &succeeded),
+        InventoryKind::Command,
+        &is_unchanged,
+        Change::Command,
+        &mut steps,
+        &mut plan,
+    );
     read::<Units>(
         Units::plan(&desired.units, &observed.units, &inventory.units),
         InventoryKind::Unit,
@@ -234,7 +267,10 @@ pub fn plan(
     );
 
     if rules.keep_everything {
-        steps.retain(|step| step.reason != Reason::Undeclared);
+        // Nor is it known which commands were run already.
+        steps.retain(|step| {
+            step.reason != Reason::Undeclared && step.kind != InventoryKind::Command
+        });
         plan.released.clear();
     }
     steps.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
@@ -261,7 +297,13 @@ pub fn plan(
     plan.void_debts = trigger::void_debts(desired, observed, inventory);
     add_blockers(desired, &mut steps);
     set_aside_what_is_blocked(&mut steps, &mut plan.blocked);
-    plan.batches = into_batches(desired, inventory, steps);
+    let is_reload = |debt: &&Debt| {
+        let is_resting = rules.resting.contains_key(&debt.debtor);
+        debt.action == Action::DaemonReload && !is_resting && !rules.report_only
+    };
+    let reloads = inventory.owed.iter().filter(is_reload);
+    let unloaded = reloads.map(|debt| debt.debtor.clone()).collect();
+    plan.batches = into_batches(desired, inventory, steps, unloaded);
     plan
 }
 
@@ -368,7 +410,12 @@ pub fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
         .iter()
         .filter(|unit| unit.report)
         .map(|unit| &unit.id);
-    paths.chain(packages).chain(units).collect()
+    let commands = desired
+        .commands
+        .iter()
+        .filter(|command| command.report)
+        .map(|command| &command.id);
+    paths.chain(packages).chain(units).chain(commands).collect()
 }
 
 impl Plan {

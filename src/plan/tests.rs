@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, ObservedPath, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
 use crate::kinds::unit::{DesiredUnit, ObservedUnit};
@@ -108,9 +109,36 @@ impl Scene {
     }
 
     fn owes(mut self, action: Action) -> Self {
-        self.inventory
-            .owed
-            .push(("app.service".to_owned(), action, conf()));
+        self.inventory.owed.push(Debt {
+            debtor: app(),
+            action,
+            because: conf(),
+            caused: None,
+        });
+        self
+    }
+
+    /// Declares a command that runs when one of `run_on` changed, or once.
+    fn command(mut self, name: &str, run_on: &[ResourceId]) -> Self {
+        self.desired.commands.push(DesiredCommand {
+            name: name.to_owned(),
+            id: ResourceId::new(ResourceKind::Command, name),
+            argv: vec!["true".to_owned()],
+            timeout: std::time::Duration::from_secs(60),
+            run_on: run_on.to_vec(),
+            once: run_on.is_empty(),
+            report: false,
+        });
+        self
+    }
+
+    fn owes_a_run(mut self, name: &str) -> Self {
+        self.inventory.owed.push(Debt {
+            debtor: ResourceId::new(ResourceKind::Command, name),
+            action: Action::Run,
+            because: conf(),
+            caused: None,
+        });
         self
     }
 
@@ -131,6 +159,10 @@ impl Scene {
         };
         assert_eq!(plan.batches.iter().map(words).collect::<Vec<_>>(), expected);
     }
+}
+
+fn app() -> ResourceId {
+    ResourceId::new(ResourceKind::Unit, "app.service")
 }
 
 fn conf() -> ResourceId {
@@ -221,13 +253,10 @@ fn a_debt_of_an_earlier_run_is_paid_and_one_that_nobody_can_pay_is_dropped() {
     owing("inactive").check(&[]);
     assert_eq!(
         owing("inactive").plan().void_debts,
-        [("app.service".to_owned(), Action::Restart)]
+        [(app(), Action::Restart)]
     );
     let undeclared = Scene::new().see_unit("active").owes(Action::Reload);
-    assert_eq!(
-        undeclared.plan().void_debts,
-        [("app.service".to_owned(), Action::Reload)]
-    );
+    assert_eq!(undeclared.plan().void_debts, [(app(), Action::Reload)]);
 }
 
 #[test]
@@ -241,10 +270,98 @@ fn a_unit_that_failed_and_is_no_longer_declared_is_not_started_for_its_debt() {
         original: Default::default(),
     });
     scene.check(&[]);
+    assert_eq!(scene.plan().void_debts, [(app(), Action::Restart)]);
+}
+
+fn run(name: &str) -> ResourceId {
+    ResourceId::new(ResourceKind::Command, name)
+}
+
+#[test]
+fn a_command_runs_between_what_changed_and_the_units_and_what_names_it_follows() {
+    let scene = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .missing_file("file:/etc/late", "/etc/late")
+        .command("second", &[run("first")])
+        .command("first", &[conf()])
+        .command("bystander", &[app()])
+        .unit("active", |unit| unit.restart_on = vec![run("second")]);
+    scene.check(&[
+        "create file:/etc/app.conf, create file:/etc/late",
+        "run command:first",
+        "run command:second",
+        "restart unit:app.service",
+    ]);
+    let mut waiting = scene;
+    let late = ResourceId::new(ResourceKind::File, "/etc/late");
+    waiting.desired.needs.insert(late, vec![run("first")]);
+    waiting.check(&[
+        "create file:/etc/app.conf",
+        "run command:first",
+        "create file:/etc/late",
+        "run command:second",
+        "restart unit:app.service",
+    ]);
+}
+
+#[test]
+fn a_command_that_is_owed_runs_and_one_that_nothing_triggers_any_more_is_forgiven() {
+    let triggered = || Scene::new().command("reindex", &[conf()]);
+    triggered().check(&[]);
+    let owing = triggered().owes_a_run("reindex");
+    owing.check(&["run command:reindex"]);
+    assert!(owing.plan().steps().all(|step| step.is_owed));
+    let undeclared = Scene::new().owes_a_run("reindex");
+    undeclared.check(&[]);
     assert_eq!(
-        scene.plan().void_debts,
-        [("app.service".to_owned(), Action::Restart)]
+        undeclared.plan().void_debts,
+        [(run("reindex"), Action::Run)]
     );
+    let mut paused = triggered().owes_a_run("reindex");
+    paused.rules.paused.insert(run("reindex"));
+    let plan = paused.plan();
+    assert!(plan.steps().all(|step| plan.is_postponed(step)) && plan.void_debts.is_empty());
+}
+
+#[test]
+fn a_command_that_runs_once_needs_its_success_and_a_record_that_is_whole() {
+    let mut scene = Scene::new().command("reindex", &[]);
+    scene.check(&["run command:reindex"]);
+    scene.rules.keep_everything = true;
+    scene.check(&[]);
+    scene.rules.keep_everything = false;
+    scene.inventory.commands.push(Owned {
+        id: run("reindex"),
+        key: "reindex".to_owned(),
+        original: Default::default(),
+        on_removal: OnRemoval::Keep,
+        applied: Default::default(),
+    });
+    scene.check(&[]);
+    let key = (InventoryKind::Command, "reindex".to_owned());
+    scene.inventory.unmade.insert(key);
+    scene.check(&["run command:reindex"]);
+    assert!(scene.plan().steps().all(|step| !step.is_drift));
+}
+
+#[test]
+fn units_that_systemd_was_not_told_of_are_read_again_in_a_later_run() {
+    let scene = Scene::new();
+    let owing = |mut scene: Scene| {
+        scene.inventory.owed.push(Debt {
+            debtor: ResourceId::new(ResourceKind::File, "/etc/systemd/system/other.service"),
+            action: Action::DaemonReload,
+            because: conf(),
+            caused: None,
+        });
+        scene
+    };
+    owing(scene).check(&["daemon-reload file:/etc/systemd/system/other.service"]);
+    let starting = Scene::new().unit("inactive", |unit| unit.running = Some(true));
+    owing(starting).check(&[
+        "daemon-reload file:/etc/systemd/system/other.service",
+        "start unit:app.service",
+    ]);
 }
 
 #[test]

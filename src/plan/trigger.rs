@@ -1,24 +1,26 @@
-//! Restarts and reloads that other changes make necessary.
+//! What other changes make necessary: restarts and reloads of units, and commands that run when something changed.
+//!
+//! A *trigger* is made when one of its causes was changed in this run, or when it is owed from an earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::desired::DesiredState;
+use crate::kinds::command::DesiredCommand;
 use crate::kinds::unit::{DesiredUnit, Operation, UnitChange, is_own_file};
-use crate::model::{Action, Reason, ResourceId};
-use crate::plan::{Change, Inventory, InventoryKind, Observed, Step};
+use crate::model::{Action, Kind, Reason, ResourceId};
+use crate::plan::{Change, Debt, Inventory, InventoryKind, Observed, Step};
 
 /// The triggers that `steps` and the debts of earlier runs cause. A unit that `steps` start anyway is started afresh instead.
-///
-/// A restart makes a reload needless; a unit that a step stops or masks needs neither. Implied restarts are try-restarts: one that is
-/// not active is left alone, unless it failed when it was restarted, or a package of the same run may start it in between.
 pub fn triggers(
     desired: &DesiredState,
     observed: &Observed,
     inventory: &Inventory,
     steps: &mut [Step],
 ) -> Vec<Step> {
-    let changes = Changes::of(steps);
-    let mut triggers = Vec::new();
+    let mut changes = Changes::of(steps);
+    let is_open = |debt: &&Debt| !is_void(debt, desired, observed);
+    let owed = Owed(inventory.owed.iter().filter(is_open).collect());
+    let mut triggers = commands(desired, &owed, &mut changes);
     let declared = desired
         .units
         .iter()
@@ -31,63 +33,128 @@ pub fn triggers(
         .filter(|owned| !is_declared(&owned.key));
     for unit in declared.chain(undeclared.map(|owned| Concerned::undeclared(&owned.key, &owned.id)))
     {
-        let (mut restart_because, mut reload_because) = unit.causes(&changes);
-        let owed: Vec<_> = inventory
-            .owed
-            .iter()
-            .filter(|(name, _, _)| name == unit.name)
-            .collect();
-        for (_, action, because) in &owed {
-            match action {
-                Action::Reload => reload_because.push(because.clone()),
-                _ => restart_because.push(because.clone()),
-            }
-        }
-        let (action, because) = match (restart_because.is_empty(), reload_because.is_empty()) {
-            (true, true) => continue,
-            (true, false) => (Action::Reload, reload_because),
-            (false, _) => (Action::Restart, [restart_because, reload_because].concat()),
-        };
-        let its_steps = || {
-            steps
-                .iter()
-                .filter(|step| step.kind == InventoryKind::Unit && step.key == unit.name)
-        };
-        if its_steps().any(|step| matches!(step.action, Action::Stop | Action::Mask)) {
-            continue;
-        }
-        // One that is no longer declared is not brought back to life for a debt; its files may be gone in this very run.
-        let has_failed =
-            has_failed(observed, unit.name) && !owed.is_empty() && unit.declared.is_some();
-        if its_steps().any(|step| step.action == Action::Start) {
-            start_afresh(steps, unit.name, &because);
-        } else if is_up(observed, unit.name) || has_failed || changes.packages {
-            triggers.push(Step {
-                id: unit.id.clone(),
-                kind: InventoryKind::Unit,
-                key: unit.name.to_owned(),
-                action,
-                reason: Reason::Triggered,
-                fields: Vec::new(),
-                is_drift: false,
-                removes: false,
-                blockers: Vec::new(),
-                because,
-                is_owed: !owed.is_empty(),
-                original: String::new(),
-                change: Change::Unit(UnitChange {
-                    name: unit.name.to_owned(),
-                    operation: match action {
-                        // A try-restart would leave it as it is.
-                        _ if has_failed => Operation::Start,
-                        Action::Reload => Operation::Reload,
-                        _ => Operation::Restart,
-                    },
-                }),
-            });
-        }
+        triggers.extend(restart(&unit, observed, &owed, &changes, steps));
     }
     triggers
+}
+
+/// The commands that changes make run. One that runs is a change itself, for the commands and units that name it.
+fn commands(desired: &DesiredState, owed: &Owed<'_>, changes: &mut Changes) -> Vec<Step> {
+    let mut triggers = Vec::new();
+    let mut waiting: Vec<&DesiredCommand> = desired
+        .commands
+        .iter()
+        .filter(|command| !command.report && !command.run_on.is_empty())
+        .collect();
+    loop {
+        let mut triggered = Vec::new();
+        waiting.retain(|command| {
+            let mut because = changes.among(&command.run_on);
+            let debts = owed.causes(&command.id, Action::Run);
+            let is_owed = !debts.is_empty();
+            because.extend(debts);
+            if because.is_empty() {
+                return true;
+            }
+            let change = Change::Command(command.change());
+            let place = (InventoryKind::Command, command.name.as_str());
+            triggered.push(trigger(
+                &command.id,
+                place,
+                Action::Run,
+                because,
+                is_owed,
+                change,
+            ));
+            false
+        });
+        if triggered.is_empty() {
+            return triggers;
+        }
+        changes
+            .resources
+            .extend(triggered.iter().map(|step| step.id.clone()));
+        triggers.extend(triggered);
+    }
+}
+
+/// The restart or reload of one unit, where there is a cause.
+///
+/// A restart makes a reload needless; a unit that a step stops or masks needs neither. Implied restarts are try-restarts: one that is
+/// not active is left alone, unless it failed when it was restarted, or a package of the same run may start it in between.
+fn restart(
+    unit: &Concerned<'_>,
+    observed: &Observed,
+    owed: &Owed<'_>,
+    changes: &Changes,
+    steps: &mut [Step],
+) -> Option<Step> {
+    let (mut restart_because, mut reload_because) = unit.causes(changes);
+    let (restarts, reloads) = (
+        owed.causes(unit.id, Action::Restart),
+        owed.causes(unit.id, Action::Reload),
+    );
+    let is_owed = !restarts.is_empty() || !reloads.is_empty();
+    restart_because.extend(restarts);
+    reload_because.extend(reloads);
+    let (action, because) = match (restart_because.is_empty(), reload_because.is_empty()) {
+        (true, true) => return None,
+        (true, false) => (Action::Reload, reload_because),
+        (false, _) => (Action::Restart, [restart_because, reload_because].concat()),
+    };
+    let its_steps = || {
+        steps
+            .iter()
+            .filter(|step| step.kind == InventoryKind::Unit && step.key == unit.name)
+    };
+    if its_steps().any(|step| matches!(step.action, Action::Stop | Action::Mask)) {
+        return None;
+    }
+    // One that is no longer declared is not brought back to life for a debt; its files may be gone in this very run.
+    let has_failed = has_failed(observed, unit.name) && is_owed && unit.declared.is_some();
+    if its_steps().any(|step| step.action == Action::Start) {
+        start_afresh(steps, unit.name, &because);
+        return None;
+    }
+    if !(is_up(observed, unit.name) || has_failed || changes.packages) {
+        return None;
+    }
+    let change = Change::Unit(UnitChange {
+        name: unit.name.to_owned(),
+        operation: match action {
+            // A try-restart would leave it as it is.
+            _ if has_failed => Operation::Start,
+            Action::Reload => Operation::Reload,
+            _ => Operation::Restart,
+        },
+    });
+    let place = (InventoryKind::Unit, unit.name);
+    Some(trigger(unit.id, place, action, because, is_owed, change))
+}
+
+fn trigger(
+    id: &ResourceId,
+    (kind, key): (InventoryKind, &str),
+    action: Action,
+    because: Vec<ResourceId>,
+    is_owed: bool,
+    change: Change,
+) -> Step {
+    Step {
+        id: id.clone(),
+        kind,
+        key: key.to_owned(),
+        action,
+        reason: Reason::Triggered,
+        fields: Vec::new(),
+        is_drift: false,
+        removes: false,
+        blockers: Vec::new(),
+        because,
+        is_owed,
+        original: String::new(),
+        change,
+    }
 }
 
 fn start_afresh(steps: &mut [Step], unit: &str, because: &[ResourceId]) {
@@ -103,7 +170,21 @@ fn start_afresh(steps: &mut [Step], unit: &str, because: &[ResourceId]) {
     }
 }
 
-/// What the steps change, as far as units care.
+/// Debts of earlier runs that are still to be paid.
+struct Owed<'a>(Vec<&'a Debt>);
+
+impl Owed<'_> {
+    /// Whose changes made `debtor` owe `action`; nothing where it does not.
+    fn causes(&self, debtor: &ResourceId, action: Action) -> Vec<ResourceId> {
+        self.0
+            .iter()
+            .filter(|debt| debt.debtor == *debtor && debt.action == action)
+            .map(|debt| debt.because.clone())
+            .collect()
+    }
+}
+
+/// What the steps change, as far as units and commands care.
 struct Changes {
     resources: BTreeSet<ResourceId>,
     paths: BTreeMap<String, ResourceId>,
@@ -122,6 +203,14 @@ impl Changes {
                 .collect(),
             packages: steps.iter().any(|step| step.kind == InventoryKind::Package),
         }
+    }
+
+    /// Those of `ids` that are changed.
+    fn among(&self, ids: &[ResourceId]) -> Vec<ResourceId> {
+        ids.iter()
+            .filter(|id| self.resources.contains(id))
+            .cloned()
+            .collect()
     }
 }
 
@@ -163,37 +252,46 @@ impl<'a> Concerned<'a> {
             .iter()
             .filter(|(path, _)| owns(path))
             .map(|(_, id)| id.clone());
-        let among = |ids: &[ResourceId]| -> Vec<ResourceId> {
-            ids.iter()
-                .filter(|id| changes.resources.contains(id))
-                .cloned()
-                .collect()
-        };
         let restart_on = self
             .declared
-            .map_or(Vec::new(), |unit| among(&unit.restart_on));
+            .map_or(Vec::new(), |unit| changes.among(&unit.restart_on));
         let reload_on = self
             .declared
-            .map_or(Vec::new(), |unit| among(&unit.reload_on));
+            .map_or(Vec::new(), |unit| changes.among(&unit.reload_on));
         (own_files.chain(restart_on).collect(), reload_on)
     }
 }
 
-/// Debts that nobody can or need pay any more: the unit is not declared, or does not run and reads its files anew when it starts.
+/// Debts that nobody can or need pay any more.
 pub fn void_debts(
     desired: &DesiredState,
     observed: &Observed,
     inventory: &Inventory,
-) -> Vec<(String, Action)> {
-    let is_void = |name: &str| {
-        let is_declared = desired.units.iter().any(|unit| unit.name == name);
-        let is_idle = observed.units.units.contains_key(name) && !is_up(observed, name);
-        !is_declared || (is_idle && !has_failed(observed, name))
-    };
-    let debts = inventory.owed.iter().filter(|(name, _, _)| is_void(name));
+) -> Vec<(ResourceId, Action)> {
+    let debts = inventory.owed.iter();
     debts
-        .map(|(name, action, _)| (name.clone(), *action))
+        .filter(|debt| is_void(debt, desired, observed))
+        .map(|debt| (debt.debtor.clone(), debt.action))
         .collect()
+}
+
+/// Need `debt` not be paid: its debtor is no longer declared, or does not run and reads its files anew when it starts.
+fn is_void(debt: &Debt, desired: &DesiredState, observed: &Observed) -> bool {
+    let name = debt.debtor.name.as_str();
+    match (debt.debtor.kind, debt.action) {
+        // Whatever asked for it: it concerns all units.
+        (_, Action::DaemonReload) => false,
+        (Kind::Unit, _) => {
+            let is_declared = desired.units.iter().any(|unit| unit.name == name);
+            let is_idle = observed.units.units.contains_key(name) && !is_up(observed, name);
+            !is_declared || (is_idle && !has_failed(observed, name))
+        }
+        (Kind::Command, _) => {
+            let mut commands = desired.commands.iter();
+            !commands.any(|command| command.name == name && !command.run_on.is_empty())
+        }
+        _ => true,
+    }
 }
 
 fn is_up(observed: &Observed, unit: &str) -> bool {

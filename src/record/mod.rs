@@ -1,7 +1,7 @@
 //! What limpet remembers: `state.db`.
 //!
 //! The *trusted head* is the last commit this host believed, the *inventory* is everything limpet applied and what was there
-//! before, *owed* effects are restarts that a change made necessary, and *history* is what was really done.
+//! before, *owed* effects are what a change made necessary (restarts, reloads, commands), and *history* is what was really done.
 //!
 //! Invariant: what must survive a crash is on disk before the machine changes. Every method is one transaction with
 //! `synchronous=FULL`; a method that returned `Ok` is not undone by a power cut.
@@ -16,11 +16,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Action, Class, Failure, Kind, OnRemoval, ResourceId};
+use crate::model::{Action, Class, Failure, OnRemoval, ResourceId};
 
 pub mod history;
 pub mod objects;
 mod opening;
+pub mod owed;
 mod writing;
 
 pub use writing::Writing;
@@ -28,9 +29,10 @@ pub use writing::Writing;
 use opening::{is_damage, read_only_uri, with_remedy};
 
 pub use history::HistoryEntry;
+pub use owed::Owed;
 
 /// The layout of the tables below; a database of a newer layout is refused, an older one is brought up to date.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// The first layout; those after it are what the modules below add.
 const SCHEMA: &str = "
@@ -83,7 +85,7 @@ const MAX_CHANGED_KEYS: usize = 1_000;
 pub struct Record {
     connection: Connection,
     /// Debts that were paid while that could not be written down: paid again, a full disk would restart a service in every cycle.
-    paid: RefCell<BTreeSet<(String, Action)>>,
+    paid: RefCell<BTreeSet<(ResourceId, Action)>>,
     /// A copy in memory of what cannot be written.
     is_copy: bool,
     changes: RefCell<Changes>,
@@ -185,38 +187,7 @@ pub struct InventoryEntry {
     pub needs: Vec<ResourceId>,
 }
 
-/// A restart or reload that a change made necessary and that systemd has not yet confirmed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owed {
-    /// The unit's name.
-    pub unit: String,
-    /// [`Action::Restart`] or [`Action::Reload`].
-    pub action: Action,
-    /// The resource whose change caused it.
-    pub because: ResourceId,
-    /// The revision that was being applied, in hex.
-    pub revision: String,
-}
-
 impl Record {
-    /// Knows what `other` knew to be paid.
-    pub fn take_paid(&mut self, other: &mut Record) {
-        self.paid.get_mut().append(other.paid.get_mut());
-    }
-
-    /// Knows that this debt is paid, until that is written down with whatever is written next.
-    pub fn note_paid(&mut self, unit: &str, action: Action) {
-        self.paid.get_mut().insert((unit.to_owned(), action));
-    }
-
-    /// Forgets every debt: the machine has booted since, and everything that runs read its files anew.
-    pub fn forget_debts(&self) -> Result<(), Failure> {
-        self.connection
-            .execute("DELETE FROM owed", [])
-            .map(drop)
-            .map_err(failure)
-    }
-
     /// The value remembered as `name`.
     pub fn recall<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failure> {
         let text: Option<String> = self
@@ -334,7 +305,7 @@ impl Record {
         ))
     }
 
-    /// Writes ahead of a batch: what is about to be owned, with what was there before, and which restarts will be owed.
+    /// Writes ahead of a batch: what is about to be owned, with what was there before, and what will be owed.
     ///
     /// The original of something already owned is never overwritten.
     pub fn intend(
@@ -360,11 +331,11 @@ impl Record {
         revision: &str,
         owned: &[InventoryEntry],
         released: &[(String, String)],
-        paid: &[(String, Action)],
+        paid: &[(ResourceId, Action)],
         history: &[HistoryEntry],
     ) -> Result<(), Failure> {
-        for (unit, action) in paid {
-            self.note_paid(unit, *action);
+        for (debtor, action) in paid {
+            self.note_paid(debtor, *action);
         }
         let mut writing = self.write(revision)?;
         for entry in owned {
@@ -377,48 +348,6 @@ impl Record {
             writing.note(entry)?;
         }
         writing.commit()
-    }
-
-    /// Restarts and reloads that are owed.
-    pub fn owed(&self) -> Result<Vec<Owed>, Failure> {
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT unit, action, because, revision FROM owed ORDER BY unit, action",
-            )
-            .map_err(failure)?;
-        let rows = statement
-            .query_map([], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, String>(3)?,
-                ))
-            })
-            .map_err(failure)?;
-        let mut owed = Vec::new();
-        for row in rows {
-            let (unit, action, because, revision) = row.map_err(failure)?;
-            let action = if action == Action::Reload.as_str() {
-                Action::Reload
-            } else {
-                Action::Restart
-            };
-            if self.paid.borrow().contains(&(unit.clone(), action)) {
-                continue;
-            }
-            let because = because
-                .parse()
-                .unwrap_or_else(|_| ResourceId::new(Kind::Unit, unit.clone()));
-            owed.push(Owed {
-                unit,
-                action,
-                because,
-                revision,
-            });
-        }
-        Ok(owed)
     }
 }
 
@@ -440,6 +369,7 @@ fn damaged(what: &str, error: &dyn std::fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Kind;
     use serde_json::json;
 
     fn entry(key: &str, applied: i64, original: i64) -> InventoryEntry {
@@ -510,36 +440,6 @@ mod tests {
     }
 
     #[test]
-    fn a_debt_is_kept_until_it_is_paid() {
-        let mut record = Record::in_memory().unwrap();
-        let debt = Owed {
-            unit: "app.service".into(),
-            action: Action::Restart,
-            because: ResourceId::new(Kind::File, "/etc/app.conf"),
-            revision: "aa".into(),
-        };
-        record
-            .intend(
-                "aa",
-                &[],
-                std::slice::from_ref(&debt),
-                Timestamp::UNIX_EPOCH,
-            )
-            .unwrap();
-        assert_eq!(record.owed().unwrap(), [debt]);
-        record
-            .conclude(
-                "aa",
-                &[],
-                &[],
-                &[("app.service".into(), Action::Restart)],
-                &[],
-            )
-            .unwrap();
-        assert_eq!(record.owed().unwrap(), []);
-    }
-
-    #[test]
     #[allow(clippy::disallowed_methods, reason = "the test makes the garbage")]
     fn a_database_that_is_garbage_is_an_error_with_its_path() {
         let directory = tempfile::tempdir().unwrap();
@@ -555,37 +455,6 @@ mod tests {
             failure.message.contains(path.to_str().unwrap()),
             "{failure}"
         );
-    }
-
-    #[test]
-    fn a_debt_that_was_paid_on_a_full_disk_is_not_paid_again() {
-        let mut record = Record::in_memory().unwrap();
-        let debt = Owed {
-            unit: "app.service".into(),
-            action: Action::Restart,
-            because: ResourceId::new(Kind::File, "/etc/app.conf"),
-            revision: "aa".into(),
-        };
-        let (now, paid) = (
-            Timestamp::UNIX_EPOCH,
-            [("app.service".into(), Action::Restart)],
-        );
-        let owe = |record: &mut Record| record.intend("aa", &[], std::slice::from_ref(&debt), now);
-        owe(&mut record).unwrap();
-        let writable = |record: &Record, is: bool| {
-            let pragma = record.connection.pragma_update(None, "query_only", !is);
-            pragma.unwrap();
-        };
-        writable(&record, false);
-        record.conclude("aa", &[], &[], &paid, &[]).unwrap_err();
-        assert_eq!(record.owed().unwrap(), []);
-        owe(&mut record).unwrap_err();
-        assert_eq!(record.owed().unwrap(), [debt], "it is owed anew");
-        record.conclude("aa", &[], &[], &paid, &[]).unwrap_err();
-        writable(&record, true);
-        record.conclude("aa", &[], &[], &[], &[]).unwrap();
-        record.paid.get_mut().clear();
-        assert_eq!(record.owed().unwrap(), [], "it is struck out as well");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Changes, LAYOUT_3, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, history};
+use super::{Changes, LAYOUT_3, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, history, owed};
 use crate::model::{Class, Failure};
 
 impl Record {
@@ -147,6 +147,9 @@ impl Record {
                 }
                 if version < 3 {
                     transaction.execute_batch(LAYOUT_3)?;
+                }
+                if version < 4 {
+                    transaction.execute_batch(owed::LAYOUT_4)?;
                 }
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use crate::model::{Action, Failure};
+use crate::model::{Action, Failure, ResourceId};
 use crate::record::{Changes, HistoryEntry, InventoryEntry, Owed, failure, history};
 
 /// What is being written; without [`commit`](Writing::commit) nothing of it is.
@@ -17,7 +17,7 @@ pub struct Writing<'a> {
     revision: &'a str,
     changes: &'a RefCell<Changes>,
     /// Debts that are paid; they are struck out last.
-    paid: &'a RefCell<BTreeSet<(String, Action)>>,
+    paid: &'a RefCell<BTreeSet<(ResourceId, Action)>>,
     has_history: bool,
     has_diffs: bool,
 }
@@ -27,7 +27,7 @@ impl<'a> Writing<'a> {
         transaction: Transaction<'a>,
         revision: &'a str,
         changes: &'a RefCell<Changes>,
-        paid: &'a RefCell<BTreeSet<(String, Action)>>,
+        paid: &'a RefCell<BTreeSet<(ResourceId, Action)>>,
     ) -> Self {
         Writing {
             transaction,
@@ -79,16 +79,18 @@ impl<'a> Writing<'a> {
         self.execute(sql, params![kind, key])
     }
 
-    /// A restart or reload that is owed since `at`.
+    /// Something that is owed since `at`. What is owed already keeps its cause; that it was caused is to be said again, because it is
+    /// about to be caused once more.
     pub fn owe(&self, debt: &Owed, at: Timestamp) -> Result<(), Failure> {
         self.paid
             .borrow_mut()
-            .remove(&(debt.unit.clone(), debt.action));
-        let sql = "INSERT OR IGNORE INTO owed (unit, action, because, revision, since) VALUES (?1, ?2, ?3, ?4, ?5)";
+            .remove(&(debt.debtor.clone(), debt.action));
+        let sql = "INSERT INTO owed (debtor, action, because, revision, since, caused) VALUES (?1, ?2, ?3, ?4, ?5, NULL)
+             ON CONFLICT (debtor, action) DO UPDATE SET caused = NULL";
         self.execute(
             sql,
             params![
-                debt.unit,
+                debt.debtor.to_string(),
                 debt.action.as_str(),
                 debt.because.to_string(),
                 debt.revision,
@@ -98,8 +100,8 @@ impl<'a> Writing<'a> {
     }
 
     /// A debt that is paid, or need not be.
-    pub fn pay(&self, unit: &str, action: Action) {
-        self.paid.borrow_mut().insert((unit.to_owned(), action));
+    pub fn pay(&self, debtor: &ResourceId, action: Action) {
+        self.paid.borrow_mut().insert((debtor.clone(), action));
     }
 
     /// A line of history.
@@ -114,9 +116,9 @@ impl<'a> Writing<'a> {
         if self.has_history {
             history::forget_old(&self.transaction, self.has_diffs).map_err(failure)?;
         }
-        for (unit, action) in self.paid.borrow().iter() {
-            let sql = "DELETE FROM owed WHERE unit = ?1 AND action = ?2";
-            self.execute(sql, params![unit, action.as_str()])?;
+        for (debtor, action) in self.paid.borrow().iter() {
+            let sql = "DELETE FROM owed WHERE debtor = ?1 AND action = ?2";
+            self.execute(sql, params![debtor.to_string(), action.as_str()])?;
         }
         self.transaction.commit().map_err(failure)?;
         self.paid.borrow_mut().clear();

@@ -108,6 +108,19 @@ pub fn state_missing(revision: &str, failure: &Failure) {
     );
 }
 
+/// What the program of a resource wrote, line by line.
+pub fn output(resource: &ResourceId, text: &str) {
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        info!(limpet_resource = %resource, "{resource}: {}", plain(line));
+    }
+}
+
+/// Without what would move a terminal's cursor.
+fn plain(line: &str) -> String {
+    let is_plain = |character: &char| !character.is_control() || *character == '\t';
+    line.chars().filter(is_plain).collect()
+}
+
 /// One resource was changed.
 pub fn changed(
     revision: &str,

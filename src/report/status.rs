@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Class, Failure, Location, Reason, ResourceId};
+use crate::model::{Action, Class, Failure, Location, Reason, ResourceId};
 
 /// What limpet knows about this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +167,8 @@ pub struct Drift {
 /// A restart or reload that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwedEffect {
+    /// What is owed: `restart`, `reload`, `daemon-reload`, `run`.
+    pub action: Action,
     /// The unit.
     pub resource: ResourceId,
     /// Whose change caused it.

@@ -16,7 +16,7 @@ const PAGES: [(&str, &[&str]); 3] = [
 ];
 
 /// In which section of its page the keys of a struct are; those of other structs may stand anywhere.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("DeclaredSource", "\"[source]\""),
     ("DeclaredTrust", "\"[trust]\""),
     ("DeclaredAnchor", "\"[trust]\""),
@@ -28,6 +28,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("Directory", "DIRECTORIES"),
     ("Symlink", "\"SYMBOLIC LINKS\""),
     ("Package", "PACKAGES"),
+    ("Command", "COMMANDS"),
     ("Unit", "UNITS"),
     ("Health", "HEALTH"),
 ];
@@ -150,7 +151,7 @@ fn the_kinds_are_in_the_page_of_layers() {
     let page = read("packaging/man/limpet-layer.5");
     for kind in limpet::model::Kind::ALL {
         let heading = match kind.as_str() {
-            "package" | "health" => format!("\n.BI [{kind}. name ]\n"),
+            "package" | "command" | "health" => format!("\n.BI [{kind}. name ]\n"),
             kind => format!("\n.BI [{kind}.\\(dq"),
         };
         assert!(page.contains(&heading), "{kind}");

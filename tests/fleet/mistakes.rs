@@ -726,6 +726,94 @@ fn a_need_that_is_not_declared_is_shown_with_the_nearest() {
 }
 
 #[test]
+fn a_command_that_never_runs_or_cannot_is_refused() {
+    assert_snapshot!(base("[command.a]\ncommand = [\"true\"]\n[command.b]\ncommand = [\"bin/b\"]\nonce = true\nrun_on = [\"command:a\"]\n[command.c]\nonce = true\ntimeout = \"2h\"\n[command.d]\ncommand = []\nonce = true\ntimeout = \"soon\"\n"), @r#"
+    error: layers/base/base.toml:1:10: command:a never runs: it has neither `run_on` nor `once`
+      |
+    1 | [command.a]
+      |          ^
+      |
+    hint: write run_on = ["file:/etc/…"] to run it when one of those changed, or once = true to run it until it has succeeded once
+    error: layers/base/base.toml:4:11: `command` of command:b names 'bin/b', which is no absolute path
+      |
+    4 | command = ["bin/b"]
+      |           ^^^^^^^^^
+      |
+    hint: name a program by its absolute path, or by its name alone
+    error: layers/base/base.toml:5:8: command:b has `run_on` and `once`
+      |
+    5 | once = true
+      |        ^^^^
+      |
+    note: layers/base/base.toml:6:10: run on changes here
+      |
+    6 | run_on = ["command:a"]
+      |          ^^^^^^^^^^^^^
+    hint: keep one of them: what runs on changes also runs when they are made for the first time
+    error: layers/base/base.toml:7:10: command:c has no `command`
+      |
+    7 | [command.c]
+      |          ^
+      |
+    hint: write the program and its arguments: command = ["update-ca-certificates"]
+    error: layers/base/base.toml:9:11: `timeout` of command:c is not between 1s and 1h
+      |
+    9 | timeout = "2h"
+      |           ^^^^
+      |
+    hint: write a number with its unit, of at most an hour: "90s", "20m"
+    error: layers/base/base.toml:11:11: `command` of command:d is no command
+       |
+    11 | command = []
+       |           ^^
+       |
+    hint: write the program and its arguments: ["update-ca-certificates", "--fresh"]
+    error: layers/base/base.toml:13:11: 'soon' in `timeout` of command:d is no duration
+       |
+    13 | timeout = "soon"
+       |           ^^^^^^
+       |
+    hint: write a number with its unit, of at most an hour: "90s", "20m"
+    "#);
+    assert_snapshot!(base("[command.\"e f\"]\ncmd = [\"true\"]\n[command.g]\ncommand = \"update-grub --now\"\n"), @r#"
+    error: layers/base/base.toml:1:10: 'e f' is no name of a command
+      |
+    1 | [command."e f"]
+      |          ^^^^^
+      |
+    hint: use letters, digits, '-', '.' and '_', starting with a letter or digit; what is run stands below it: command = ["…"]
+    error: layers/base/base.toml:2:1: unknown field `cmd` in command:e f
+      |
+    2 | cmd = ["true"]
+      | ^^^ no such field
+      |
+    hint: write: command = ["true"]
+    error: layers/base/base.toml:4:11: expected an array, found string "update-grub --now" for `command` in command:g
+      |
+    4 | command = "update-grub --now"
+      |           ^^^^^^^^^^^^^^^^^^^
+      |
+    hint: there is no shell; write an array: command = ["update-grub", "--now"]
+    "#);
+}
+
+#[test]
+fn commands_that_make_each_other_run_are_told_as_a_circle() {
+    assert_snapshot!(base("[command.a]\ncommand = [\"true\"]\nrun_on = [\"command:b\"]\n[command.b]\ncommand = [\"true\"]\nrun_on = [\"command:a\"]\n"), @r#"
+    error: layers/base/base.toml:1:10: resources need each other in a circle: command:a → command:b → command:a
+      |
+    1 | [command.a]
+      |          ^
+      |
+    note: layers/base/base.toml:4:10: command:b is declared here
+      |
+    4 | [command.b]
+      |          ^
+    hint: take one of the needs out
+    "#);
+}
+
+#[test]
 fn needs_in_a_circle_are_told_once() {
     assert_snapshot!(base("[file.\"/a\"]\ncontent = \"\"\nneeds = [\"package:b\"]\n[package.b]\nneeds = [\"unit:c.service\"]\n[unit.\"c.service\"]\nenabled = true\nneeds = [\"file:/a\"]\n"), @r#"
     error: layers/base/base.toml:4:10: resources need each other in a circle: package:b → unit:c.service → file:/a → package:b

@@ -215,6 +215,7 @@ fn the_keys_of_a_layer_are_those_that_the_program_reads() {
         ("[directory.\"/x\"]", "/definitions/directory"),
         ("[file.\"/x\"]", "/definitions/file"),
         ("[symlink.\"/x\"]", "/definitions/symlink"),
+        ("[command.x]", "/definitions/command"),
         ("[unit.\"x.service\"]", "/definitions/unit"),
         ("[unit.\"x.service\".dropin.y]", "/definitions/dropin"),
     ] {

@@ -26,6 +26,7 @@ mod enrolment;
 mod files;
 mod mistakes;
 mod operator;
+mod owed;
 mod package_life;
 mod packages;
 mod quick_start;

@@ -1,5 +1,6 @@
 //! Files, directories and symbolic links.
 
+use super::command::check_argv;
 use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
 use crate::fleet::declared::{self, State};
@@ -332,17 +333,9 @@ fn check_command(
     mistakes: &mut Vec<Mistake>,
 ) {
     let Some(command) = command else { return };
-    let is_command = command.first().is_some_and(|program| !program.is_empty())
-        && command.iter().all(|word| !word.contains('\0'));
-    if !is_command {
-        mistakes.push(
-            Mistake::new(
-                &table.place_of("validate", place),
-                format!("`validate` of {what} is no command"),
-            )
-            .hint("write the program and its arguments: [\"visudo\", \"-c\", \"-f\", \"{}\"]"),
-        );
-    } else if !command.iter().any(|word| word.contains("{}")) {
+    let example = "[\"visudo\", \"-c\", \"-f\", \"{}\"]";
+    let is_command = check_argv(what, "validate", command, example, table, place, mistakes);
+    if is_command && !command.iter().any(|word| word.contains("{}")) {
         mistakes.push(
             Mistake::new(
                 &table.place_of("validate", place),

@@ -13,12 +13,14 @@ use super::{
     layer, paths,
 };
 use crate::document::{Data, Mistake, Place, Table, Value};
+use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Class, Failure, Kind, ResourceId};
 
+mod command;
 mod content;
 mod file;
 mod health;
@@ -99,6 +101,7 @@ struct Resolved {
     /// The paths it brings, each with the place of its declaration.
     paths: Vec<(DesiredPath, Place)>,
     package: Option<DesiredPackage>,
+    command: Option<DesiredCommand>,
     unit: Option<DesiredUnit>,
     health: Option<DesiredHealth>,
     /// This host's package manager has no name for it.
@@ -253,6 +256,7 @@ impl Resolver<'_, '_> {
             Kind::Directory => self.directory(id, table, place, out),
             Kind::Symlink => self.symlink(id, table, place, out),
             Kind::Package => self.package(id, table, place, out),
+            Kind::Command => self.command(id, table, place, out),
             Kind::Unit => self.unit(id, table, place, out),
             Kind::Health => self.health(id, table, place, out),
         };
@@ -277,6 +281,7 @@ impl Resolver<'_, '_> {
             self.state.paths.push(path);
             self.path_places.push(place);
         }
+        self.state.commands.extend(resolved.command);
         self.state.units.extend(resolved.unit);
         self.state.health.extend(resolved.health);
         let Some(package) = resolved.package else {
@@ -334,9 +339,15 @@ impl Resolver<'_, '_> {
                 .map(|(name, resource)| (*kind, *name, &*resource.table))
         });
         let says = |table: &Table| {
-            ["needs", "restart_on", "reload_on", "prevent_removal"]
-                .into_iter()
-                .any(|key| table.get(key).is_some())
+            [
+                "needs",
+                "restart_on",
+                "reload_on",
+                "run_on",
+                "prevent_removal",
+            ]
+            .into_iter()
+            .any(|key| table.get(key).is_some())
         };
         for (kind, name, table) in tables.filter(|(_, _, table)| says(table)) {
             let id = ResourceId::new(kind, name);
@@ -345,6 +356,14 @@ impl Resolver<'_, '_> {
                 edges::read(&id, key, table, &self.declared, &self.unmanaged, &mut found)
             };
             let needs = read("needs");
+            if id.kind == Kind::Command {
+                let run_on = read("run_on");
+                // In the order of their names, as units below.
+                let commands = &mut self.state.commands;
+                if let Ok(position) = commands.binary_search_by(|known| known.id.cmp(&id)) {
+                    commands[position].run_on = run_on;
+                }
+            }
             if id.kind == Kind::Unit {
                 let (restart_on, reload_on) = (read("restart_on"), read("reload_on"));
                 // Units were resolved in the order of their names.
@@ -366,7 +385,15 @@ impl Resolver<'_, '_> {
         for (id, mistake) in mistakes {
             self.fail(&id, mistake);
         }
-        for mistake in edges::circles(&self.state.needs, &self.declared) {
+        // A command also waits for what makes it run.
+        let mut waits = Cow::Borrowed(&self.state.needs);
+        for command in &self.state.commands {
+            if !command.run_on.is_empty() {
+                let known = waits.to_mut().entry(command.id.clone()).or_default();
+                known.extend(command.run_on.iter().cloned());
+            }
+        }
+        for mistake in edges::circles(&waits, &self.declared) {
             self.failures.push(mistake.into_failure(Class::Author));
         }
     }
