@@ -8,6 +8,7 @@
 //! matters is in state.db before the machine changes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as worker_queue};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::apply::Activity;
 use crate::config::Config;
 use crate::control::{Reply, Request};
 use crate::cycle::pause::PauseRequest;
+use crate::cycle::rollback::RollbackRequest;
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Class, Failure};
 use crate::report::journal::short;
@@ -88,6 +90,8 @@ pub fn run(
 struct Agent {
     /// The configuration that the worker uses.
     config: Arc<Mutex<Config>>,
+    /// Set while something waits for the worker: then it waits for no check.
+    interruption: Arc<AtomicBool>,
     /// Places for those who look at what is remembered.
     readers: Arc<Semaphore>,
     machine_id: String,
@@ -128,6 +132,7 @@ impl Agent {
         reload: impl Fn() -> Result<Config, Vec<Failure>> + Send + 'static,
     ) -> Result<Self, Failure> {
         let interval = cycle.interval();
+        let interruption = cycle.interruption();
         let status = cycle.first_status();
         let outlook = Outlook::of(&cycle, status.clone());
         let config = Arc::new(Mutex::new(cycle.config().clone()));
@@ -151,6 +156,7 @@ impl Agent {
         let now = Instant::now();
         let mut agent = Agent {
             config,
+            interruption,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             machine_id: machine_id.to_owned(),
             interval,
@@ -278,19 +284,37 @@ impl Agent {
             Trigger::Look => 0,
             Trigger::Tick => 1,
             Trigger::Start => 2,
-            Trigger::Nudge { allow_removals } => 3 + u8::from(allow_removals),
+            Trigger::Nudge { .. } => 3,
         };
-        let waiting = self
-            .next_trigger
-            .filter(|waiting| weight(*waiting) > weight(trigger));
-        self.next_trigger = Some(waiting.unwrap_or(trigger));
+        let both = match (self.next_trigger, trigger) {
+            (
+                Some(Trigger::Nudge {
+                    allow_removals,
+                    retry,
+                }),
+                Trigger::Nudge {
+                    allow_removals: also,
+                    retry: again,
+                },
+            ) => Trigger::Nudge {
+                allow_removals: allow_removals || also,
+                retry: retry || again,
+            },
+            (Some(waiting), _) if weight(waiting) > weight(trigger) => waiting,
+            _ => trigger,
+        };
+        self.next_trigger = Some(both);
     }
 
     /// Gives the worker its next job, when it is idle and there is one.
     fn start_next(&mut self) -> Result<(), Failure> {
         if self.doing.is_some() {
+            let is_wanted =
+                self.must_reload || !self.changes.is_empty() || self.next_trigger.is_some();
+            self.interruption.store(is_wanted, Ordering::Relaxed);
             return Ok(());
         }
+        self.interruption.store(false, Ordering::Relaxed);
         let (job, what, silence) = if std::mem::take(&mut self.must_reload) {
             (Job::Reload, Work::Reload, LONGEST_SILENCE)
         } else if let Some((change, client)) = self.changes.pop_front() {
@@ -359,7 +383,11 @@ impl Agent {
                     }
                 }
             }
-            News::Changed { result, outlook } => {
+            News::Changed {
+                result,
+                outlook,
+                is_to_be_applied,
+            } => {
                 self.take_outlook(outlook);
                 if let Some(Doing {
                     what: Work::Change(client),
@@ -368,7 +396,10 @@ impl Agent {
                 {
                     match result {
                         Ok(()) => {
-                            client.answer(&self.status_reply());
+                            match is_to_be_applied {
+                                true => self.waiting.push(client),
+                                false => drop(client.answer(&self.status_reply())),
+                            }
                             // What a pause kept back is made up for, and what it keeps from now on shows.
                             self.begin(Trigger::Look);
                         }
@@ -377,13 +408,22 @@ impl Agent {
                 }
             }
             News::Finished(outlook) => {
+                let is_on_probation = outlook.is_on_probation;
                 self.take_outlook(outlook);
+                if is_on_probation {
+                    show_applying(&mut self.status, "the revision is on probation");
+                }
                 notify(&[NotifyState::Status(&one_line(&self.status))]);
                 if let Some(Doing {
                     what: Work::Cycle(clients),
                     ..
                 }) = done
                 {
+                    if is_on_probation {
+                        // They wait until it has passed or is undone.
+                        self.waiting.extend(clients);
+                        return self.begin(Trigger::Look);
+                    }
                     let line = Line::of(&self.status_reply());
                     for client in clients {
                         client.send(line.clone());
@@ -422,8 +462,10 @@ impl Agent {
     fn tell(&mut self, activity: &Activity) {
         let message = activity.to_string();
         notify(&[NotifyState::Status(&message)]);
-        if let Activity::Applying(what) = activity {
-            show_applying(&mut self.status, what);
+        match activity {
+            Activity::Applying(what) => show_applying(&mut self.status, what),
+            Activity::Checking(_) => show_applying(&mut self.status, &message),
+            Activity::Polling | Activity::Looking => {}
         }
         if let Some(Doing {
             what: Work::Cycle(clients),
@@ -477,6 +519,7 @@ impl Agent {
                 wait,
                 allow_removals,
                 by,
+                retry,
             } => {
                 if wait {
                     self.waiting.push(client);
@@ -488,7 +531,24 @@ impl Agent {
                 if allow_removals {
                     self.let_through_by = Some(by).filter(|by| !by.is_empty());
                 }
-                self.begin(Trigger::Nudge { allow_removals });
+                self.begin(Trigger::Nudge {
+                    allow_removals,
+                    retry,
+                });
+            }
+            Request::Rollback {
+                to,
+                for_secs,
+                reason,
+                by,
+            } => {
+                let rollback = Change::Rollback(RollbackRequest {
+                    to,
+                    length: for_secs.map(Duration::from_secs),
+                    reason,
+                    by,
+                });
+                self.changes.push_back((rollback, client));
             }
             Request::Pause {
                 resources,

@@ -41,6 +41,8 @@ pub enum Activity {
     Looking,
     /// The machine is being changed.
     Applying(String),
+    /// These checks have yet to hold.
+    Checking(String),
 }
 
 impl std::fmt::Display for Activity {
@@ -49,6 +51,7 @@ impl std::fmt::Display for Activity {
             Activity::Polling => f.write_str("polling the source"),
             Activity::Looking => f.write_str("looking at the machine"),
             Activity::Applying(what) => f.write_str(what),
+            Activity::Checking(what) => write!(f, "waiting for {what}"),
         }
     }
 }

@@ -46,8 +46,21 @@ pub enum Request {
         wait: bool,
         /// Let what is held through, this once.
         allow_removals: bool,
+        /// Try a quarantined revision again.
+        retry: bool,
         /// Who asks, by the name people know.
         #[serde(default)]
+        by: String,
+    },
+    /// Go back to a revision that was good; only uid 0 may ask. Answered with the status once it is applied.
+    Rollback {
+        /// To which; else the last good one before the one in force.
+        to: Option<String>,
+        /// For how long; else until a newer commit arrives.
+        for_secs: Option<u64>,
+        /// Why.
+        reason: String,
+        /// Who asks, by the name people know.
         by: String,
     },
     /// Change nothing on the host, or none of some resources, for a time; only uid 0 may ask. Answered with the status.
@@ -77,7 +90,10 @@ impl Request {
             Request::Status | Request::Plan | Request::History { .. } | Request::Why { .. } => {
                 false
             }
-            Request::Sync { .. } | Request::Pause { .. } | Request::Resume { .. } => true,
+            Request::Sync { .. }
+            | Request::Rollback { .. }
+            | Request::Pause { .. }
+            | Request::Resume { .. } => true,
         }
     }
 }

@@ -36,8 +36,9 @@
 //! | `/etc/limpet/allowed_signers`, `revoked` | who may sign, and who no longer | the operator, [`cli::enroll`]; read by [`trust`] |
 //! | `/etc/limpet/enrolled` | the second mark of the trusted head | [`cycle::state`] |
 //! | `/var/lib/limpet/state.db` | trusted head, inventory, debts, history | [`record`] |
-//! | `/var/lib/limpet/objects/objects.db` | what the revision in force needs | [`record::objects`] |
+//! | `/var/lib/limpet/objects/objects.db` | what the revision in force and the last good ones need | [`record::objects`] |
 //! | `/var/lib/limpet/originals/<sha256>` | what files were before limpet | [`kinds::file`] |
+//! | `/var/lib/limpet/on-probation` | there while a revision is on probation, for limpet-probation.timer | [`cycle`] |
 //! | `/var/lib/limpet/lock` | held while limpet may change the machine | [`sys::lock`] |
 //! | `/var/cache/limpet/` | the fetcher's cache | [`fetch`] |
 //! | `/run/limpet/control.sock` | where operators ask | [`agent`] |

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::apply::Activity;
 use crate::config::Config;
 use crate::cycle::pause::PauseRequest;
+use crate::cycle::rollback::RollbackRequest;
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Failure, ResourceId};
 use crate::report::preview::Preview;
@@ -32,6 +33,7 @@ pub(super) enum Change {
         resources: Vec<ResourceId>,
         by: String,
     },
+    Rollback(RollbackRequest),
 }
 
 /// What the worker tells the loop.
@@ -44,6 +46,8 @@ pub(super) enum News {
     Changed {
         result: Result<(), Failure>,
         outlook: Outlook,
+        /// Who asked waits for a cycle, too.
+        is_to_be_applied: bool,
     },
     Finished(Outlook),
     Reloaded {
@@ -59,6 +63,8 @@ pub(super) struct Outlook {
     pub(super) rest: Duration,
     /// How long until a pause ends.
     pub(super) pause: Option<Duration>,
+    /// A revision is on probation: waiting for its checks was interrupted.
+    pub(super) is_on_probation: bool,
 }
 
 impl Outlook {
@@ -67,6 +73,7 @@ impl Outlook {
             status: Box::new(status),
             rest: cycle.rest_of_the_source(),
             pause: cycle.next_end_of_a_pause(),
+            is_on_probation: cycle.is_on_probation(),
         }
     }
 }
@@ -94,14 +101,17 @@ pub(super) fn work(
             }
             Job::Plan => News::Planned(Box::new(cycle.preview())),
             Job::Change(change) => {
+                let is_to_be_applied = matches!(change, Change::Rollback(_));
                 let result = match change {
                     Change::Pause(request) => cycle.pause(&request),
                     Change::Resume { resources, by } => cycle.resume(&resources, &by),
+                    Change::Rollback(request) => cycle.roll_back_to(&request),
                 };
                 let status = cycle.status();
                 News::Changed {
                     result,
                     outlook: Outlook::of(&cycle, status),
+                    is_to_be_applied,
                 }
             }
             Job::Reload => {

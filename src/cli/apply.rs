@@ -81,7 +81,11 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     };
     let launch = Launch::of_this_program(&host.outer_path(config::CACHE_DIRECTORY));
     let connect = move || Ok(Box::new(Child::spawn(&launch, &source)?) as Box<dyn Upstream>);
+    let is_image = !host.is_running_system();
     let mut cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
+    if is_image {
+        cycle.leave_checks_out();
+    }
     let progress = |activity: &Activity, _: Duration| {
         if *activity != Activity::Looking {
             terminal.message(&activity.to_string());
@@ -94,6 +98,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         }
         None => Trigger::Nudge {
             allow_removals: false,
+            retry: false,
         },
     };
     let status = cycle.run(trigger, &progress);

@@ -5,10 +5,10 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 4] = ["rollback", "trust", "approve", "secret"];
+const COMMANDS: [&str; 3] = ["trust", "approve", "secret"];
 
 /// What later versions add to commands of this one: the command, and an option or, in capitals, an argument.
-const ADDITIONS: [(&str, &str); 2] = [("sync", "--retry"), ("verify", "--channel")];
+const ADDITIONS: [(&str, &str); 1] = [("verify", "--channel")];
 
 /// The part of `arguments` (the first is the program's name) that belongs to a later version, as its help will write it.
 pub(super) fn find(arguments: &[OsString]) -> Option<String> {
@@ -48,11 +48,10 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_later_version_is_recognised() {
-        check("limpet rollback", Some("rollback"));
-        check("limpet rollback --for 8h", Some("rollback"));
+        check("limpet trust", Some("trust"));
+        check("limpet trust set --commit x", Some("trust"));
         check("limpet help approve", Some("approve"));
         check("limpet trust --help", Some("trust"));
-        check("limpet sync --wait --retry", Some("sync --retry"));
         check(
             "limpet verify --channel prod HEAD",
             Some("verify --channel"),
@@ -68,7 +67,8 @@ mod tests {
             "limpet plan --source=/srv/fleet",
             "limpet history -n 3",
             "limpet sync --wait",
-            "limpet sync --retries",
+            "limpet sync --wait --retry",
+            "limpet rollback --for 8h",
             "limpet verify HEAD",
             "limpet verify -- --channel",
             "limpet check why",

@@ -28,8 +28,10 @@ pub mod man;
 pub mod pause;
 pub mod plan;
 mod plan_other;
+pub mod probation;
 pub mod render;
 pub mod resume;
+pub mod rollback;
 pub mod status;
 pub mod sync;
 pub mod terminal;
@@ -64,6 +66,7 @@ enum Command {
     Why(why::Arguments),
     Pause(pause::Arguments),
     Resume(resume::Arguments),
+    Rollback(rollback::Arguments),
     /// Check a revision the way a host does
     Verify(verify::Verify),
     Init(init::Arguments),
@@ -77,6 +80,8 @@ enum Command {
     Agent(agent::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
+    #[command(hide = true)]
+    Probation(probation::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -106,6 +111,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Plan(arguments) => plan::run(arguments, &terminal),
         Command::Pause(arguments) => pause::run(arguments, &terminal),
         Command::Resume(arguments) => resume::run(arguments, &terminal),
+        Command::Rollback(arguments) => rollback::run(arguments, &terminal),
         Command::History(arguments) => history::run(arguments, &terminal),
         Command::Why(arguments) => why::run(arguments, &terminal),
         Command::Doctor(arguments) => doctor::run(arguments, &terminal),
@@ -118,6 +124,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Completions(arguments) => completions::run(arguments, &terminal),
         Command::Man(arguments) => man::run(arguments, &terminal),
         Command::Agent(arguments) => agent::run(arguments),
+        Command::Probation(arguments) => probation::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),
         Command::Fetch(arguments) => fetch::run(arguments),
     };

@@ -93,7 +93,7 @@ pub(super) fn who() -> String {
     })
 }
 
-fn parse_length(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_length(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a time such as 30m, 2h or '1d 12h'".to_owned();
     let (days, rest) = split_days(text.trim()).ok_or_else(wrong)?;
     let rest: SignedDuration = match rest {

@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Let what is held for a person through, this once
     #[arg(long)]
     allow_removals: bool,
+    /// Try a revision again that was undone here, and end a rollback
+    #[arg(long)]
+    retry: bool,
 }
 
 /// Runs the command.
@@ -27,6 +30,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
         wait: arguments.wait,
         allow_removals: arguments.allow_removals,
         by: pause::who(),
+        retry: arguments.retry,
     };
     let reply = agent_or_record::converse(&request, &mut |message| terminal.message(message))
         .map_err(|failure| vec![failure])?;
@@ -45,7 +49,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
 }
 
 /// One line for the state, and one for each thing that is wrong.
-fn summary(status: &crate::report::status::Status) -> String {
+pub(super) fn summary(status: &crate::report::status::Status) -> String {
     let revision = status
         .revision
         .as_deref()
@@ -58,7 +62,10 @@ fn summary(status: &crate::report::status::Status) -> String {
     };
     // What is no error of anybody's and yet the reason why less was done than was asked for.
     for condition in &status.conditions {
-        if matches!(condition.kind.as_str(), "paused" | "offline" | "behind") {
+        if matches!(
+            condition.kind.as_str(),
+            "rolled-back" | "waiting" | "paused" | "offline" | "behind"
+        ) {
             text.push_str(&format!("\n{}: {}", condition.kind, condition.reason));
         }
     }

@@ -182,6 +182,8 @@ pub const OBJECTS_DIRECTORY: &str = "/var/lib/limpet/objects";
 pub const OBJECTS_DATABASE: &str = "/var/lib/limpet/objects/objects.db";
 /// What files looked like before limpet, by SHA-256.
 pub const ORIGINALS_DIRECTORY: &str = "/var/lib/limpet/originals";
+/// There while a revision is on probation.
+pub const PROBATION_MARK: &str = "/var/lib/limpet/on-probation";
 /// The fetcher's cache.
 pub const CACHE_DIRECTORY: &str = "/var/cache/limpet";
 /// The keys of the ssh servers that a source may be on.

@@ -82,6 +82,13 @@ impl Cycle {
             progress(&Activity::Looking, LOOKING_SILENCE);
             let mut planned = self.plan(in_force, allow_removals)?;
             let plan = &mut planned.plan;
+            if is_new
+                && passes == 0
+                && !plan.is_held_whole
+                && self.config.apply.mode == ApplyMode::Enforce
+            {
+                self.begin_probation(in_force, plan);
+            }
             let was_tried =
                 |step: &Step| tried.contains(&(step.kind, step.key.clone(), step.action));
             // A trigger that is caused anew is no repetition; where its causes are, it is idle and forgiven.

@@ -33,13 +33,13 @@ const TRUST_FILE_LIMIT: u64 = 4 << 20;
 const READING_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// A fetcher that has a limited time to answer.
-struct Limited<'a> {
+pub(super) struct Limited<'a> {
     client: &'a dyn Upstream,
     until: Instant,
 }
 
 impl<'a> Limited<'a> {
-    fn new(client: &'a dyn Upstream) -> Self {
+    pub(super) fn new(client: &'a dyn Upstream) -> Self {
         Limited {
             client,
             until: clock::instant() + READING_LIMIT,
@@ -69,9 +69,12 @@ impl Cycle {
         let result = match judged {
             Ok(result) => {
                 self.note_answer();
+                self.trial.source_answers = true;
+                self.absolve();
                 result
             }
             Err(trouble) => {
+                self.trial.source_answers = false;
                 let result = trouble.failure.message.clone();
                 self.note_trouble(trouble);
                 result
@@ -90,8 +93,11 @@ impl Cycle {
         let trusted = self.head.as_ref().map(|head| head.commit);
         let (tell, answers) = mpsc::channel();
         let ask = move || {
-            let connect = connect.lock().unwrap_or_else(PoisonError::into_inner);
-            let answer = connect().map_err(Trouble::from).and_then(|client| {
+            let client = {
+                let connect = connect.lock().unwrap_or_else(PoisonError::into_inner);
+                connect()
+            };
+            let answer = client.map_err(Trouble::from).and_then(|client| {
                 let tip = client.poll(trusted)?;
                 Ok((client, tip.commit))
             });
@@ -126,7 +132,7 @@ impl Cycle {
         }
         if self.situation.state_missing.is_some() {
             // What was trusted last is nothing new, and what was kept of it may be lost as well.
-            if let Some(head) = self.head.clone().filter(|_| self.must_load) {
+            if let Some(head) = self.head_in_force().filter(|_| self.must_load) {
                 return Ok(self.read_again(client, &head));
             }
             return Ok("not accepted, trust state is missing".to_owned());
@@ -153,7 +159,7 @@ impl Cycle {
             Verdict::Unchanged => {
                 self.situation.refusal = None;
                 self.situation.mistakes.clear();
-                match self.head.clone() {
+                match self.head_in_force() {
                     // What was kept of it is lost or damaged: it is read again from the source.
                     Some(head) if self.must_load => self.read_again(client, &head),
                     _ => "unchanged".to_owned(),
@@ -310,14 +316,23 @@ impl Cycle {
             .get(&revision.commit())
             .map_err(|error| unreadable(&error))?;
         let rendered = self.render(revision, &through)?;
-        let others: Vec<ObjectId> = self.head.iter().map(|head| head.commit).collect();
-        through.keep(&revision.commit(), &others)?;
+        through.keep(&revision.commit(), &self.kept_revisions())?;
         remember_time(&self.host, &self.record)?;
         let head = revision.trusted_head();
+        let rollback = self.trial.rollback.as_ref();
+        if rollback.is_some_and(|rollback| rollback.to == *head) {
+            // Only what is in force instead of the trusted head was lost and read again.
+            self.put_in_force(revision, rendered);
+            return Ok(());
+        }
         state::trust(&self.host, &self.record, head)?;
         self.record
             .remember(state::HOST_NAME, &self.config.host.name)?;
+        let is_another = self.head.as_ref() != Some(head);
         self.head = Some(head.clone());
+        if is_another {
+            self.forget_rollback();
+        }
         self.put_in_force(revision, rendered);
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::apply::{Activity, TRANSACTION_SILENCE};
 use crate::config::{Config, Source};
 use crate::fetch::client::Upstream;
 use crate::fleet::{DesiredState, Rendered};
-use crate::git::{ObjectId, Tree};
+use crate::git::{ObjectId, Objects, Tree};
 use crate::model::{Failure, ResourceId};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
@@ -31,6 +31,7 @@ use crate::sys::{Host, clock};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 
 pub mod audit;
+mod checks;
 pub mod contents;
 mod enforce;
 mod explain;
@@ -38,9 +39,12 @@ mod full_look;
 mod inventory;
 pub mod judge;
 pub mod look;
+mod mending;
 mod pace;
 pub mod pause;
 mod preview;
+mod probation;
+pub mod rollback;
 pub mod situation;
 pub mod state;
 
@@ -48,10 +52,11 @@ use contents::StoredContents;
 use enforce::Planned;
 use full_look::Look;
 use judge::Obstacle;
+use mending::{forget_debts_of_the_last_boot, tell_what_is_missing};
 use pace::Silence;
 use pause::KeptPause;
+use probation::Trial;
 use situation::{Beginnings, Situation, Standing};
-use state::State;
 
 /// How long the poll may be silent: the fetcher's own limit, and that of reading what it found, twice.
 const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
@@ -72,6 +77,8 @@ pub enum Trigger {
     Nudge {
         /// Let a plan with too many removals through, this once.
         allow_removals: bool,
+        /// Try again what was undone.
+        retry: bool,
     },
 }
 
@@ -118,6 +125,8 @@ pub struct Cycle {
     pauses: Vec<KeptPause>,
     /// Who lets through what is held, for the next cycle.
     let_through_by: Option<String>,
+    /// What is on trial, and what there is to go back to.
+    trial: Trial,
 }
 
 impl std::fmt::Debug for Cycle {
@@ -163,8 +172,6 @@ pub const STATUS: &str = "status";
 
 /// Under which name the record keeps the [`Standing`].
 const STANDING: &str = "standing";
-/// Under which name the record keeps when it could be written again.
-const WRITTEN: &str = "written-again";
 
 /// Under which name the record keeps the [`AppliedRevision`].
 const APPLIED: &str = "applied";
@@ -226,6 +233,7 @@ impl Cycle {
             silence: None,
             pauses: Vec::new(),
             let_through_by: None,
+            trial: Trial::default(),
             host,
             config,
             connect: Arc::new(Mutex::new(connect)),
@@ -243,6 +251,8 @@ impl Cycle {
             cycle.situation.take_applied(applied);
         }
         cycle.situation.take_standing(cycle.standing.clone());
+        cycle.recall_rollback();
+        cycle.recall_probation();
         cycle.restore();
         cycle.recall_silence();
         cycle.recall_pauses();
@@ -261,21 +271,8 @@ impl Cycle {
 
     /// Uses another host configuration from now on.
     pub fn set_config(&mut self, config: Config) {
-        if self.config.source != config.source && self.host.systemd().is_available() {
-            // The fetcher reads its configuration when it starts, which the next poll makes it do.
-            let stop = Job {
-                unit: "limpet-fetch.service".to_owned(),
-                verb: Verb::Stop,
-            };
-            for error in self
-                .host
-                .systemd()
-                .run_jobs(&[stop], STOP_LIMIT)
-                .into_iter()
-                .filter_map(Result::err)
-            {
-                debug!("failed to stop the fetcher, ignoring: {error:?}");
-            }
+        if self.config.source != config.source {
+            stop_fetcher(&self.host);
         }
         self.situation.config.clear();
         let is_another_source = Source {
@@ -311,10 +308,12 @@ impl Cycle {
         let allow_removals = matches!(
             trigger,
             Trigger::Nudge {
-                allow_removals: true
+                allow_removals: true,
+                ..
             }
         );
         self.end_pauses();
+        self.end_rollback_in_time();
         if self.look.is_full(trigger.is_nudge(), clock::instant()) {
             self.host.signatures().forget();
         }
@@ -326,6 +325,9 @@ impl Cycle {
         if trigger.is_nudge() {
             self.judged = None;
             self.resting.clear();
+            if matches!(trigger, Trigger::Nudge { retry: true, .. }) {
+                self.forgive();
+            }
         } else {
             enforced = self.enforce_what_is_in_force(allow_removals, progress);
         }
@@ -343,6 +345,7 @@ impl Cycle {
         if enforced.is_none() || enforced != in_force {
             self.enforce_what_is_in_force(allow_removals, progress);
         }
+        self.try_out(progress);
         self.report()
     }
 
@@ -353,82 +356,26 @@ impl Cycle {
         progress: Progress<'_>,
     ) -> Option<(String, String)> {
         let in_force = self.in_force.take()?;
-        let mut result = self.enforce(&in_force, allow_removals, progress);
-        if result.is_err() && self.replace_damaged_record() {
-            result = self.enforce(&in_force, allow_removals, progress);
-        }
-        if let Err(failure) = result {
-            self.situation.failures = vec![failure];
-        }
         let identity = in_force.identity();
+        if self.must_wait(&in_force) {
+            if let Some(stand_in) = self.take_stand_in() {
+                self.enforce_one(&stand_in, allow_removals, progress);
+                self.trial.stand_in = Some(stand_in);
+            }
+        } else {
+            self.enforce_one(&in_force, allow_removals, progress);
+        }
         self.in_force = Some(in_force);
         Some(identity)
     }
 
-    /// Writes the record again, or opens it again, where that failed before.
-    fn mend_state(&mut self) {
-        if self.must_load && !self.objects.is_whole() {
-            match state::open_objects(&self.host) {
-                Ok(objects) => self.objects = objects,
-                Err(failure) => debug!("failed to make the object store anew: {failure}"),
-            }
+    fn enforce_one(&mut self, in_force: &InForce, allow_removals: bool, progress: Progress<'_>) {
+        let mut result = self.enforce(in_force, allow_removals, progress);
+        if result.is_err() && self.replace_damaged_record() {
+            result = self.enforce(in_force, allow_removals, progress);
         }
-        if let Some(head) = &self.head
-            && self.situation.state_missing.is_none()
-        {
-            let marked = state::ensure_mark(&self.host, head);
-            self.note_unwritten(marked);
-        }
-        if self.unwritable.is_none() {
-            return;
-        }
-        // What was opened for reading stays so, though the disk may have become writable.
-        if self.record.is_copy() || self.objects.is_read_only() {
-            // Closed first: SQLite shares what it knows of an open file with every later connection to it.
-            if let Ok(nothing) = ObjectStore::in_memory() {
-                self.objects = nothing;
-            }
-            match state::open(&self.host) {
-                Ok(state) if state.unwritable.is_none() => self.take_state(state),
-                Ok(state) => self.objects = state.objects,
-                Err(failure) => debug!("failed to open the state again: {failure}"),
-            }
-        }
-        if self.record.remember(WRITTEN, &clock::now()).is_ok() {
-            self.unwritable = None;
-        }
-    }
-
-    /// Where the record is damaged, goes on as [`state::open`] says for such a host; true when that helps.
-    fn replace_damaged_record(&mut self) -> bool {
-        if self.record.check().is_ok() {
-            return false;
-        }
-        match state::open(&self.host) {
-            Ok(state) => {
-                self.take_state(state);
-                true
-            }
-            Err(failure) => {
-                debug!("failed to open the state again: {failure}");
-                false
-            }
-        }
-    }
-
-    fn take_state(&mut self, mut state: State) {
-        state.record.take_paid(&mut self.record);
-        // A disk that could not be written when the agent started knows of the last boot only, and of its debts.
-        let debts = forget_debts_of_the_last_boot(&self.host, &state.record);
-        tell_what_is_missing(&state);
-        self.record = state.record;
-        self.inventory = inventory::Known::default();
-        self.objects = state.objects;
-        self.head = state.head;
-        self.situation.state_missing = state.missing;
-        self.unwritable = state.unwritable.or(debts.err());
-        if self.in_force.is_none() {
-            self.restore();
+        if let Err(failure) = result {
+            self.situation.failures = vec![failure];
         }
     }
 
@@ -454,15 +401,11 @@ impl Cycle {
 
     /// Loads the trusted head from what is stored here, so that it is enforced without the fetcher.
     fn restore(&mut self) {
-        let Some(head) = self.head.clone() else {
+        let Some(head) = self.head_in_force() else {
             return;
         };
         // Neither the trust files nor the network are asked: it was verified once, and is enforced whatever became of them.
-        let source_path = &self.config.source.path;
-        let restored = trust::resume(&self.objects, source_path, &head)
-            .map_err(|stop| Obstacle::from(Failure::from(stop)))
-            .and_then(|revision| Ok((self.render(&revision, &self.objects)?, revision)));
-        match restored {
+        match self.read_revision(&head, &self.objects) {
             Ok((rendered, revision)) => self.put_in_force(&revision, rendered),
             Err(obstacle) => {
                 self.must_load = true;
@@ -481,14 +424,18 @@ impl Cycle {
     fn put_in_force(&mut self, revision: &VerifiedRevision, rendered: Rendered) {
         self.must_load = false;
         let desired = self.take_rendered(rendered);
-        self.in_force = Some(InForce {
-            revision: revision.commit().to_string(),
-            subject: revision.subject().to_owned(),
-            signer: revision.signer().map(ToString::to_string),
-            allowed_removals: allowed_removals(revision),
-            desired,
-            resources: OnceCell::new(),
-        });
+        self.in_force = Some(InForce::of(revision, desired));
+    }
+
+    /// What `head` declares for this host, as `objects` have it.
+    fn read_revision(
+        &self,
+        head: &TrustedHead,
+        objects: &dyn Objects,
+    ) -> Result<(Rendered, VerifiedRevision), Obstacle> {
+        let revision =
+            trust::resume(objects, &self.config.source.path, head).map_err(Failure::from)?;
+        Ok((self.render(&revision, objects)?, revision))
     }
 
     /// The desired state; what is odd about it is told once.
@@ -642,44 +589,24 @@ impl Cycle {
     }
 }
 
-/// Says that trust state is missing, where it is.
-fn tell_what_is_missing(state: &State) {
-    if let Some(failure) = &state.missing {
-        let revision = state.head.as_ref().map(|head| head.commit.to_string());
-        journal::state_missing(&revision.unwrap_or_default(), failure);
-    }
-}
-
-/// Drops the debts of before the last boot: everything that runs has read its files since.
-fn forget_debts_of_the_last_boot(host: &Host, record: &Record) -> Result<(), Failure> {
-    if !host.systemd().is_available() {
-        return Ok(());
-    }
-    let id = match host.read_file("/proc/sys/kernel/random/boot_id", 64) {
-        Ok(id) => id.unwrap_or_default(),
-        Err(failure) => {
-            debug!("failed to tell which boot this is, keeping all debts: {failure}");
-            return Ok(());
-        }
-    };
-    take_boot(record, String::from_utf8_lossy(&id).trim())?;
-    // Nothing is under way: whatever a run of ours was about to change, it is changed by now, or planned anew.
-    record.settle_debts(clock::since_boot())
-}
-
-/// Drops the debts of before the boot `id`. Where nobody can tell which boot this is, every debt is kept: a restart too many is better
-/// than one that never comes.
-fn take_boot(record: &Record, id: &str) -> Result<(), Failure> {
-    if !id.is_empty() && record.recall::<String>(BOOT_ID)?.as_deref() != Some(id) {
-        record.forget_debts_paid_by_boot()?;
-        record.remember(BOOT_ID, &id)?;
-    }
-    Ok(())
-}
-
 /// What became of the last tip. Where it cannot be read, the next poll says it again.
 fn recall_standing(record: &Record) -> Standing {
     record.recall(STANDING).ok().flatten().unwrap_or_default()
+}
+
+/// Has the fetcher start anew at the next poll: it reads its configuration, names and certificates when it starts.
+fn stop_fetcher(host: &Host) {
+    if !host.systemd().is_available() {
+        return;
+    }
+    let stop = Job {
+        unit: "limpet-fetch.service".to_owned(),
+        verb: Verb::Stop,
+    };
+    let results = host.systemd().run_jobs(&[stop], STOP_LIMIT);
+    for error in results.into_iter().filter_map(Result::err) {
+        debug!("failed to stop the fetcher, ignoring: {error:?}");
+    }
 }
 
 /// What the message of `revision` allows to be removed, beyond what the host does.
@@ -691,34 +618,4 @@ fn allowed_removals(revision: &VerifiedRevision) -> Option<usize> {
     allowed
         .filter_map(|(_, value)| value.trim().parse().ok())
         .max()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Action, Kind};
-    use crate::record::Owed;
-
-    #[test]
-    fn debts_are_forgotten_after_a_boot_and_kept_where_nobody_can_tell() {
-        let mut record = Record::in_memory().unwrap();
-        let owe = |record: &mut Record| {
-            let writing = record.write("aa").unwrap();
-            let debt = Owed {
-                debtor: ResourceId::new(Kind::Unit, "app.service"),
-                action: Action::Restart,
-                because: ResourceId::new(Kind::File, "/etc/app"),
-                revision: "aa".to_owned(),
-                caused: None,
-            };
-            writing.owe(&debt, Timestamp::UNIX_EPOCH).unwrap();
-            writing.commit().unwrap();
-        };
-        take_boot(&record, "first").unwrap();
-        owe(&mut record);
-        for (id, left) in [("first", 1), ("", 1), ("first", 1), ("second", 0)] {
-            take_boot(&record, id).unwrap();
-            assert_eq!(record.owed().unwrap().len(), left, "{id}");
-        }
-    }
 }

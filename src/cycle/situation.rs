@@ -11,7 +11,8 @@ use crate::cycle::AppliedRevision;
 use crate::model::{Class, Failure};
 use crate::report::moment;
 use crate::report::status::{
-    Condition, Counts, Drift, OwedEffect, Pause, Poll, State, Status, StatusError, who_must_act,
+    Condition, Counts, Drift, OwedEffect, Pause, Poll, Quarantined, State, Status, StatusError,
+    who_must_act,
 };
 use crate::schedule::Setback;
 
@@ -62,6 +63,14 @@ pub struct Situation {
     pub misplaced: Vec<Failure>,
     /// What waits for a person.
     pub held: Vec<Failure>,
+    /// What is in force instead of the trusted revision, and why.
+    pub rolled_back: Option<Failure>,
+    /// Revisions that failed here and are not tried again by themselves.
+    pub quarantined: Vec<Quarantined>,
+    /// Checks that do not hold.
+    pub unhealthy: Vec<Failure>,
+    /// Why a new revision is not applied yet.
+    pub waiting: Option<Failure>,
     /// Resources that failed.
     pub failures: Vec<Failure>,
     /// What differs and is only reported.
@@ -164,14 +173,28 @@ impl Situation {
             digest: self.digest.clone(),
             last_poll: self.last_poll.clone(),
             next_poll_at,
-            resources: self.resources,
+            resources: self.counts(),
             conditions,
             drift: self.drift.clone(),
             owed: self.owed.clone(),
             errors: self.errors(is_behind_for_long),
             paused: self.paused.clone(),
-            quarantined: Vec::new(),
+            quarantined: self.quarantined.clone(),
             reboot_required: self.reboot_required,
+        }
+    }
+
+    /// How many resources are as declared: a check is, unless it does not hold.
+    fn counts(&self) -> Counts {
+        let unhealthy = self
+            .unhealthy
+            .iter()
+            .filter(|failure| failure.resource.is_some())
+            .count();
+        Counts {
+            converged: self.resources.converged.saturating_sub(unhealthy),
+            failed: (self.resources.failed + unhealthy).min(self.resources.total),
+            ..self.resources
         }
     }
 
@@ -179,10 +202,17 @@ impl Situation {
     pub fn state(&self) -> State {
         if self.refusal.is_some() || self.state_missing.is_some() {
             State::Refused
+        } else if self.rolled_back.is_some() {
+            State::RolledBack
         } else if !self.held.is_empty() || !self.misplaced.is_empty() {
             State::Held
-        } else if !self.failures.is_empty() || !self.mistakes.is_empty() {
+        } else if !self.failures.is_empty()
+            || !self.mistakes.is_empty()
+            || !self.unhealthy.is_empty()
+        {
             State::Degraded
+        } else if self.waiting.is_some() {
+            State::Waiting
         } else if !self.paused.is_empty() {
             State::Paused
         } else if !self.drift.is_empty() {
@@ -206,7 +236,12 @@ impl Situation {
             revision: self.mistaken.clone(),
             ..StatusError::from(failure)
         });
-        let others = self.failures.iter().chain(&self.config).chain(source);
+        let others = self
+            .failures
+            .iter()
+            .chain(&self.unhealthy)
+            .chain(&self.config)
+            .chain(source);
         trust
             .chain(&self.misplaced)
             .chain(&self.held)
@@ -230,7 +265,12 @@ impl Situation {
             Some((kind, reason, who_must_act(first.class)))
         };
         let held: Vec<&Failure> = self.misplaced.iter().chain(&self.held).collect();
-        let degraded: Vec<&Failure> = self.mistakes.iter().chain(&self.failures).collect();
+        let degraded: Vec<&Failure> = self
+            .mistakes
+            .iter()
+            .chain(&self.failures)
+            .chain(&self.unhealthy)
+            .collect();
         let one = |kind, failure: &Option<Failure>| all(kind, &failure.iter().collect::<Vec<_>>());
         let who_at_the_source = self.source.as_ref().map(|failure| match self.setback {
             Setback::Offline => "nobody, the source is asked again when there is a network",
@@ -249,6 +289,7 @@ impl Situation {
             // The keys are fine; it is this host that lost something.
             one("state-missing", &self.state_missing)
                 .map(|(kind, reason, _)| (kind, reason, who_must_act(Class::Host))),
+            one(State::RolledBack.as_str(), &self.rolled_back),
             all(State::Held.as_str(), &held),
             all(State::Degraded.as_str(), &degraded),
             self.behind.as_ref().map(|failure| {
@@ -258,6 +299,7 @@ impl Situation {
                 };
                 (BEHIND, failure.to_string(), who)
             }),
+            one(State::Waiting.as_str(), &self.waiting),
             self.paused_condition(),
             self.source
                 .as_ref()

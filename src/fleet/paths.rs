@@ -149,7 +149,11 @@ pub(super) fn is_own_unit(name: &str) -> bool {
     let name = name.strip_suffix(".d").unwrap_or(name);
     matches!(
         name,
-        "limpet.service" | "limpet-fetch.service" | "limpet-fetch.socket"
+        "limpet.service"
+            | "limpet-fetch.service"
+            | "limpet-fetch.socket"
+            | "limpet-probation.service"
+            | "limpet-probation.timer"
     )
 }
 

@@ -24,11 +24,13 @@ pub mod order;
 #[cfg(test)]
 mod tests;
 mod trigger;
+mod way;
 
 pub use arrange::skipped;
 use arrange::{add_blockers, into_batches, set_aside_what_is_blocked};
 pub use declarations::{Declaration, Declarations};
 pub use guard::Held;
+pub use way::touched_by;
 
 /// What was seen on the host.
 #[derive(Debug)]

@@ -52,6 +52,9 @@ pub const REFUSED: &str = "refused";
 /// The word for a trusted revision with a mistake in it.
 pub const MISTAKEN: &str = "mistaken";
 
+/// The word for going back to a revision that was good.
+pub const ROLLED_BACK: &str = "rolled-back";
+
 /// The word for the beginning of a pause, of the host or of a resource.
 pub const PAUSED: &str = "paused";
 

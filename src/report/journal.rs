@@ -20,6 +20,8 @@ pub const REVISION_REFUSED: &str = "6d1ef0a4b5a94d1f8f0a6ff8d3ab3c02";
 pub const DRIFT_CORRECTED: &str = "9c2f6c5d0f3a4f2e9fd4d1ad4ea2aa03";
 /// A resource failed.
 pub const RESOURCE_FAILED: &str = "b4c8e0f6a7d14d6f8b1de6f42c7aa304";
+/// The host went back to a revision that was good.
+pub const ROLLED_BACK: &str = "3a5d9d1c2f6e4c0b9ea7b0d95b1c7f05";
 /// The host is no longer as declared, and somebody must act.
 pub const DEGRADED: &str = "e7f2b6a90c3d4b58a6f1c5d2e9b84a06";
 /// The host is as declared again.
@@ -187,6 +189,19 @@ pub fn resource_failed(revision: &str, resource: &ResourceId, failure: &Failure)
         limpet_resource = %resource,
         limpet_outcome = "failed",
         "{about}{failure}"
+    );
+}
+
+/// The host goes back from one revision to another.
+pub fn rolled_back(revision: &str, from: &str, reason: &str) {
+    warn!(
+        message_id = ROLLED_BACK,
+        limpet_revision = revision,
+        limpet_reason = reason,
+        limpet_outcome = "rolled-back",
+        "rolled back from revision {} to {}: {reason}",
+        short(from),
+        short(revision),
     );
 }
 

@@ -12,7 +12,9 @@ impl Status {
             "state-missing" => {
                 "enrol this host again with 'limpet enroll' and a recent anchor, if it was restored on purpose"
             }
-            "rolled-back" => "push a correction: a newer commit is applied by itself",
+            "rolled-back" => {
+                "push a correction: a newer commit is applied by itself; 'limpet sync --retry' tries it again as it is"
+            }
             "held" => {
                 "look at 'limpet plan', then allow it or put it right as the error below says"
             }

@@ -23,6 +23,9 @@ use crate::scene::Scene;
 pub struct Way {
     trouble: Arc<Mutex<Option<Trouble>>>,
     polls: Arc<AtomicUsize>,
+    source_probes: Arc<AtomicUsize>,
+    /// A file that cuts the way when it contains this text.
+    cut_by: Arc<Mutex<Option<(PathBuf, String)>>>,
     is_blocked: Arc<(Mutex<bool>, Condvar)>,
     /// How often the agent polls; `None` for what its configuration says.
     pub interval: Option<Duration>,
@@ -56,9 +59,23 @@ impl Upstream for Walked {
     }
 
     fn probe(&self, probe: &Probe) -> Result<(), Failure> {
+        if probe.target != Target::Source {
+            return self.child.probe(probe);
+        }
+        self.way.source_probes.fetch_add(1, Ordering::Relaxed);
+        let is_cut = self
+            .way
+            .cut_by
+            .lock()
+            .unwrap()
+            .as_ref()
+            .is_some_and(|(path, text)| {
+                std::fs::read_to_string(path).is_ok_and(|found| found.contains(text))
+            });
         match self.way.trouble.lock().unwrap().clone() {
-            Some(trouble) if probe.target == Target::Source => Err(trouble.failure),
-            _ => self.child.probe(probe),
+            Some(trouble) => Err(trouble.failure),
+            None if is_cut => Err(Failure::new(Class::Transient, "the test has cut the way")),
+            None => self.child.probe(probe),
         }
     }
 }
@@ -87,6 +104,16 @@ impl Way {
     pub fn unblock(&self) {
         *self.is_blocked.0.lock().unwrap() = false;
         self.is_blocked.1.notify_all();
+    }
+
+    /// From now on, checks of the source fail while the file at `path` contains `text`.
+    pub fn cut_by(&self, path: PathBuf, text: &str) {
+        *self.cut_by.lock().unwrap() = Some((path, text.to_owned()));
+    }
+
+    /// How often a check asked for the source.
+    pub fn source_probes(&self) -> usize {
+        self.source_probes.load(Ordering::Relaxed)
     }
 
     /// How many polls there were.
@@ -144,6 +171,15 @@ impl Agent {
     pub fn sync(&mut self) -> Status {
         self.run(Trigger::Nudge {
             allow_removals: false,
+            retry: false,
+        })
+    }
+
+    /// `limpet sync --retry`.
+    pub fn retry(&mut self) -> Status {
+        self.run(Trigger::Nudge {
+            allow_removals: false,
+            retry: true,
         })
     }
 

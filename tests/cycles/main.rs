@@ -14,6 +14,7 @@ mod agent;
 mod audit;
 mod enforcement;
 mod guards;
+mod health;
 mod pauses;
 mod refusals;
 mod silence;

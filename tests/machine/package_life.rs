@@ -10,10 +10,12 @@ use crate::fixture::machine::{Machine, wait_until};
 use crate::fixture::package;
 use crate::scene::{SOON, Scene};
 
-const UNITS: [&str; 3] = [
+const UNITS: [&str; 5] = [
     "limpet.service",
     "limpet-fetch.service",
     "limpet-fetch.socket",
+    "limpet-probation.service",
+    "limpet-probation.timer",
 ];
 
 fn machine_with_package(label: &str) -> Machine {
@@ -35,7 +37,11 @@ fn installs_unconfigured_and_starts_cleanly() {
         ));
         assert_eq!(shown, "Result=success\nActiveState=inactive\n", "{unit}");
     }
-    for unit in ["limpet.service", "limpet-fetch.socket"] {
+    for unit in [
+        "limpet.service",
+        "limpet-fetch.socket",
+        "limpet-probation.timer",
+    ] {
         assert_eq!(
             machine.sh(&format!("systemctl is-enabled {unit}")),
             "enabled\n",
@@ -90,11 +96,17 @@ fn units_are_valid_and_confined() {
         "limpet.service",
         "limpet-fetch.service",
         "limpet-fetch.socket",
+        "limpet-probation.service",
+        "limpet-probation.timer",
     ]);
     assert_eq!(verified.stderr, "");
     verified.success();
     // Tenths of systemd's exposure level: 10.0 is a daemon without any sandbox.
-    for (unit, at_most) in [("limpet.service", 30), ("limpet-fetch.service", 20)] {
+    for (unit, at_most) in [
+        ("limpet.service", 30),
+        ("limpet-fetch.service", 20),
+        ("limpet-probation.service", 30),
+    ] {
         machine.sh(&format!(
             "systemd-analyze security --threshold={at_most} --no-pager {unit}"
         ));
