@@ -4,7 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::document::nearest;
 use crate::model::{Class, Failure, ResourceId};
-use crate::record::history::{APPLIED, LET_THROUGH, Lines, MISTAKEN, PAUSED, REFUSED, RESUMED};
+use crate::record::history::{
+    APPLIED, LET_THROUGH, Lines, MISTAKEN, PAUSED, REFUSED, RESUMED, ROLLED_BACK,
+};
 use crate::record::{HistoryEntry, Record};
 use crate::report::history::{Change, Event, History, Run};
 
@@ -161,7 +163,7 @@ fn continues(run: &Run, oldest: Timestamp, entry: &HistoryEntry) -> bool {
             event == run.event && !run.changes.is_empty(),
             SignedDuration::ZERO,
         ),
-        Event::Refused | Event::Mistaken | Event::LetThrough => return false,
+        Event::Refused | Event::Mistaken | Event::LetThrough | Event::RolledBack => return false,
     };
     is_same_kind && oldest.duration_since(entry.at) <= pause
 }
@@ -173,6 +175,7 @@ fn event_of(entry: &HistoryEntry) -> Event {
         (None, MISTAKEN) => Event::Mistaken,
         (None, APPLIED) => Event::Applied,
         (None, LET_THROUGH) => Event::LetThrough,
+        (None, ROLLED_BACK) => Event::RolledBack,
         (_, PAUSED) => Event::Paused,
         (_, RESUMED) => Event::Resumed,
         _ if entry.drift => Event::DriftCorrected,

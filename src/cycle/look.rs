@@ -3,7 +3,7 @@
 //! Invariant: read-only. The databases are opened to look, nothing is created, and nobody who is changing the machine is waited for.
 
 use crate::config::{self, Config};
-use crate::cycle::{audit, explain, judge, state};
+use crate::cycle::{audit, explain, judge, rollback, state};
 use crate::fleet::{Fleet, HostIdentity, Limits, Rendered};
 use crate::git::ObjectId;
 use crate::model::{Class, Failure};
@@ -59,6 +59,12 @@ impl Memory {
         self.head.as_ref().map(|head| head.commit)
     }
 
+    /// The head of what is in force: the trusted one, unless this host went back from it.
+    fn head_in_force(&self) -> Option<TrustedHead> {
+        let head = self.head.clone()?;
+        Some(rollback::instead_of(&self.record, &head).unwrap_or(head))
+    }
+
     /// The commits this host knows whose ids start with `prefix`: trusted now, trusted before, or told of in its history.
     pub fn commits_like(&self, prefix: &str) -> Result<Vec<ObjectId>, Failure> {
         let before: Option<TrustedHead> = self.record.recall(state::HEAD_BEFORE)?;
@@ -88,7 +94,7 @@ impl Memory {
         may_see_all: bool,
     ) -> Result<Explanation, Vec<Failure>> {
         let one = |failure: Failure| vec![failure];
-        let Some(head) = &self.head else {
+        let Some(head) = &self.head_in_force() else {
             let failure = Failure::new(
                 Class::Transient,
                 "no revision is in force on this host yet, so nothing explains it",

@@ -18,9 +18,9 @@ use crate::cycle::{Cycle, InForce, Progress, allowed_removals, state};
 use crate::fetch::Upstream;
 use crate::git::{Hashed, ObjectId, Objects};
 use crate::model::{Class, Failure};
-use crate::record::HistoryEntry;
 use crate::record::history::{Note, ROLLED_BACK};
 use crate::record::objects::ReadThrough;
+use crate::record::{HistoryEntry, Record};
 use crate::report::journal;
 use crate::report::moment;
 use crate::report::status::Quarantined;
@@ -518,6 +518,12 @@ impl InForce {
             resources: std::cell::OnceCell::new(),
         }
     }
+}
+
+/// What `record` says is in force instead of `head`.
+pub(super) fn instead_of(record: &Record, head: &TrustedHead) -> Option<TrustedHead> {
+    let rollback: Rollback = record.recall(ROLLBACK).ok()??;
+    is_called(head, &rollback.from).then_some(rollback.to)
 }
 
 /// Is `revision`, in hex, the commit of `head`.

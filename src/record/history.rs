@@ -73,7 +73,7 @@ pub struct HistoryEntry {
     pub revision: String,
     /// What was changed; none for events of the whole host.
     pub resource: Option<ResourceId>,
-    /// What was done: an action's word, or [`APPLIED`], [`REFUSED`], [`MISTAKEN`].
+    /// What was done: an action's word, or [`APPLIED`], [`REFUSED`], [`MISTAKEN`], [`ROLLED_BACK`].
     pub action: String,
     /// Why: a reason's word, or empty.
     pub reason: String,

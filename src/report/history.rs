@@ -49,6 +49,8 @@ pub enum Event {
     Refused,
     /// A revision was trusted, and had a mistake in it.
     Mistaken,
+    /// The host went back to a revision that had been good, from one that it was not well with, or because an operator asked.
+    RolledBack,
     /// An operator paused the host, or the resources among the changes.
     Paused,
     /// Such a pause ended.
@@ -65,6 +67,7 @@ impl Event {
             Event::DriftCorrected => "drift corrected",
             Event::Refused => "refused",
             Event::Mistaken => "mistakes in",
+            Event::RolledBack => "rolled back to",
             Event::Paused => "paused",
             Event::Resumed => "resumed",
             Event::LetThrough => "let through",

@@ -24,6 +24,7 @@ mod bad_days_state;
 mod bad_days_system;
 mod enrolment;
 mod files;
+mod health;
 mod mistakes;
 mod operator;
 mod owed;
