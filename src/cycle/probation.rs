@@ -6,6 +6,7 @@
 //! Invariant: that a revision is on probation is on disk before its first change, together with a timer of systemd that asks again
 //! where no agent is left to. Whoever comes next goes on with it; a revision that takes the agent down with it is undone, too.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::plan::{Plan, touched_by};
 use crate::report::journal;
 use crate::sys::clock;
 use crate::sys::jobs::{Job, Verb};
+use crate::sys::systemd::{Property, PropertyName};
 
 /// Under which name the record keeps the [`Probation`].
 const PROBATION: &str = "probation";
@@ -48,6 +50,8 @@ pub(super) struct Trial {
     /// What is on probation.
     pub(super) probation: Option<Probation>,
     health: Health,
+    /// Which boot this is, once that is known.
+    boot: OnceCell<String>,
     /// The last poll of this agent was answered.
     pub(super) source_answers: bool,
     /// What is enforced while the revision in force waits.
@@ -231,7 +235,10 @@ impl Cycle {
             .probation
             .clone()
             .filter(|probation| probation.is_of(in_force));
-        let boot = self.boot();
+        let boot = match checks.is_empty() {
+            true => None,
+            false => self.boot(),
+        };
         if let Some(probation) = probation {
             self.prove(&probation, checks, progress);
         } else if !checks.is_empty() && boot.is_some() && self.trial.health.boot != boot {
@@ -466,8 +473,27 @@ impl Cycle {
         }
     }
 
+    /// Which boot this is, where that can be told: the kernel's id, and when systemd began, because a container keeps the former.
     fn boot(&self) -> Option<String> {
-        self.record.recall(BOOT_ID).ok().flatten()
+        if self.trial.boot.get().is_none() {
+            let id: String = self.record.recall(BOOT_ID).ok().flatten()?;
+            let wanted = PropertyName {
+                object: "/org/freedesktop/systemd1",
+                interface: "Manager",
+                name: "UserspaceTimestamp",
+            };
+            let found = self.host.systemd().properties(&[wanted]).ok()?.pop();
+            let Some(Ok(Property::Number(began))) = found else {
+                return None;
+            };
+            return Some(
+                self.trial
+                    .boot
+                    .get_or_init(|| format!("{id} {began}"))
+                    .clone(),
+            );
+        }
+        self.trial.boot.get().cloned()
     }
 
     fn stop_fetcher(&self) {

@@ -495,6 +495,7 @@ impl Property {
             Variant::I32(number) => Property::Number((*number).into()),
             Variant::U32(number) => Property::Number((*number).into()),
             Variant::I64(number) => Property::Number(*number),
+            Variant::U64(number) => Property::Number(i64::try_from(*number).unwrap_or(i64::MAX)),
             _ => Property::Other,
         }
     }

@@ -188,7 +188,7 @@ fn a_revision_that_takes_the_agent_down_is_undone_all_the_same() {
     let one = scene.head();
     machine.write_file(
         "/etc/systemd/system/limpet-probation.timer.d/soon.conf",
-        "[Timer]\nOnActiveSec=\nOnActiveSec=8s\nOnUnitInactiveSec=\nOnUnitInactiveSec=5s\n",
+        "[Timer]\nOnActiveSec=\nOnActiveSec=8s\nOnUnitInactiveSec=5s\n",
     );
     machine.sh("systemctl daemon-reload");
     for is_gone in [false, true] {
@@ -232,6 +232,8 @@ fn a_push_cuts_off_no_host() {
     let scene = Scene::enrolled("cut-off", "[file.\"/etc/scene\"]\ncontent = \"one\\n\"\n");
     let machine = &scene.machine;
     let one = scene.head();
+    let hosts = "127.0.0.1 localhost\n";
+    machine.write_file("/etc/hosts", hosts);
     let named = scene.url().replace("127.0.0.1", "localhost");
     machine.write_file(
         "/etc/limpet/limpet.toml.d/named.toml",
@@ -239,7 +241,6 @@ fn a_push_cuts_off_no_host() {
     );
     machine.sh("systemctl reload limpet.service");
     scene.sync().success();
-    let hosts = machine.read_file("/etc/hosts");
     let layer = "[file.\"/etc/scene\"]\ncontent = \"two\\n\"\n\n[file.\"/etc/hosts\"]\ncontent = \"203.0.113.1 localhost\\n\"\n";
     let bad = scene.declare(layer);
     let sync = scene.sync();
