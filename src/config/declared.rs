@@ -80,6 +80,8 @@ pub(super) struct DeclaredApply {
     pub allow_paths: Option<Vec<String>>,
     pub allow_suid: Option<bool>,
     pub allow_unsigned_repositories: Option<bool>,
+    pub originals_max_size: Option<String>,
+    pub originals_max_age: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

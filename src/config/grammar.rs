@@ -8,6 +8,25 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(duration).ok()
 }
 
+/// A number of bytes: `300K`, `512M`, `2G`, or the number alone.
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.strip_suffix(['K', 'M', 'G']) {
+        None => (text, 0),
+        Some(digits) => (
+            digits,
+            match &text[digits.len()..] {
+                "K" => 10,
+                "M" => 20,
+                _ => 30,
+            },
+        ),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 pub(super) fn parse_sha256(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -110,6 +129,28 @@ mod tests {
         check_duration("-60s", None);
         check_duration("", None);
         check_duration("soon", None);
+    }
+
+    #[test]
+    fn a_size_may_have_a_unit() {
+        let check = |text: &str, expected| assert_eq!(parse_size(text), expected, "{text:?}");
+        check("0", Some(0));
+        check("300K", Some(300 << 10));
+        check("512M", Some(512 << 20));
+        check("2G", Some(2 << 30));
+        for wrong in [
+            "",
+            "M",
+            "1T",
+            "-1",
+            "+1",
+            "1 M",
+            "1.5G",
+            "99999999999G",
+            "1é",
+        ] {
+            check(wrong, None);
+        }
     }
 
     #[test]

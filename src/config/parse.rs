@@ -12,7 +12,7 @@ use super::declared::{
 };
 use super::grammar::{
     is_absolute_and_normalised, is_branch, is_fingerprint, is_host_name, is_relative_path,
-    parse_duration, parse_sha256,
+    parse_duration, parse_sha256, parse_size,
 };
 use super::{
     Anchor, Apply, ApplyMode, Config, HostSettings, PackageManager, Source, SourceUrl, Trust,
@@ -27,6 +27,8 @@ pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) const DEFAULT_ALLOWED_SIGNERS: &str = "/etc/limpet/allowed_signers";
 pub(super) const DEFAULT_REVOKED: &str = "/etc/limpet/revoked";
 pub(super) const DEFAULT_MAX_REMOVALS: usize = 10;
+/// Configuration files are small: this is for the few that are not.
+pub(super) const DEFAULT_ORIGINALS_MAX_BYTES: u64 = 512 << 20;
 
 /// All of them share the time of one poll.
 const MAX_MIRRORS: usize = 8;
@@ -511,6 +513,32 @@ impl Reader {
                 );
             }
         }
+        let mut originals_max_bytes = DEFAULT_ORIGINALS_MAX_BYTES;
+        if let Some(text) = &declared.originals_max_size {
+            match parse_size(text) {
+                Some(bytes) => originals_max_bytes = bytes,
+                None => self.wrong(
+                    table,
+                    "originals_max_size",
+                    place,
+                    format!("'{}' is no size", text.escape_debug()),
+                    "write a number of bytes and a unit: \"300K\", \"512M\", \"2G\"",
+                ),
+            }
+        }
+        let mut originals_max_age = None;
+        if let Some(text) = &declared.originals_max_age {
+            originals_max_age = parse_duration(text);
+            if originals_max_age.is_none() {
+                self.wrong(
+                    table,
+                    "originals_max_age",
+                    place,
+                    format!("'{}' is no duration", text.escape_debug()),
+                    "write a number and a unit: \"720h\"",
+                );
+            }
+        }
         Apply {
             mode: match declared.mode {
                 Some(DeclaredApplyMode::Report) => ApplyMode::Report,
@@ -520,6 +548,8 @@ impl Reader {
             protect_packages: declared.protect_packages.unwrap_or_default(),
             allow_paths: declared.allow_paths.unwrap_or_default(),
             allow_suid: declared.allow_suid.unwrap_or(false),
+            originals_max_bytes,
+            originals_max_age,
         }
     }
 }

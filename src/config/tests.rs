@@ -70,6 +70,8 @@ fn what_is_left_out_has_its_default() {
             protect_packages: [],
             allow_paths: [],
             allow_suid: false,
+            originals_max_bytes: 536870912,
+            originals_max_age: None,
         },
     }
     "#);
@@ -119,6 +121,8 @@ protect_packages = ["linux-image-amd64"]
 allow_paths = ["/etc/passwd"]
 allow_suid = true
 allow_unsigned_repositories = false
+originals_max_size = "64M"
+originals_max_age = "720h"
 "#])
     .unwrap();
     assert_eq!(config.trust.mode, TrustMode::Head);
@@ -204,6 +208,24 @@ fn all_mistakes_are_told_at_once() {
        |                ^^^^^
        |
     hint: write it from the root, without '.', '..' and a '/' at its end; it stands for itself and what lies below
+    "#);
+}
+
+#[test]
+fn bounds_that_are_none_are_told() {
+    insta::assert_snapshot!(parse(&[MINIMAL, "[apply]\noriginals_max_size = \"1T\"\noriginals_max_age = \"1d\"\n"]).unwrap_err(), @r#"
+    error: /etc/limpet/1.toml:2:22: '1T' is no size
+      |
+    2 | originals_max_size = "1T"
+      |                      ^^^^
+      |
+    hint: write a number of bytes and a unit: "300K", "512M", "2G"
+    error: /etc/limpet/1.toml:3:21: '1d' is no duration
+      |
+    3 | originals_max_age = "1d"
+      |                     ^^^^
+      |
+    hint: write a number and a unit: "720h"
     "#);
 }
 

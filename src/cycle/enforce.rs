@@ -160,7 +160,10 @@ impl Cycle {
             let settled = self.settle(in_force, &observed, &inventory, &open);
             self.note_unwritten(settled);
         }
-        drop((observed, inventory));
+        drop(observed);
+        let bounded = self.bound_originals(in_force, &inventory, made > 0);
+        self.note_unwritten(bounded);
+        drop(inventory);
         failures.extend(self.unwritable.clone());
         self.conclude(in_force, Looked::at(&last), failures, is_new, made)
     }

@@ -40,6 +40,7 @@ mod inventory;
 pub mod judge;
 pub mod look;
 mod mending;
+mod originals;
 mod pace;
 pub mod pause;
 mod preview;
@@ -127,6 +128,8 @@ pub struct Cycle {
     let_through_by: Option<String>,
     /// What is on trial, and what there is to go back to.
     trial: Trial,
+    /// When what files were before limpet was last kept within its bounds.
+    originals_bounded: Option<Instant>,
 }
 
 impl std::fmt::Debug for Cycle {
@@ -234,6 +237,7 @@ impl Cycle {
             pauses: Vec::new(),
             let_through_by: None,
             trial: Trial::default(),
+            originals_bounded: None,
             host,
             config,
             connect: Arc::new(Mutex::new(connect)),

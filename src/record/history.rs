@@ -64,6 +64,9 @@ pub const RESUMED: &str = "resumed";
 /// The word for local root's letting a plan through that was held.
 pub const LET_THROUGH: &str = "let through";
 
+/// The word for the loss of what a file was before limpet, which was too large or too old to be kept.
+pub const FORGOTTEN: &str = "forget original";
+
 /// One line of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HistoryEntry {

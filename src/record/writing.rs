@@ -65,6 +65,13 @@ impl<'a> Writing<'a> {
         )
     }
 
+    /// What was there before is no longer kept as it was, but as `original`: the one time that it is overwritten.
+    pub fn reduce_original(&self, kind: &str, key: &str, original: &str) -> Result<(), Failure> {
+        self.changes.borrow_mut().add(kind, key);
+        let sql = "UPDATE inventory SET original = ?3 WHERE kind = ?1 AND key = ?2";
+        self.execute(sql, params![kind, key, original])
+    }
+
     /// What was about to be owned is: all else that was written of it then holds.
     pub fn confirm(&self, kind: &str, key: &str) -> Result<(), Failure> {
         self.changes.borrow_mut().add(kind, key);

@@ -27,6 +27,16 @@ pub const DEGRADED: &str = "e7f2b6a90c3d4b58a6f1c5d2e9b84a06";
 /// The host is as declared again.
 pub const RECOVERED: &str = "52d8f0c4e1b74b0f9c6a3e7d8f21bc07";
 
+/// What a file was before limpet is no longer kept.
+pub fn original_forgotten(revision: &str, resource: &ResourceId, why: &str) {
+    warn!(
+        limpet_revision = revision,
+        limpet_resource = %resource,
+        limpet_reason = why,
+        "forgot what {resource} was before limpet, {why}: it stays as it is when it is no longer declared",
+    );
+}
+
 /// Says that local root let through what was held: who, and what.
 pub fn let_through(revision: &str, what: &str) {
     info!(limpet_revision = %revision, limpet_reason = %what, "let through {what}");

@@ -16,6 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -100,6 +101,17 @@ impl Look {
     }
 }
 
+/// A file in a directory of limpet's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnFile {
+    /// Its name there.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// When it was written, in seconds since 1970.
+    pub written_secs: i64,
+}
+
 /// What to look for beyond type and attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hashing {
@@ -146,6 +158,37 @@ impl Host {
         let mut names = self.walk()?.list(path, OWN_DIRECTORY_LIMIT)?;
         names.sort();
         Ok(names)
+    }
+
+    /// The files in a directory of limpet's own, in no order; none when there is no such directory.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the directory is root's alone, and there may be more files in it than are listed elsewhere"
+    )]
+    pub fn list_own_files(&self, path: &str) -> Result<Vec<OwnFile>, Failure> {
+        let listed = match std::fs::read_dir(self.outer_path(path)) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(read_failure(path, &error)),
+        };
+        let mut files = Vec::new();
+        for entry in listed {
+            let entry = entry.map_err(|error| read_failure(path, &error))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let found = entry
+                .metadata()
+                .map_err(|error| read_failure(&join(path, &name), &error))?;
+            if found.is_file() {
+                files.push(OwnFile {
+                    name,
+                    size: found.len(),
+                    written_secs: found.mtime(),
+                });
+            }
+        }
+        Ok(files)
     }
 
     /// Reads a file that the person at the keyboard named: any path of theirs, relative ones and links included.

@@ -15,6 +15,7 @@ mod audit;
 mod enforcement;
 mod guards;
 mod health;
+mod originals;
 mod pauses;
 mod refusals;
 mod silence;
