@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use crate::cli::terminal::{self, Terminal};
 use crate::cli::{CommandResult, agent_or_record, plan_other, status};
 use crate::control::{Reply, Request};
-use crate::model::Action;
+use crate::model::{Action, Class, ResourceId};
 use crate::report::journal::short;
+use crate::report::path_among;
 use crate::report::preview::Preview;
 
 /// Show what would change on this host, and change nothing
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ends with 2 when something would change.")]
+#[command(
+    after_help = "Ends with 2 when something would change, and with 77 when nothing would and the revision is not trusted."
+)]
 pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
@@ -29,6 +32,7 @@ const PENDING_CHANGES: u8 = 2;
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
+    let is_of_another = arguments.source.is_some() || arguments.rev.is_some();
     let preview = match (&arguments.source, &arguments.rev) {
         (None, None) => match agent_or_record::ask(&Request::Plan) {
             Ok(Reply::Plan { plan }) => *plan,
@@ -44,6 +48,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     }
     Ok(if !preview.changes.is_empty() || !preview.held.is_empty() {
         PENDING_CHANGES
+    } else if is_of_another && plan_other::is_refused(&preview) {
+        Class::Refused.exit_code()
     } else {
         status::exit_code_of(&preview.errors)
     })
@@ -55,11 +61,7 @@ pub fn text(preview: &Preview) -> String {
     let revision = preview.revision.as_deref().map_or("no revision yet", short);
     let _ = writeln!(out, "plan for {} at {revision}", preview.host);
     for change in &preview.changes {
-        let fields = if change.fields.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", change.fields.join(", "))
-        };
+        let what = named(&change.resource, &change.fields);
         let report = match (change.paused, change.report) {
             (true, _) => ", paused",
             (false, true) => ", reported only",
@@ -67,22 +69,25 @@ pub fn text(preview: &Preview) -> String {
         };
         let _ = writeln!(
             out,
-            "  {} {} {}{fields}, {}{report}",
+            "  {} {} {what}, {}{report}",
             mark(change.action),
             change.action,
-            change.resource,
             change.reason
         );
         for line in change.diff.iter().flat_map(|diff| diff.lines()) {
             let _ = writeln!(out, "      {line}");
         }
     }
-    for held in &preview.held {
-        let _ = writeln!(
-            out,
-            "  ! held: {} {}: {}",
-            held.action, held.resource, held.reason
-        );
+    for (held, next) in preview
+        .held
+        .iter()
+        .zip(preview.held.iter().skip(1).map(Some).chain([None]))
+    {
+        let _ = writeln!(out, "  ! held: {} {}", held.action, held.resource);
+        // What is held together is held for one reason, which is told once.
+        if next.is_none_or(|next| next.reason != held.reason) {
+            let _ = writeln!(out, "    because {}", held.reason);
+        }
     }
     for error in &preview.errors {
         let _ = writeln!(out, "  ! {}", terminal::one_line(error));
@@ -101,6 +106,27 @@ pub fn text(preview: &Preview) -> String {
         (count, held) => writeln!(out, "{count} changes, {held} held"),
     };
     out
+}
+
+/// A resource with what is changed of it; where that is another path than its own, the path comes first.
+fn named(resource: &ResourceId, fields: &[String]) -> String {
+    let (path, fields) = path_among(fields);
+    let is_parent = |path: &str| {
+        resource
+            .name
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    let mut text = match path {
+        // A directory that is made on the way.
+        Some(path) if is_parent(path) => format!("{path} for {resource}"),
+        Some(path) => format!("{path} of {resource}"),
+        None => resource.to_string(),
+    };
+    if !fields.is_empty() {
+        let _ = write!(text, " ({})", fields.join(", "));
+    }
+    text
 }
 
 fn mark(action: Action) -> char {
@@ -134,6 +160,24 @@ mod tests {
                     paused: false,
                 },
                 PreviewChange {
+                    resource: ResourceId::new(Kind::File, "/srv/app/data"),
+                    action: Action::Create,
+                    reason: Reason::Missing,
+                    fields: vec!["/srv/app".into()],
+                    diff: None,
+                    report: false,
+                    paused: false,
+                },
+                PreviewChange {
+                    resource: ResourceId::new(Kind::Unit, "app.service"),
+                    action: Action::Update,
+                    reason: Reason::Differs,
+                    fields: vec!["/etc/systemd/system/app.service".into(), "content".into()],
+                    diff: None,
+                    report: false,
+                    paused: false,
+                },
+                PreviewChange {
                     resource: ResourceId::new(Kind::File, "/etc/chrony/chrony.conf"),
                     action: Action::Update,
                     reason: Reason::Differs,
@@ -145,23 +189,29 @@ mod tests {
                     paused: false,
                 },
             ],
-            held: vec![PreviewHeld {
-                resource: ResourceId::new(Kind::File, "/etc/old"),
-                action: Action::Delete,
-                reason: "11 removals are more than max_removals = 10".into(),
-            }],
+            held: ["/etc/old", "/etc/older"]
+                .map(|path| PreviewHeld {
+                    resource: ResourceId::new(Kind::File, path),
+                    action: Action::Delete,
+                    reason: "the plan removes 11 things: max_removals is 10".into(),
+                })
+                .to_vec(),
             errors: vec![],
             conditions: vec![],
         };
         insta::assert_snapshot!(text(&preview), @r"
         plan for edge-0042 at 77ab012
           + install package:chrony, missing
+          + create /srv/app for file:/srv/app/data, missing
+          ~ update /etc/systemd/system/app.service of unit:app.service (content), differs
           ~ update file:/etc/chrony/chrony.conf (content, mode), differs
               @@ -1 +1 @@
               -pool pool.ntp.org
               +pool ntp1.example.org iburst
-          ! held: delete file:/etc/old: 11 removals are more than max_removals = 10
-        2 changes, 1 held
+          ! held: delete file:/etc/old
+          ! held: delete file:/etc/older
+            because the plan removes 11 things: max_removals is 10
+        4 changes, 2 held
         ");
     }
 }

@@ -24,11 +24,20 @@ const TIP: &str = "tip";
 const SHORTEST_PREFIX: usize = 4;
 
 /// The names of the conditions that say that a revision would not be applied.
-const VERDICTS: [&str; 4] = ["refused", "behind", "diverged", "unverified"];
+const VERDICTS: [&str; 4] = [REFUSED, "behind", DIVERGED, "unverified"];
+const REFUSED: &str = "refused";
+const DIVERGED: &str = "diverged";
 
 /// Does `condition` say that what was planned would not be applied.
 pub(super) fn is_verdict(condition: &Condition) -> bool {
     VERDICTS.contains(&condition.kind.as_str())
+}
+
+/// Was what was planned refused: it would not be applied, whatever it changes.
+pub(super) fn is_refused(preview: &Preview) -> bool {
+    let refusals = [REFUSED, DIVERGED];
+    let mut conditions = preview.conditions.iter();
+    conditions.any(|condition| refusals.contains(&condition.kind.as_str()))
 }
 
 /// What would change with `rev`, or the tip, of this host's source; or with the working tree or repository at `source`.
@@ -163,8 +172,8 @@ fn of_commit(
     let mut preview = memory.preview_commit(objects, id, &verdict)?;
     let word = match &verdict {
         Verdict::Behind { .. } => "behind",
-        Verdict::Diverged { .. } => "diverged",
-        _ => "refused",
+        Verdict::Diverged { .. } => DIVERGED,
+        _ => REFUSED,
     };
     preview
         .conditions

@@ -10,7 +10,7 @@ use crate::cli::terminal::{self, Terminal, ago, duration, moment};
 use crate::control::{Reply, Request};
 use crate::model::Class;
 use crate::report::journal::short;
-use crate::report::status::{State, Status, StatusError};
+use crate::report::status::{Condition, State, Status, StatusError};
 
 /// Show what this host is doing and what is wrong.
 #[derive(Debug, clap::Args)]
@@ -112,9 +112,18 @@ pub fn text(status: &Status, now: Timestamp) -> String {
     );
     write_rows(&mut out, status, now);
     write_conditions(&mut out, status, now);
-    if !status.errors.is_empty() {
-        let _ = writeln!(out, "\n  what is wrong");
-        for error in &status.errors {
+    // What a condition tells is not told again.
+    let (told, untold): (Vec<&StatusError>, Vec<&StatusError>) = status
+        .errors
+        .iter()
+        .partition(|error| status.conditions.iter().any(|known| tells(known, error)));
+    if !untold.is_empty() {
+        let title = match told.is_empty() {
+            true => "what is wrong",
+            false => "what else is wrong",
+        };
+        let _ = writeln!(out, "\n  {title}");
+        for error in untold {
             let _ = writeln!(out, "    ! {}", terminal::one_line(error));
             if let Some(hint) = &error.hint {
                 let _ = writeln!(out, "      hint: {hint}");
@@ -246,6 +255,10 @@ fn write_conditions(out: &mut String, status: &Status, now: Timestamp) {
             ago(condition.since, now),
             condition.reason
         );
+        let hints = status.errors.iter().filter(|error| tells(condition, error));
+        if let Some(hint) = hints.filter_map(|error| error.hint.as_deref()).next() {
+            let _ = writeln!(out, "    hint:   {hint}");
+        }
         let _ = writeln!(out, "    to act: {}", condition.who);
         let next = status.next_step(condition);
         if !next.is_empty() {
@@ -254,12 +267,20 @@ fn write_conditions(out: &mut String, status: &Status, now: Timestamp) {
     }
 }
 
+/// Is `error` what `condition` tells, perhaps as the first of several.
+fn tells(condition: &Condition, error: &StatusError) -> bool {
+    let location = error.location.as_ref().map(|at| format!("{at}: "));
+    let text = format!("{}{}", location.unwrap_or_default(), error.message);
+    let rest = condition.reason.strip_prefix(&text);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" (and "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cycle::situation::{Beginnings, Situation};
     use crate::model::{Action, Failure, Kind, Location, Reason, ResourceId};
-    use crate::report::status::{Condition, Counts, Drift, OwedEffect, Pause, Poll};
+    use crate::report::status::{Counts, Drift, OwedEffect, Pause, Poll};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -378,12 +399,9 @@ mod tests {
             next:   nothing: it ends by itself, or now with 'limpet resume'
 
           ○ unreachable since 12 s ago: failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
+            hint:   ask its operator
             to act: nobody yet, it is tried again
             next:   see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'
-
-          what is wrong
-            ! failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
-              hint: ask its operator
         ");
         assert_eq!(exit_code(&status(&situation)), 75);
     }
@@ -416,10 +434,9 @@ mod tests {
 
           ✗ degraded since 12 s ago: layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner` (and 1 more)
             to act: the author of the commit
-            next:   the author corrects the place below and pushes; the revision in force stays enforced
+            next:   the author corrects that place and pushes; the revision in force stays enforced
 
-          what is wrong
-            ! layers/base/motd.toml:12:1: unknown field `owmer` in file:/etc/motd, expected `owner`
+          what else is wrong
             ! failed to install package:ngnix: E: Unable to locate package ngnix
               hint: look for it with 'apt-cache search ngnix'
         ");
@@ -438,10 +455,7 @@ mod tests {
         insta::assert_snapshot!(told_below(&situation), @r"
           ✗ degraded since 12 s ago: failed to start unit:app.service
             to act: the operator of this host
-            next:   put right what the errors below say; it is tried again by itself, at once with 'limpet sync --wait'
-
-          what is wrong
-            ! failed to start unit:app.service
+            next:   put right what failed; it is tried again by itself, at once with 'limpet sync --wait'
         ");
     }
 
@@ -454,9 +468,6 @@ mod tests {
           ✗ refused since 12 s ago: refused revision 77ab012: it is not signed
             to act: whoever holds the signing keys
             next:   'limpet verify' says which rule refused it; if the commit is honest, whoever holds a listed key signs it again, else treat the Git server as compromised
-
-          what is wrong
-            ! refused revision 77ab012: it is not signed
         ");
         assert_eq!(exit_code(&status(&situation)), 77);
     }
@@ -473,12 +484,9 @@ mod tests {
             .push(held.with_hint("let it through with 'limpet sync --allow-removals'"));
         insta::assert_snapshot!(told_below(&situation), @r"
           ✗ held since 12 s ago: held a plan that removes 11 things: max_removals is 10
+            hint:   let it through with 'limpet sync --allow-removals'
             to act: the operator of this host
-            next:   look at 'limpet plan', then allow it or put it right as the error below says
-
-          what is wrong
-            ! held a plan that removes 11 things: max_removals is 10
-              hint: let it through with 'limpet sync --allow-removals'
+            next:   look at 'limpet plan', then allow it or put it right
         ");
         assert_eq!(exit_code(&status(&situation)), 1);
     }
@@ -520,9 +528,6 @@ mod tests {
           ○ unreachable since 12 s ago: failed to reach 'git.example.net': no route
             to act: nobody yet, it is tried again
             next:   see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'
-
-          what is wrong
-            ! failed to reach 'git.example.net': no route
         ");
     }
 

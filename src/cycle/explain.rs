@@ -142,16 +142,20 @@ impl Question<'_> {
     fn undeclared(&self, asked: &str) -> Result<Resource, Failure> {
         let id = match asked.parse::<ResourceId>() {
             Ok(id) => id,
-            Err(_) => {
+            Err(invalid) => {
                 let told = self.record.resources_named(asked)?;
                 let owned = self.record.inventory()?.into_iter();
                 let owned = owned
                     .filter(|entry| entry.key == asked)
                     .map(|entry| entry.resource);
-                told.into_iter()
-                    .chain(owned)
-                    .next()
-                    .unwrap_or_else(|| ResourceId::new(probable_kind(asked), asked))
+                match told.into_iter().chain(owned).next() {
+                    Some(id) => id,
+                    // Nothing known has a colon in its name, so that it was meant to be a kind's.
+                    None if asked.contains(':') && !asked.starts_with('/') => {
+                        return Err(Failure::new(Class::Host, invalid.to_string()));
+                    }
+                    None => ResourceId::new(probable_kind(asked), asked),
+                }
             }
         };
         let declared = self.rendered.state.resource_ids();

@@ -142,10 +142,12 @@ pub fn changed(
     fields: &[String],
     drift: bool,
 ) {
-    let detail = if fields.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", fields.join(", "))
+    // A unit's file, or a directory made on the way to a file: the resource does not say which.
+    let (path, fields) = super::path_among(fields);
+    let path = path.map_or(String::new(), |path| format!(" {path}"));
+    let detail = match fields {
+        [] => path,
+        fields => format!("{path} ({})", fields.join(", ")),
     };
     if drift {
         info!(

@@ -16,13 +16,13 @@ impl Status {
                 "push a correction: a newer commit is applied by itself; 'limpet sync --retry' tries it again as it is"
             }
             "held" => {
-                "look at 'limpet plan', then allow it or put it right as the error below says"
+                "look at 'limpet plan', then allow it or put it right"
             }
             "degraded" if self.errors.iter().any(|error| error.revision.is_some()) => {
-                "the author corrects the place below and pushes; the revision in force stays enforced"
+                "the author corrects that place and pushes; the revision in force stays enforced"
             }
             "degraded" => {
-                "put right what the errors below say; it is tried again by itself, at once with 'limpet sync --wait'"
+                "put right what failed; it is tried again by itself, at once with 'limpet sync --wait'"
             }
             "pending" => "those who may approve it run 'limpet approve'",
             "waiting" => "nothing: it goes on by itself once the host is healthy",
@@ -38,7 +38,7 @@ impl Status {
                 "see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'"
             }
             "denied" => {
-                "put right what the error below says, then 'limpet sync --wait'; by itself it is asked rarely"
+                "put that right, then 'limpet sync --wait'; by itself it is asked rarely"
             }
             "clock" => {
                 "set the clock, or give this host a time source; 'limpet doctor' looks at it"
