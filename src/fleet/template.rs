@@ -25,6 +25,8 @@ pub(super) struct Templates {
     environment: RefCell<Environment<'static>>,
     /// Are templates kept once they are compiled; each is called by its place.
     keeps_compiled: bool,
+    /// What was rendered last of each template, by its name.
+    rendered: RefCell<BTreeMap<String, Rendered>>,
     hosts: Jinja,
     /// Every label that some host or rule has.
     labels: Arc<BTreeSet<String>>,
@@ -34,6 +36,45 @@ pub(super) struct Templates {
 
 /// The names a host's templates can use.
 pub(super) struct Names(Jinja);
+
+impl Names {
+    /// What `name` means, told so that 1, 1.0 and true are three things, as they are once they are printed.
+    fn told(&self, name: &str) -> String {
+        format!("{:?}", self.0.get_attr(name).unwrap_or_default())
+    }
+}
+
+/// The last text that a template was rendered to.
+struct Rendered {
+    /// The template.
+    text: String,
+    /// Every word of it that may be a variable's name: more than it uses, never less. None where it may use what is another for every
+    /// host.
+    words: Option<Vec<String>>,
+    /// What the words meant, and what came of it.
+    output: Option<(Vec<String>, String)>,
+}
+
+impl Rendered {
+    fn none_yet(text: &str) -> Self {
+        let is_other = |character: char| !character.is_alphanumeric() && character != '_';
+        let words: BTreeSet<&str> = text
+            .split(is_other)
+            .filter(|word| !word.is_empty())
+            .collect();
+        let is_of_the_fleet = !words.contains("host");
+        // The inventory is the same for all, and long to compare.
+        let words = words
+            .into_iter()
+            .filter(|word| *word != "hosts")
+            .map(str::to_owned);
+        Rendered {
+            text: text.to_owned(),
+            words: is_of_the_fleet.then(|| words.collect()),
+            output: None,
+        }
+    }
+}
 
 /// Labels or facts: keys of `known` that have no value are nothing, any others are undefined.
 #[derive(Debug)]
@@ -113,6 +154,7 @@ impl Templates {
         Templates {
             environment: RefCell::new(environment),
             keeps_compiled: false,
+            rendered: RefCell::default(),
             hosts,
             labels,
             nothing,
@@ -163,6 +205,8 @@ impl Templates {
         rendered.map_err(|error| self.mistake(place, text, &error, names))
     }
 
+    /// A template that sees the same names renders to the same text, so that one that concerns the whole fleet, which often loops
+    /// over all hosts, is rendered once and not once for every host.
     fn render_kept(
         &self,
         place: &Place,
@@ -171,14 +215,42 @@ impl Templates {
     ) -> Result<String, minijinja::Error> {
         let span = place.span();
         let name = format!("{}:{}:{}", place.file(), span.start, span.end);
-        if let Ok(template) = self.environment.borrow().get_template(&name)
+        let mut rendered = self.rendered.borrow_mut();
+        let last = match rendered.get_mut(&name) {
+            Some(last) if last.text == text => last,
+            _ => {
+                rendered.insert(name.clone(), Rendered::none_yet(text));
+                rendered.get_mut(&name).expect("it was just inserted")
+            }
+        };
+        let Some(words) = &last.words else {
+            return self.render_compiled(&name, text, names);
+        };
+        let seen: Vec<String> = words.iter().map(|word| names.told(word)).collect();
+        if let Some((before, output)) = &last.output
+            && *before == seen
+        {
+            return Ok(output.clone());
+        }
+        let output = self.render_compiled(&name, text, names)?;
+        last.output = Some((seen, output.clone()));
+        Ok(output)
+    }
+
+    fn render_compiled(
+        &self,
+        name: &str,
+        text: &str,
+        names: &Names,
+    ) -> Result<String, minijinja::Error> {
+        if let Ok(template) = self.environment.borrow().get_template(name)
             && template.source() == text
         {
             return template.render(&names.0);
         }
         let mut environment = self.environment.borrow_mut();
-        environment.add_template_owned(name.clone(), text.to_owned())?;
-        environment.get_template(&name)?.render(&names.0)
+        environment.add_template_owned(name.to_owned(), text.to_owned())?;
+        environment.get_template(name)?.render(&names.0)
     }
 
     fn mistake(

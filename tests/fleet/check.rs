@@ -234,6 +234,43 @@ fn digests_are_those_of_known_hosts() {
 }
 
 #[test]
+fn what_is_rendered_once_for_many_hosts_is_what_each_renders() {
+    let host = |name: &str, vars: &str| {
+        format!("[host.{name}]\nfacts = {{ family = \"debian\" }}\nvars = {{ {vars} }}\n")
+    };
+    // Told apart only by what they print, by a name that only one has, or by who is asked.
+    let inventory = [
+        host("one", "number = 1"),
+        host("two", "number = 1.0"),
+        host("three", "number = true"),
+        host("four", "number = 1"),
+        host("five", "number = 1, extra = \"x\""),
+        host("six", "number = 1, extra = [\"x\"]"),
+    ]
+    .concat();
+    let layer = "[file.\"/a\"]\ntemplate = true\ncontent = \"{{ number }}\"\n\
+        [file.\"/b\"]\ntemplate = true\ncontent = \"{% if extra is defined %}{% set number = extra %}{% endif %}{{ number }}\"\n\
+        [file.\"/c\"]\ntemplate = true\ncontent = \"{{ host.name }} of {{ hosts | length }}\"\n\
+        [file.\"/d\"]\ntemplate = true\ncontent = \"{% for h in hosts %}{{ h.name }}={{ h.vars.number }} {% endfor %}\"\n";
+    let tree = WorkTree::new(&[
+        NOBODY,
+        ("inventory/all.toml", &inventory),
+        ("layers/base/base.toml", layer),
+    ]);
+    let output = limpet(&["check", "--digests"], tree.path());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let digests = String::from_utf8(output.stdout).unwrap();
+    let distinct: std::collections::BTreeSet<&str> = digests.lines().collect();
+    assert_eq!(distinct.len(), 6);
+    for line in digests.lines() {
+        let (name, digest) = line.split_once(' ').unwrap();
+        let output = limpet(&["render", "--host", name, "--json"], tree.path());
+        let rendered: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(rendered["digest"], digest, "{name}");
+    }
+}
+
+#[test]
 fn a_command_of_a_later_version_is_called_that() {
     let tree = WorkTree::new(&[]);
     let version = env!("CARGO_PKG_VERSION");
