@@ -83,6 +83,8 @@ impl std::fmt::Debug for Walk<'_> {
 pub struct Walked {
     /// The resources of the steps that were made, one for each step.
     pub made: Vec<ResourceId>,
+    /// Those among them that had drifted.
+    pub corrected: BTreeSet<ResourceId>,
     /// The steps that were not.
     pub not_made: Vec<NotMade>,
     /// Why the record does not have all of it.
@@ -467,6 +469,9 @@ fn conclude(
         });
         let cause = match outcome {
             Outcome::Done => {
+                if step.is_drift {
+                    walked.corrected.insert(step.id.clone());
+                }
                 walked.made.push(step.id);
                 continue;
             }

@@ -20,6 +20,9 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The shortest wait where a person has to act first; the longest is [`LONGEST_BACK_OFF`].
 const SLOW_LANE: Duration = Duration::from_secs(15 * 60);
 
+/// The longest wait after trouble of this host's own, where the interval is not longer.
+const LONGEST_LOCAL_WAIT: Duration = Duration::from_secs(5 * 60);
+
 /// A clock that is put back by more than this was wrong before. One that was put forward ends every wait by itself.
 const WRONG_CLOCK: SignedDuration = SignedDuration::from_hours(1);
 
@@ -34,6 +37,8 @@ pub enum Setback {
     Offline,
     /// The server does not serve this host until a person does something: rarely.
     Denied,
+    /// The fetcher of this host does not run, or died: soon again, as often as it may happen.
+    Local,
 }
 
 /// How long the source is left alone after polls that brought nothing. A poll that is answered ends it.
@@ -65,13 +70,16 @@ impl BackOff {
     ) -> Self {
         let failures_before = before.map_or(0, |before| before.failures);
         let failures = match setback {
-            Setback::Offline => failures_before,
+            // What happens on this host says nothing of the server's health.
+            Setback::Offline | Setback::Local => failures_before,
             Setback::Trouble | Setback::Denied => failures_before.saturating_add(1),
         };
         let longest = LONGEST_BACK_OFF.max(interval);
         let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
         let wait = match setback {
             Setback::Offline => Duration::ZERO,
+            // A fetcher that dies of what it fetched may have asked the server before.
+            Setback::Local => portion(LONGEST_LOCAL_WAIT.max(interval), draw),
             Setback::Trouble => {
                 let span = interval.saturating_mul(1 << failures.min(30)).min(longest);
                 asked + portion(span, draw)
@@ -214,6 +222,20 @@ mod tests {
             (offline.failures, offline.left(at(60))),
             (1, Duration::ZERO)
         );
+    }
+
+    #[test]
+    fn trouble_of_this_host_is_not_counted_against_the_server_and_its_wait_does_not_grow() {
+        let mut back_off = BackOff::after(None, Setback::Trouble, None, MINUTE, at(0), u64::MAX);
+        for _ in 0..20 {
+            let before = Some(&back_off);
+            back_off = BackOff::after(before, Setback::Local, None, MINUTE, at(0), u64::MAX);
+            assert!(back_off.left(at(0)) < LONGEST_LOCAL_WAIT);
+            assert_eq!(back_off.failures, 1);
+        }
+        let trouble = Setback::Trouble;
+        let after = BackOff::after(Some(&back_off), trouble, None, MINUTE, at(0), u64::MAX);
+        assert_eq!(after.left(at(0)).as_secs(), 239, "as after the second");
     }
 
     #[track_caller]

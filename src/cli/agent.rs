@@ -67,7 +67,8 @@ fn serve() -> Result<u8, Vec<Failure>> {
     }
     let connect =
         || Ok(Box::new(Client::connect(Path::new(config::FETCH_SOCKET))?) as Box<dyn Upstream>);
-    let cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
+    let mut cycle = Cycle::open(host, config, Box::new(connect)).map_err(one)?;
+    cycle.watch_the_fetcher();
     let reload =
         || -> Result<Config, Vec<Failure>> { super::host_config(&Host::new(Path::new("/"))) };
     crate::agent::run(cycle, listener, &machine_id, reload).map_err(one)?;

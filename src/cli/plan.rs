@@ -93,7 +93,7 @@ pub fn text(preview: &Preview) -> String {
         let _ = writeln!(out, "  ! {}", terminal::one_line(error));
     }
     for condition in preview.conditions.iter().filter(|condition| {
-        ["agent-down", "paused"].contains(&condition.kind.as_str())
+        ["agent-down", "paused", "contested"].contains(&condition.kind.as_str())
             || plan_other::is_verdict(condition)
     }) {
         let _ = writeln!(out, "  {}: {}", condition.kind, condition.reason);

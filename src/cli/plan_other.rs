@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::cli::host_config;
 use crate::config::FETCH_SOCKET;
+use crate::cycle;
 use crate::cycle::look::Memory;
 use crate::fetch::client::Client;
 use crate::git::repository::{Repository, RepositoryError};
@@ -106,9 +107,12 @@ fn of_source(memory: &Memory, rev: &str) -> Result<Preview, Vec<Failure>> {
     let one = |failure: Failure| vec![failure];
     let fetcher = Client::connect(Path::new(FETCH_SOCKET)).map_err(one)?;
     // What is planned need not be what is trusted, so the fetcher is asked for what is new first; without it, what it has may do.
-    let tip = fetcher
-        .poll(memory.trusted())
-        .map_err(|trouble| trouble.failure);
+    let trusted = memory.trusted();
+    let ask = move || {
+        let tip = fetcher.poll(trusted);
+        (fetcher, tip.map_err(|trouble| trouble.failure))
+    };
+    let (fetcher, tip) = cycle::fetcher::ask_watched(memory.host(), ask).map_err(one)?;
     let hashed = Hashed(&fetcher);
     let objects = memory.objects_and(&hashed);
     let id = match rev {

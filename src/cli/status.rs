@@ -138,7 +138,7 @@ fn mark(kind: &str) -> char {
     match kind {
         "converged" => '●',
         "refused" | "rolled-back" | "held" | "degraded" | "state-missing" | "config"
-        | "agent-down" | NOT_ENROLLED => '✗',
+        | "agent-down" | "fetcher-down" | NOT_ENROLLED => '✗',
         _ => '○',
     }
 }
@@ -569,6 +569,8 @@ mod tests {
             "offline",
             "unreachable",
             "denied",
+            "fetcher-down",
+            "contested",
             "clock",
             "facts",
             "behind",

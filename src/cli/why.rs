@@ -138,6 +138,9 @@ fn write_resource(out: &mut String, resource: &Resource, now: Timestamp) {
     write_values(out, "values", &resource.values);
     write_values(out, "variables it uses", &resource.variables);
     let _ = writeln!(out, "  about it");
+    if let Some(contested) = &resource.contested {
+        row(out, "contested", contested);
+    }
     if !resource.names.is_empty() {
         row(out, "uses", &resource.names.join(", "));
     }
@@ -310,6 +313,7 @@ mod tests {
         Resource {
             resource: ResourceId::new(Kind::File, "/etc/chrony/chrony.conf"),
             declared: true,
+            contested: None,
             state: "as declared".into(),
             detail: String::new(),
             values: vec![

@@ -121,6 +121,7 @@ impl Cycle {
             drop(observed); // it is of no use any more, and takes memory while the machine is changed
             let walked = self.apply(in_force, plan, &inventory, progress)?;
             self.rest(&walked, clock::instant());
+            self.note_corrections(&walked);
             made += walked.made.len();
             not_made.extend(walked.not_made);
         };
@@ -174,6 +175,7 @@ impl Cycle {
         allow_removals: bool,
     ) -> Result<Planned, Failure> {
         let inventory = self.inventory.read(&self.record)?;
+        self.end_contests(in_force, &inventory);
         let observed = observe(&self.host, &in_force.desired, &inventory);
         let now = clock::instant();
         let resting = self
@@ -196,9 +198,11 @@ impl Cycle {
             protect_packages: self.config.apply.protect_packages.clone(),
             limits: Limits::from(&self.config.apply),
             resting,
+            contested: self.resting_contests(),
             paused: self.paused_resources(),
         };
-        let plan = plan::plan(&in_force.desired, &observed, &inventory, &rules);
+        let mut plan = plan::plan(&in_force.desired, &observed, &inventory, &rules);
+        self.learn_of_the_other_side(in_force, &mut plan);
         Ok(Planned {
             plan,
             observed,
@@ -403,7 +407,9 @@ impl Cycle {
             .iter()
             .filter(|failure| !self.situation.failures.contains(failure))
         {
-            if let Some(resource) = &failure.resource {
+            if let Some(resource) = &failure.resource
+                && !self.resting_contests().contains_key(resource)
+            {
                 journal::resource_failed(&in_force.revision, resource, failure);
             }
         }

@@ -1,5 +1,6 @@
 //! Why one resource is as it is: what set each key of it, what it uses, what it moves, and what became of it.
 
+use crate::cycle::contested;
 use crate::document::nearest;
 use crate::fleet::{self, ChosenLayer, OriginatedValue, Rendered};
 use crate::git::Tree;
@@ -123,6 +124,7 @@ impl Question<'_> {
         let (report, on_removal) = self.settings(id);
         Ok(Resource {
             declared: true,
+            contested: contested::explain(&contested::recall(self.record), id),
             state: how.to_owned(),
             detail,
             values: values.collect(),
@@ -197,6 +199,7 @@ impl Question<'_> {
         Ok(Resource {
             resource: id.clone(),
             declared: false,
+            contested: None,
             state: String::new(),
             detail: String::new(),
             values: Vec::new(),

@@ -3,7 +3,7 @@
 //! Invariant: the trusted head moves only here, only to a revision that was verified and renders for this host, and only after
 //! everything that enforcing it needs is kept on this host.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use tracing::{debug, warn};
 
 use crate::apply::Activity;
 use crate::config::{self, Config};
-use crate::cycle::{Cycle, POLL_SILENCE, Progress, state};
-use crate::fetch::{Trouble, Upstream};
+use crate::cycle::{Cycle, POLL_SILENCE, Progress, fetcher, state};
+use crate::fetch::{Lane, Trouble, Upstream};
 use crate::fleet::{self, HostIdentity, Rendered};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
@@ -31,6 +31,9 @@ const TRUST_FILE_LIMIT: u64 = 4 << 20;
 /// How long reading a revision from the fetcher may take in total. Each object has a limit of its own, which a hostile fetcher could
 /// use up for every one of them.
 const READING_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// What the fetcher answered: the tip, and a connection to ask for it.
+pub(super) type Answer = Result<(Box<dyn Upstream>, ObjectId), Trouble>;
 
 /// A fetcher that has a limited time to answer.
 pub(super) struct Limited<'a> {
@@ -88,7 +91,43 @@ impl Cycle {
     }
 
     /// Asks the fetcher for the tip. A source may take many minutes to say nothing, in which what is in force is enforced as ever.
+    ///
+    /// A fetcher that cannot start never answers: its socket keeps the question. That is seen while waiting, and the question stays
+    /// asked, so that nobody asks twice.
     fn ask(&mut self, progress: Progress<'_>) -> Result<(Box<dyn Upstream>, ObjectId), Trouble> {
+        let failed = |cause: &dyn std::fmt::Display| {
+            let message = format!("failed to ask the fetcher: {cause}");
+            Trouble::from(Failure::new(Class::Bug, message))
+        };
+        let asked = match self.asked.take() {
+            // It was answered when nobody waited for it any more: what it says may be old.
+            Some(asked) if matches!(asked.try_recv(), Err(TryRecvError::Empty)) => asked,
+            _ => self.ask_aside().map_err(|error| failed(&error))?,
+        };
+        let mut watch = fetcher::Watch::default();
+        let mut enforced_at = clock::instant();
+        loop {
+            match asked.recv_timeout(fetcher::LOOK_INTERVAL.min(self.interval())) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Disconnected) => return Err(failed(&"it panicked")),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let failure = self.has_fetcher_unit.then(|| watch.look(&self.host));
+            if let Some(failure) = failure.flatten() {
+                self.asked = Some(asked);
+                return Err(Trouble::from(failure).in_lane(Lane::Local));
+            }
+            if enforced_at.elapsed() >= self.interval() {
+                self.end_pauses();
+                self.enforce_what_is_in_force(false, progress);
+                progress(&Activity::Polling, POLL_SILENCE);
+                enforced_at = clock::instant();
+            }
+        }
+    }
+
+    /// Asks the fetcher on a thread of its own, which may take long.
+    fn ask_aside(&self) -> std::io::Result<Receiver<Answer>> {
         let connect = Arc::clone(&self.connect);
         let trusted = self.head.as_ref().map(|head| head.commit);
         let (tell, answers) = mpsc::channel();
@@ -97,32 +136,18 @@ impl Cycle {
                 let connect = connect.lock().unwrap_or_else(PoisonError::into_inner);
                 connect()
             };
-            let answer = client.map_err(Trouble::from).and_then(|client| {
+            let client = client.map_err(|failure| Trouble::from(failure).in_lane(Lane::Local));
+            let answer = client.and_then(|client| {
                 let tip = client.poll(trusted)?;
                 Ok((client, tip.commit))
             });
-            // Nobody listens any more only when the agent ends.
+            // Nobody listens any more only when the agent ends, or has given up the fetcher.
             let _ = tell.send(answer);
-        };
-        let failed = |cause: &dyn std::fmt::Display| {
-            let message = format!("failed to ask the fetcher: {cause}");
-            Trouble::from(Failure::new(Class::Bug, message))
         };
         std::thread::Builder::new()
             .name("poll".to_owned())
             .spawn(ask)
-            .map_err(|error| failed(&error))?;
-        loop {
-            match answers.recv_timeout(self.interval()) {
-                Ok(answer) => return answer,
-                Err(RecvTimeoutError::Disconnected) => return Err(failed(&"it panicked")),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.end_pauses();
-                    self.enforce_what_is_in_force(false, progress);
-                    progress(&Activity::Polling, POLL_SILENCE);
-                }
-            }
-        }
+            .map(|_| answers)
     }
 
     /// Decides what becomes of `tip`, and says so in a word or two. Fails when the fetcher could not hand it out.
@@ -151,7 +176,12 @@ impl Cycle {
         );
         if let Verdict::Unavailable(error) = &verdict {
             let failure = verdict.failure().unwrap_or_else(|| unreadable(error));
-            return Err(failure.into());
+            let trouble = Trouble::from(failure);
+            return Err(match error {
+                // What was fetched is handed out from this host's own disk.
+                ObjectError::Unavailable(_) => trouble.in_lane(Lane::Local),
+                _ => trouble,
+            });
         }
         self.judged = Some(tip);
         self.situation.behind = None;

@@ -54,6 +54,11 @@ impl Memory {
         })
     }
 
+    /// The machine.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// The trusted head.
     pub fn trusted(&self) -> Option<ObjectId> {
         self.head.as_ref().map(|head| head.commit)

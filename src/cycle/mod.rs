@@ -8,6 +8,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,14 +34,17 @@ use crate::trust::{self, TrustedHead, VerifiedRevision};
 pub mod audit;
 mod checks;
 pub mod contents;
+mod contested;
 mod enforce;
 mod explain;
+pub mod fetcher;
 mod full_look;
 mod inventory;
 pub mod judge;
 pub mod look;
 mod mending;
 mod originals;
+pub mod other_side;
 mod pace;
 pub mod pause;
 mod preview;
@@ -50,6 +54,7 @@ pub mod situation;
 pub mod state;
 
 use contents::StoredContents;
+use contested::Contests;
 use enforce::Planned;
 use full_look::Look;
 use judge::Obstacle;
@@ -102,6 +107,10 @@ pub struct Cycle {
     config: Config,
     /// Shared with the thread that waits for the source.
     connect: Arc<Mutex<Connect>>,
+    /// The fetcher is a unit of systemd's, of which can be told whether it starts.
+    has_fetcher_unit: bool,
+    /// A question that the fetcher has not answered yet.
+    asked: Option<Receiver<judge::Answer>>,
     record: Record,
     objects: ObjectStore,
     head: Option<TrustedHead>,
@@ -116,6 +125,7 @@ pub struct Cycle {
     /// The last tip that was judged; it is judged once.
     judged: Option<ObjectId>,
     resting: BTreeMap<ResourceId, Rest>,
+    contests: Contests,
     inventory: inventory::Known,
     look: Look,
     last_status: Option<Status>,
@@ -233,6 +243,7 @@ impl Cycle {
                 ..Situation::default()
             },
             standing: recall_standing(&state.record),
+            contests: contested::recall(&state.record),
             silence: None,
             pauses: Vec::new(),
             let_through_by: None,
@@ -241,6 +252,8 @@ impl Cycle {
             host,
             config,
             connect: Arc::new(Mutex::new(connect)),
+            has_fetcher_unit: false,
+            asked: None,
             record: state.record,
             objects: state.objects,
             head: state.head,
@@ -261,6 +274,11 @@ impl Cycle {
         cycle.recall_silence();
         cycle.recall_pauses();
         Ok(cycle)
+    }
+
+    /// Says that it is the fetcher's unit that is connected to: one that does not start is told from one that takes its time.
+    pub fn watch_the_fetcher(&mut self) {
+        self.has_fetcher_unit = true;
     }
 
     /// The host configuration in use.
@@ -332,6 +350,7 @@ impl Cycle {
             if matches!(trigger, Trigger::Nudge { retry: true, .. }) {
                 self.forgive();
             }
+            self.forgive_contests();
         } else {
             enforced = self.enforce_what_is_in_force(allow_removals, progress);
         }
@@ -398,6 +417,7 @@ impl Cycle {
     pub fn status(&mut self) -> Status {
         self.end_pauses();
         self.look_at_the_clock();
+        self.show_contests();
         let now = clock::now();
         self.situation
             .status(&self.config.host.name, &mut self.beginnings, None, now)
@@ -517,13 +537,22 @@ impl Cycle {
         let was = self.last_status.as_ref();
         let is_ill = |state: HostState| matches!(state, HostState::Degraded | HostState::Held);
         let revision = status.revision.as_deref().unwrap_or("");
-        let changed_errors = was.is_none_or(|was| was.errors != status.errors);
+        // What is contested comes and goes with every correction, and has been told when it began.
+        let untold = |errors: &[StatusError]| -> Vec<StatusError> {
+            let told = |error: &&StatusError| {
+                let id = error.resource.as_ref();
+                !id.is_some_and(|id| self.situation.is_contested(id))
+            };
+            errors.iter().filter(told).cloned().collect()
+        };
+        let changed_errors = was.is_none_or(|was| untold(&was.errors) != untold(&status.errors));
         if is_ill(status.state) && changed_errors {
             if let Some(condition) = status.conditions.first() {
                 journal::degraded(revision, &condition.reason, &condition.who);
             }
         } else if matches!(status.state, HostState::Converged | HostState::Paused)
             && was.is_some_and(|was| is_ill(was.state) || was.state == HostState::Refused)
+            && self.situation.contested.is_empty()
         {
             journal::recovered(revision);
         }
@@ -562,8 +591,9 @@ impl Cycle {
         self.host.signatures().forget();
         // What rests is planned, too: a person asks what would change, not what is tried next.
         let resting = std::mem::take(&mut self.resting);
+        let contests = std::mem::take(&mut self.contests);
         let plan = self.plan(&in_force, false);
-        self.resting = resting;
+        (self.resting, self.contests) = (resting, contests);
         let contents = StoredContents::new(&self.host, &self.objects);
         match plan.and_then(|planned| Ok((planned, contents?))) {
             Ok((Planned { plan, .. }, contents)) => {
@@ -604,7 +634,7 @@ fn stop_fetcher(host: &Host) {
         return;
     }
     let stop = Job {
-        unit: "limpet-fetch.service".to_owned(),
+        unit: fetcher::UNIT.to_owned(),
         verb: Verb::Stop,
     };
     let results = host.systemd().run_jobs(&[stop], STOP_LIMIT);

@@ -138,6 +138,7 @@ impl Cycle {
             Lane::Ordinary => Setback::Trouble,
             Lane::Offline => Setback::Offline,
             Lane::Denied => Setback::Denied,
+            Lane::Local => Setback::Local,
         };
         debug!("failed to poll: {}", trouble.failure);
         let now = clock::now();
@@ -170,9 +171,10 @@ impl Cycle {
             ends: clock::instant() + back_off.left(now),
             back_off,
         };
-        // Being offline lasts, costs nobody anything and sets no time to wait for: it is written once.
+        // Being offline lasts, costs nobody anything and sets no time to wait for: it is written once. So is what this host itself
+        // suffers from: an agent that starts again may ask again.
         let is_known = before.is_some_and(|before| {
-            setback == Setback::Offline
+            matches!(setback, Setback::Offline | Setback::Local)
                 && before.back_off.setback == setback
                 && before.failure == silence.failure
         });

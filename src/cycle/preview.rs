@@ -141,6 +141,7 @@ impl Memory {
             limits,
             protect_packages: self.config.apply.protect_packages.clone(),
             resting: BTreeMap::new(),
+            contested: BTreeMap::new(),
             paused: pause::resources_among(&pauses),
         };
         let plan = plan::plan(&rendered.state, &observed, &inventory, &rules);

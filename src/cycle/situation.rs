@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::AppliedRevision;
-use crate::model::{Class, Failure};
+use crate::model::{Class, Failure, ResourceId};
 use crate::report::moment;
 use crate::report::status::{
     Condition, Counts, Drift, OwedEffect, Pause, Poll, Quarantined, State, Status, StatusError,
@@ -73,6 +73,8 @@ pub struct Situation {
     pub waiting: Option<Failure>,
     /// Resources that failed.
     pub failures: Vec<Failure>,
+    /// What somebody else changes back, and what is known of it.
+    pub contested: Vec<(ResourceId, String)>,
     /// What differs and is only reported.
     pub drift: Vec<Drift>,
     /// Restarts that wait.
@@ -104,6 +106,11 @@ impl Situation {
         self.signer = applied.signer.clone();
         self.applied_at = Some(applied.at);
         self.digest = Some(applied.digest.clone());
+    }
+
+    /// Is `id` among what somebody else changes back.
+    pub fn is_contested(&self, id: &ResourceId) -> bool {
+        self.contested.iter().any(|(contested, _)| contested == id)
     }
 
     /// What became of the tip.
@@ -277,12 +284,13 @@ impl Situation {
             Setback::Denied if failure.class == Class::Transient => {
                 "the operator of this host, or of the server"
             }
-            Setback::Denied | Setback::Trouble => who_must_act(failure.class),
+            Setback::Denied | Setback::Trouble | Setback::Local => who_must_act(failure.class),
         });
         let source_kind = match self.setback {
             Setback::Offline => "offline",
             Setback::Trouble => "unreachable",
             Setback::Denied => "denied",
+            Setback::Local => "fetcher-down",
         };
         let mut found: Vec<_> = [
             one(State::Refused.as_str(), &self.refusal),
@@ -299,6 +307,7 @@ impl Situation {
                 };
                 (BEHIND, failure.to_string(), who)
             }),
+            self.contested_condition(),
             one(State::Waiting.as_str(), &self.waiting),
             self.paused_condition(),
             self.source
@@ -329,6 +338,20 @@ impl Situation {
             found.insert(0, (state.as_str(), reason.to_owned(), who));
         }
         found
+    }
+
+    /// What somebody else changes back.
+    fn contested_condition(&self) -> Option<(&'static str, String, &'static str)> {
+        let (id, words) = self.contested.first()?;
+        let more = match self.contested.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        Some((
+            "contested",
+            format!("{id}: {words}{more}"),
+            who_must_act(Class::Host),
+        ))
     }
 
     /// What is paused, until when, by whom and why.
@@ -426,6 +449,32 @@ mod tests {
         check_source(Setback::Offline, "offline", 0);
         check_source(Setback::Trouble, "unreachable", 1);
         check_source(Setback::Denied, "denied", 1);
+        check_source(Setback::Local, "fetcher-down", 1);
+    }
+
+    #[test]
+    fn what_is_contested_is_a_condition_even_while_it_is_as_declared() {
+        let situation = Situation {
+            revision: Some("aa".into()),
+            contested: vec![
+                (
+                    ResourceId::new(crate::model::Kind::File, "/etc/x"),
+                    "it was corrected 5 times".into(),
+                ),
+                (
+                    ResourceId::new(crate::model::Kind::File, "/etc/y"),
+                    "it was corrected 6 times".into(),
+                ),
+            ],
+            ..Situation::default()
+        };
+        let status = situation.status("h", &mut Beginnings::new(), None, at(0));
+        assert_eq!(status.state, State::Converged);
+        let contested = status.conditions.iter().find(|one| one.kind == "contested");
+        assert_eq!(
+            contested.unwrap().reason,
+            "file:/etc/x: it was corrected 5 times (and 1 more)"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The machine around limpet: its package manager, systemd, disks, and whoever else manages it.
 
 use crate::config::{CACHE_DIRECTORY, STATE_DIRECTORY};
+use crate::cycle::other_side::OTHER_MANAGERS;
 use crate::doctor::Finding;
 use crate::kinds::package::status::{Database, State};
 use crate::sys::Host;
@@ -17,17 +18,6 @@ const PACKAGE_LOCKS: [&str; 3] = [
     "/var/lib/dpkg/lock-frontend",
     "/var/lib/dpkg/lock",
     "/var/lib/apt/lists/lock",
-];
-
-/// Units of others that keep a host as something declares.
-const OTHER_MANAGERS: [(&str, &str); 7] = [
-    ("puppet.service", "Puppet"),
-    ("pe-puppet.service", "Puppet"),
-    ("chef-client.service", "Chef"),
-    ("cfengine3.service", "CFEngine"),
-    ("cf-execd.service", "CFEngine"),
-    ("salt-minion.service", "Salt"),
-    ("rudder-agent.service", "Rudder"),
 ];
 
 /// How many failed units are named.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::{Config, FETCH_SOCKET};
-use crate::cycle::state;
+use crate::cycle::{fetcher, state};
 use crate::doctor::Finding;
 use crate::fetch::{Client, Lane};
 use crate::sys::Host;
@@ -11,7 +11,7 @@ use crate::sys::files::{Entry, Hashing};
 use crate::sys::systemd::{Property, PropertyName};
 
 const AGENT: &str = "limpet.service";
-const FETCHER: &str = "limpet-fetch.service";
+const FETCHER: &str = fetcher::UNIT;
 const FETCHER_SOCKET: &str = "limpet-fetch.socket";
 
 /// Where drop-ins of the fetcher lie.
@@ -43,6 +43,7 @@ pub(super) fn units(host: &Host, is_enrolled: bool) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
+    let fetcher = fetcher::trouble(host);
     for (unit, name) in listed.iter().zip(&names) {
         let file_state = names.iter().zip(&states).find(|(known, _)| *known == name);
         let is_off = file_state.is_some_and(
@@ -53,6 +54,11 @@ pub(super) fn units(host: &Host, is_enrolled: bool) -> Vec<Finding> {
                 Finding::wrong(check, format!("{name} is not installed"))
                     .hint("install the package 'limpet' again"),
             );
+        } else if let Some(failure) = Some(&fetcher)
+            .filter(|_| name == FETCHER)
+            .and_then(Option::as_ref)
+        {
+            findings.push(Finding::of(check, failure));
         } else if unit.active == "failed" {
             findings.push(
                 Finding::wrong(check, format!("{name} has failed")).hint(format!(
@@ -212,7 +218,12 @@ pub(super) fn reachable(host: &Host, is_root: bool) -> Finding {
         .ok()
         .flatten()
         .map(|head| head.commit);
-    match client.poll(trusted) {
+    // A socket keeps the question of a fetcher that does not start for as long as a slow source may take.
+    let polled = match fetcher::ask_watched(host, move || client.poll(trusted)) {
+        Ok(polled) => polled,
+        Err(failure) => return Finding::of(check, &failure),
+    };
+    match polled {
         Ok(tip) => Finding::ok(
             check,
             format!("it answers, and offers {}", tip.commit.to_hex_with_len(7)),

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Trouble;
 use super::protocol::{self, ObjectAnswer, PollAnswer, Probe, Request};
+use super::{Lane, Trouble};
 use crate::git::{Object, ObjectError, ObjectId, Objects};
 use crate::model::{Class, Failure};
 
@@ -82,8 +82,8 @@ impl Client {
     pub fn poll(&self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         let answer = self.ask(&Request::Poll { trusted }, POLL_LIMIT, |input, line| {
             protocol::read_poll_answer(input, line)
-        })?;
-        match answer {
+        });
+        match answer.map_err(|failure| Trouble::from(failure).in_lane(Lane::Local))? {
             PollAnswer::Tip(commit) => Ok(Tip { commit }),
             PollAnswer::Trouble(trouble) => Err(trouble),
         }

@@ -17,6 +17,8 @@ pub enum Lane {
     Offline,
     /// The server will not serve this host (401, 403, 404, an unknown host key, …) until a person does something.
     Denied,
+    /// This host could not ask: the fetcher does not run, or died. No server is hurt by it.
+    Local,
 }
 
 /// A poll that brought nothing.
@@ -57,7 +59,7 @@ impl Trouble {
     pub fn of_all(troubles: Vec<Trouble>) -> Option<Self> {
         let has = |lane| troubles.iter().any(|trouble| trouble.lane == lane);
         // One place that may come back is a reason to ask again soon; one that answered at all shows that there is a network.
-        let lane = [Lane::Ordinary, Lane::Denied]
+        let lane = [Lane::Ordinary, Lane::Denied, Lane::Local]
             .into_iter()
             .find(|lane| has(*lane))
             .unwrap_or(Lane::Offline);

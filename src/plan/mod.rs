@@ -18,6 +18,7 @@ use crate::kinds::{self, kind};
 use crate::model::{Action, Class, Failure, Reason, ResourceId};
 
 mod arrange;
+pub mod contest;
 mod declarations;
 mod guard;
 pub mod order;
@@ -98,6 +99,8 @@ pub struct Rules {
     pub protect_packages: Vec<String>,
     /// Resources that failed a short while ago and are not tried again yet, with their failure.
     pub resting: BTreeMap<ResourceId, Failure>,
+    /// Resources that somebody else changes back: their drift is left alone, with this failure.
+    pub contested: BTreeMap<ResourceId, Failure>,
     /// Resources that an operator paused: they are looked at and not touched, and what restarts them waits.
     pub paused: BTreeSet<ResourceId>,
 }
@@ -315,10 +318,17 @@ fn is_open(step: &Step, observed: &Observed, rules: &Rules, blocked: &mut Vec<Fa
         .resting
         .get(&step.id)
         .cloned()
+        .or_else(|| is_contested(step, rules).cloned())
         .or_else(|| leads_astray(step, observed, rules));
     let is_open = obstacle.is_none();
     blocked.extend(obstacle.filter(|failure| !blocked.contains(failure)));
     is_open
+}
+
+/// The failure of a correction that is not made, because it would be changed back. What is declared anew is no correction.
+fn is_contested<'a>(step: &Step, rules: &'a Rules) -> Option<&'a Failure> {
+    let is_correction = step.is_drift && !rules.paused.contains(&step.id);
+    rules.contested.get(&step.id).filter(|_| is_correction)
 }
 
 /// The refusal of a path that a link on the way makes another, which no fleet may manage. What is spelled out is refused when the

@@ -108,6 +108,20 @@ impl Scene {
         self
     }
 
+    /// What is declared is what was applied before.
+    fn is_as_declared_before(&mut self) {
+        for path in &self.desired.paths {
+            let applied = crate::kinds::file::applied_after(path, None);
+            self.inventory.paths.push(Owned {
+                id: path.id.clone(),
+                key: path.path.clone(),
+                original: crate::kinds::file::Original::Absent,
+                on_removal: path.on_removal,
+                applied: crate::kinds::file::Remembered::Applied(applied),
+            });
+        }
+    }
+
     fn owes(mut self, action: Action) -> Self {
         self.inventory.owed.push(Debt {
             debtor: app(),
@@ -400,6 +414,26 @@ fn what_rests_takes_its_dependants_with_it_and_nothing_else() {
             "it failed a moment ago",
             "skipped create file:/etc/dependant, because file:/etc/app.conf failed"
         ]
+    );
+}
+
+#[test]
+fn a_contested_correction_and_what_it_would_restart_rest_and_a_new_declaration_does_not() {
+    let mut scene = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .unit("active", restarts_on_conf);
+    scene.rules.contested.insert(
+        conf(),
+        Failure::new(Class::Host, "somebody else changes it back").about(conf()),
+    );
+    scene.check(&["create file:/etc/app.conf", "restart unit:app.service"]);
+    scene.is_as_declared_before();
+    scene.check(&[]);
+    assert_eq!(scene.plan().blocked.len(), 1);
+    scene.rules.paused.insert(conf());
+    assert!(
+        scene.plan().blocked.is_empty(),
+        "a pause is what a person wants"
     );
 }
 

@@ -53,6 +53,9 @@ pub struct Resource {
     pub state: String,
     /// In what it differs, or the error.
     pub detail: String,
+    /// What is known of somebody else who changes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contested: Option<String>,
     /// Each of its keys, with the place that set it.
     pub values: Vec<Value>,
     /// Each variable that its values and templates use, with the place that set it.

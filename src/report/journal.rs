@@ -22,6 +22,8 @@ pub const DRIFT_CORRECTED: &str = "9c2f6c5d0f3a4f2e9fd4d1ad4ea2aa03";
 pub const RESOURCE_FAILED: &str = "b4c8e0f6a7d14d6f8b1de6f42c7aa304";
 /// The host went back to a revision that was good.
 pub const ROLLED_BACK: &str = "3a5d9d1c2f6e4c0b9ea7b0d95b1c7f05";
+/// A resource is changed back again and again by somebody else.
+pub const CONTESTED: &str = "c41d7be05a3f4a7c8e92d6f0b1837a05";
 /// The host is no longer as declared, and somebody must act.
 pub const DEGRADED: &str = "e7f2b6a90c3d4b58a6f1c5d2e9b84a06";
 /// The host is as declared again.
@@ -214,6 +216,18 @@ pub fn rolled_back(revision: &str, from: &str, reason: &str) {
         "rolled back from revision {} to {}: {reason}",
         short(from),
         short(revision),
+    );
+}
+
+/// Somebody else changes a resource back again and again; said once, when it is given up for the first time.
+pub fn contested(revision: &str, resource: &ResourceId, failure: &Failure) {
+    warn!(
+        message_id = CONTESTED,
+        limpet_revision = revision,
+        limpet_resource = %resource,
+        limpet_reason = %failure.message,
+        limpet_outcome = "contested",
+        "{failure}"
     );
 }
 

@@ -15,9 +15,7 @@ impl Status {
             "rolled-back" => {
                 "push a correction: a newer commit is applied by itself; 'limpet sync --retry' tries it again as it is"
             }
-            "held" => {
-                "look at 'limpet plan', then allow it or put it right"
-            }
+            "held" => "look at 'limpet plan', then allow it or put it right",
             "degraded" if self.errors.iter().any(|error| error.revision.is_some()) => {
                 "the author corrects that place and pushes; the revision in force stays enforced"
             }
@@ -37,8 +35,12 @@ impl Status {
             "unreachable" => {
                 "see with 'limpet doctor' what is in the way; it is tried again by itself, at once with 'limpet sync'"
             }
-            "denied" => {
-                "put that right, then 'limpet sync --wait'; by itself it is asked rarely"
+            "denied" => "put that right, then 'limpet sync --wait'; by itself it is asked rarely",
+            "fetcher-down" => {
+                "'systemctl status limpet-fetch.service' says why; put that right, then 'limpet sync --wait'; what is in force stays enforced"
+            }
+            "contested" => {
+                "find out who else manages it, and let one of both: stop the other, or undeclare it; 'limpet sync' corrects it at once"
             }
             "clock" => {
                 "set the clock, or give this host a time source; 'limpet doctor' looks at it"

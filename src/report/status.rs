@@ -142,7 +142,8 @@ pub struct Counts {
 /// Something that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// A state's word, or `offline`, `unreachable`, `denied`, `behind`, `clock`, `facts`, `config`, `agent-down`, `state-missing`.
+    /// A state's word, or `offline`, `unreachable`, `denied`, `fetcher-down`, `contested`, `behind`, `clock`, `facts`, `config`, `agent-down`,
+    /// `state-missing`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Since when.
@@ -233,7 +234,7 @@ impl Status {
 }
 
 /// The conditions that say that the source could not be asked.
-const SILENCE: [&str; 3] = ["offline", "unreachable", "denied"];
+const SILENCE: [&str; 4] = ["offline", "unreachable", "denied", "fetcher-down"];
 
 /// Who must act on a failure of `class`, for people.
 pub fn who_must_act(class: Class) -> &'static str {

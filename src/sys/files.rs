@@ -26,10 +26,13 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use crate::model::{Class, Failure};
+pub use touched::Touched;
+
 use crate::sys::signatures::Signatures;
 use crate::sys::{Host, clock};
 
 mod reading;
+mod touched;
 
 pub use reading::{hash, hash_bytes};
 

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bad_days::{FILE, declared_when_asked, drift_is_undone_unasked, layer};
+use serde_json::Value;
+
+use crate::bad_days::{FILE, declared_when_asked, drift_is_undone_unasked, layer, status_says};
 use crate::fixture::machine::wait_until;
 use crate::scene::{SOON, Scene};
 
@@ -157,6 +159,64 @@ fn a_fetcher_in_trouble_stops_nothing_and_recovers() {
     assert!(said.len() < 60, "{} lines", said.len());
     machine.sh("rm -r /etc/systemd/system/limpet-fetch.service.d; systemctl daemon-reload; systemctl stop limpet-fetch.service");
     declared_when_asked(&scene, "after");
+    scene.converge();
+}
+
+#[test]
+fn a_fetcher_that_cannot_start_is_said_at_once_with_what_to_do() {
+    let scene = Scene::enrolled("no-fetcher", &layer("0", ""));
+    let machine = &scene.machine;
+    scene.poll_often();
+    let drop_in = "/etc/systemd/system/limpet-fetch.service.d/broken.conf";
+    let stop = "systemctl daemon-reload; systemctl stop limpet-fetch.service";
+    for (number, (broken, cause)) in [
+        (
+            "LoadCredential=git-token:/etc/limpet/missing",
+            "a credential that it is to be given does not exist",
+        ),
+        ("User=nobody-at-all", "its user does not exist"),
+        ("ExecStart=\nExecStart=/bin/false", "cannot be executed"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        machine.write_file(drop_in, format!("[Service]\n{broken}\n"));
+        machine.sh(stop);
+        let content = format!("round {number}");
+        scene.declare(&layer(&content, ""));
+        let begin = Instant::now();
+        let sync = scene.sync();
+        assert_eq!(sync.code(), 75, "{sync:?}");
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "it is not waited for"
+        );
+        let status = status_says(&scene, "fetcher-down", cause, "the operator of this host");
+        // No server is to be spared for it.
+        assert_eq!(status["last_poll"]["failures"], Value::Null, "{status:#}");
+        let shown = machine.run(&["limpet", "status"]).stdout;
+        assert!(
+            shown.contains("hint:   see 'systemctl status limpet-fetch.service'"),
+            "{shown}"
+        );
+        let plan = machine.run(&["limpet", "plan", "tip"]);
+        assert!(plan.stderr.contains(cause), "{plan:?}");
+        let doctor = machine.run(&["limpet", "doctor"]);
+        assert!(begin.elapsed() < 2 * SOON, "nor by anybody else");
+        assert_eq!(doctor.code(), 1, "{doctor:?}");
+        assert!(doctor.stdout.contains(cause), "{doctor:?}");
+        machine.sh(&format!("rm {drop_in}; {stop}"));
+        declared_when_asked(&scene, &content);
+    }
+
+    // Nobody listens.
+    machine.sh("systemctl stop limpet-fetch.socket limpet-fetch.service");
+    let sync = scene.sync();
+    assert_eq!(sync.code(), 75, "{sync:?}");
+    let has_stopped = sync.stderr.contains("systemctl status limpet-fetch.socket");
+    assert!(has_stopped, "{sync:?}");
+    drift_is_undone_unasked(&scene, "round 2");
+    machine.sh("systemctl start limpet-fetch.socket");
     scene.converge();
 }
 

@@ -22,6 +22,7 @@ mod bad_days_process;
 mod bad_days_server;
 mod bad_days_state;
 mod bad_days_system;
+mod contested;
 mod enrolment;
 mod files;
 mod health;

@@ -128,6 +128,14 @@ fn why_finds_the_place_of_every_value() {
     assert_eq!(resource["variables"][0]["value"], "\"hello\"");
     assert_eq!(resource["names"], serde_json::json!(["host.name"]));
     assert_eq!(resource["restarts"][0]["resource"], "unit:scene.service");
+    let unknown = as_operator(&scene, &["why", "fiel:/etc/scene"]);
+    assert_eq!(unknown.code(), 1, "{unknown:?}");
+    assert!(
+        unknown
+            .stderr
+            .contains("expected kind:name with a kind of package, directory, file"),
+        "{unknown:?}"
+    );
     assert!(
         resource["original"]
             .as_str()
@@ -217,6 +225,13 @@ fn a_plan_of_another_revision_or_a_working_tree_changes_nothing() {
             .contains("+evil")
     );
     assert_eq!(machine.run(&["limpet", "plan", "0123456"]).code(), 1);
+
+    // One that would change nothing is refused all the same.
+    scene.repository.write(LAYER, &PLAIN.replace("one", "two"));
+    scene.push_unsigned();
+    let plan = machine.run(&["limpet", "plan", "tip"]);
+    assert_eq!(plan.code(), 77, "{plan:?}");
+    assert!(plan.stdout.contains("nothing to change"), "{plan:?}");
 
     machine.write_file(
         "/root/fleet/fleet.toml",

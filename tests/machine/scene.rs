@@ -250,6 +250,7 @@ pub mod event {
     pub const DRIFT_CORRECTED: &str = "9c2f6c5d0f3a4f2e9fd4d1ad4ea2aa03";
     pub const RESOURCE_FAILED: &str = "b4c8e0f6a7d14d6f8b1de6f42c7aa304";
     pub const ROLLED_BACK: &str = "3a5d9d1c2f6e4c0b9ea7b0d95b1c7f05";
+    pub const CONTESTED: &str = "c41d7be05a3f4a7c8e92d6f0b1837a05";
     pub const RECOVERED: &str = "52d8f0c4e1b74b0f9c6a3e7d8f21bc07";
 }
 
