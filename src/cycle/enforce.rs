@@ -149,7 +149,13 @@ impl Cycle {
             let origin = failure.resource.as_ref().and_then(|id| origins.get(id));
             failure.location = origin.map(|origin| origin.location.clone());
         }
-        let is_settled = !is_new && self.situation.failures == failures;
+        // A process that ended after failures may have left the inventory behind what is on the machine.
+        let is_known_settled = self.has_settled
+            || self
+                .applied
+                .as_ref()
+                .is_some_and(|applied| applied.is_clean);
+        let is_settled = !is_new && is_known_settled && self.situation.failures == failures;
         if !is_settled && !last.is_held_whole && self.config.apply.mode == ApplyMode::Enforce {
             let failed = failures
                 .iter()
@@ -159,6 +165,7 @@ impl Cycle {
             open.extend(last.held.iter().map(|held| &held.step.id));
             open.extend(failed);
             let settled = self.settle(in_force, &observed, &inventory, &open);
+            self.has_settled = settled.is_ok();
             self.note_unwritten(settled);
         }
         drop(observed);

@@ -120,6 +120,8 @@ pub struct Cycle {
     /// Why the record could not be written, until it could.
     unwritable: Option<Failure>,
     applied: Option<AppliedRevision>,
+    /// The inventory was compared with the machine since this process started.
+    has_settled: bool,
     situation: Situation,
     beginnings: Beginnings,
     /// The last tip that was judged; it is judged once.
@@ -259,6 +261,7 @@ impl Cycle {
             head: state.head,
             in_force: None,
             must_load: false,
+            has_settled: false,
             judged: None,
             resting: BTreeMap::new(),
             inventory: inventory::Known::default(),
