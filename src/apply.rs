@@ -6,6 +6,7 @@
 //! A record that cannot be written (a full disk) stops what would be owned for the first time, because what was there before would be
 //! forgotten. What is owned already is put right all the same, with the restarts that follow; only a crash in between would lose
 //! one of those.
+#![doc = include_str!("apply/crash.md")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
