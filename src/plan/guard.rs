@@ -15,8 +15,8 @@ use crate::kinds::unit::Operation;
 use crate::model::{Class, Failure, Reason, ResourceId};
 use crate::plan::{Change, Declarations, Inventory, InventoryKind, Observed, Plan, Rules, Step};
 
-/// With fewer things than this, a state that declares nothing any more is nothing odd.
-const FEWEST_TO_MISS: usize = 5;
+/// With fewer things than this, a state that declares nothing any more is nothing odd: somebody tries limpet out, or takes back all he did.
+const FEWEST_TO_MISS: usize = 10;
 
 /// Units without which the host is out of reach, blind or not managed.
 const PROTECTED_UNITS: [(&str, &str); 13] = [

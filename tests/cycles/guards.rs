@@ -153,24 +153,24 @@ fn the_directory_of_what_is_held_is_held_with_it() {
 
 #[test]
 fn a_state_that_declares_nothing_is_held() {
-    let scene = Scene::new(&files(6));
+    let scene = Scene::new(&files(10));
     scene.apply().expect(0);
     scene.push_layer("");
     scene.put("srv/f00", "somebody was here\n");
     scene
         .apply()
         .expect(1)
-        .says("held a plan for a state that declares nothing: 6 things were declared before");
+        .says("held a plan for a state that declares nothing: 10 things were declared before");
     assert_eq!(scene.get("srv/f05").unwrap(), "5");
     scene.push_layer(&files(3));
     scene.apply().expect(0);
     assert_eq!(scene.get("srv/f00").unwrap(), "0");
     assert_eq!(scene.get("srv/f05"), None);
 
-    scene.push_layer(&files(6));
+    scene.push_layer(&files(10));
     scene.apply().expect(0);
     scene.repository.write("layers/base/base.toml", "");
-    let message = "all of it\n\nLimpet-Allow-Removals: 6\n";
+    let message = "all of it\n\nLimpet-Allow-Removals: 10\n";
     scene.repository.commit(&scene.alice, message);
     scene.repository.push();
     scene.apply().expect(0);
