@@ -83,7 +83,7 @@ fn a_command_is_owed_over_the_death_of_the_agent_and_what_follows_it_too() {
     scene.sync().success();
     assert_eq!(ran(&scene, "rebuild"), 2, "it is paid");
     let output = machine.sh("journalctl -t limpet -o cat");
-    assert!(output.contains("run command:rebuild"), "{output}");
+    assert!(output.contains("command:rebuild: run"), "{output}");
 }
 
 const ONCE: &str = r#"
