@@ -163,7 +163,8 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
                 _ if step.reason == Reason::Triggered && !is_caused => {
                     forgiven.push((step.id, step.action))
                 }
-                // It stays owed until the pause ends.
+                // It stays owed until the pause ends, or somebody makes it.
+                _ if step.waits => {}
                 _ if step.reason == Reason::Triggered && paused.contains(&step.id) => {}
                 Some(blocker) => skipped.push((step, Outcome::Skipped(blocker))),
                 None => steps.push(step),

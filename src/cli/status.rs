@@ -207,6 +207,10 @@ fn write_rows(out: &mut String, status: &Status, now: Timestamp) {
                 owed.action, owed.resource, owed.because
             ),
         );
+        if owed.manual {
+            let unit = &owed.resource.name;
+            row("", format!("→ systemctl restart {unit}"));
+        }
     }
     for drift in status.drift.iter().take(DRIFT_SHOWN) {
         let how = if drift.fields.is_empty() {
@@ -536,13 +540,13 @@ mod tests {
         let mut situation = situation();
         situation.owed.push(OwedEffect {
             action: Action::Restart,
+            manual: true,
             resource: ResourceId::new(Kind::Unit, "app.service"),
             because: ResourceId::new(Kind::File, "/etc/app.conf"),
         });
         situation.reboot_required = true;
         let text = told(&situation);
-        let owed =
-            "    owed        restart of unit:app.service because file:/etc/app.conf changed\n";
+        let owed = "    owed        restart of unit:app.service because file:/etc/app.conf changed\n                → systemctl restart app.service\n";
         assert!(text.contains(owed), "{text}");
         assert!(
             text.contains("    reboot      the system asks for one\n"),

@@ -446,10 +446,15 @@ impl Cycle {
                 converged: declared.iter().filter(|id| !open.contains(*id)).count(),
             }
         };
+        let is_manual = |id: &ResourceId| {
+            let mut units = in_force.desired.units.iter();
+            units.any(|unit| unit.id == *id && unit.manual)
+        };
         let owed = self.record.owed()?;
         self.situation.owed = owed
             .into_iter()
             .map(|owed| OwedEffect {
+                manual: owed.action == Action::Restart && is_manual(&owed.debtor),
                 action: owed.action,
                 resource: owed.debtor,
                 because: owed.because,
@@ -659,10 +664,20 @@ fn failures_of(not_made: &[NotMade]) -> Vec<Failure> {
 
 /// Looks at everything that is declared or owned.
 pub(super) fn observe(host: &Host, desired: &DesiredState, inventory: &Inventory) -> Observed {
+    let mut units = Units::observe(host, &desired.units, &inventory.units);
+    let owing: BTreeSet<&str> = inventory
+        .owed
+        .iter()
+        .filter(|debt| debt.debtor.kind == model::Kind::Unit && debt.caused.is_some())
+        .map(|debt| debt.debtor.name.as_str())
+        .collect();
+    if !owing.is_empty() {
+        units.look_when_started(host, &owing);
+    }
     Observed {
         paths: Paths::observe(host, &desired.paths, &inventory.paths),
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
-        units: Units::observe(host, &desired.units, &inventory.units),
+        units,
     }
 }
 

@@ -53,7 +53,9 @@ pub(super) fn show(
             paused: is_paused,
         });
     };
-    plan.steps().for_each(|step| show(step, false));
+    // What waits for a person is in the status: limpet will not do it.
+    let steps = plan.steps().filter(|step| !step.waits);
+    steps.for_each(|step| show(step, false));
     plan.reported.iter().for_each(|step| show(step, true));
     let held = plan.held.iter().map(|held| PreviewHeld {
         resource: held.step.id.clone(),

@@ -176,7 +176,7 @@ impl Difference {
 
     /// Is something on the host changed by it; what only orders, reports or remembers changes nothing there.
     fn touches_the_host(&self) -> bool {
-        const WORDS: [&str; 9] = [
+        const WORDS: [&str; 10] = [
             "needs",
             "report",
             "on_removal",
@@ -185,6 +185,7 @@ impl Difference {
             "restart_on",
             "reload_on",
             "run_on",
+            "restart",
             "validate",
         ];
         self.content.is_some()

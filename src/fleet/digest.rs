@@ -265,6 +265,10 @@ pub(super) fn unit_json(unit: &DesiredUnit) -> Value {
         "report": unit.report,
         "on_removal": unit.on_removal,
     });
+    // Left out where it is as always, so that nobody's digest changes.
+    if unit.manual {
+        extend(&mut value, json!({ "restart": "manual" }));
+    }
     value.sort_all_objects();
     value
 }

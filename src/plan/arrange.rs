@@ -200,6 +200,7 @@ fn daemon_reload(because: Vec<ResourceId>, is_owed: bool) -> Step {
         blockers: Vec::new(),
         because,
         is_owed,
+        waits: false,
         original: String::new(),
         change: Change::Unit(UnitChange {
             name: String::new(),

@@ -155,6 +155,8 @@ pub struct Step {
     pub because: Vec<ResourceId>,
     /// It is owed from an earlier run, whatever becomes of `because`.
     pub is_owed: bool,
+    /// It is written down as owed and waits for somebody to make it, or for a boot.
+    pub waits: bool,
     /// What is there now, to be kept if this is the first time it is touched: JSON in the kind's words; empty for what is not owned.
     pub original: String,
     /// What the kind is told to do.
@@ -399,6 +401,7 @@ fn read<K: Kind>(
             blockers: Vec::new(),
             because: Vec::new(),
             is_owed: false,
+            waits: false,
             original,
             change: wrap(change),
         });
@@ -436,9 +439,10 @@ impl Plan {
         self.batches.iter().flatten()
     }
 
-    /// Is the step a restart of something paused: it is written down as owed, and made when the pause ends.
+    /// Is the step only written down as owed: the restart of something paused, which is made when the pause ends, or one that waits for
+    /// a person.
     pub fn is_postponed(&self, step: &Step) -> bool {
-        step.reason == Reason::Triggered && self.paused.contains(&step.id)
+        step.waits || step.reason == Reason::Triggered && self.paused.contains(&step.id)
     }
 
     /// Leaves nothing to be made: what differs is only reported, and what is remembered stays.

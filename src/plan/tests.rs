@@ -84,6 +84,7 @@ impl Scene {
             optional: false,
             restart_on: Vec::new(),
             reload_on: Vec::new(),
+            manual: false,
             files: Vec::new(),
             report: false,
             on_removal: OnRemoval::Restore,
@@ -100,6 +101,7 @@ impl Scene {
             file_state: "disabled".to_owned(),
             needs_daemon_reload: false,
             ends_by_itself: false,
+            can_reload: None,
         };
         self.observed
             .units
@@ -253,6 +255,69 @@ fn a_unit_that_is_started_anyway_is_started_afresh() {
     };
     assert_eq!(change.operation, crate::kinds::unit::Operation::StartAfresh);
     assert_eq!(start.because, [conf()]);
+}
+
+#[test]
+fn a_restart_that_waits_for_a_person_is_owed_and_not_made() {
+    let manual = |unit: &mut DesiredUnit| {
+        restarts_on_conf(unit);
+        unit.manual = true;
+    };
+    let changing = Scene::new()
+        .missing_file("file:/etc/app.conf", "/etc/app.conf")
+        .unit("active", manual);
+    let waiting = |plan: &Plan| -> Vec<bool> { plan.steps().map(|step| step.waits).collect() };
+    assert_eq!(waiting(&changing.plan()), [false, true]);
+    let later = Scene::new().unit("active", manual).owes(Action::Restart);
+    let plan = later.plan();
+    assert!(plan.steps().all(|step| plan.is_postponed(step)) && plan.void_debts.is_empty());
+    // One that failed is not started for it either, but where it is declared to run.
+    let failed = Scene::new().unit("failed", manual).owes(Action::Restart);
+    failed.check(&[]);
+    assert!(failed.plan().void_debts.is_empty());
+}
+
+#[test]
+fn a_restart_by_anybody_pays_when_it_came_after_the_change() {
+    for manual in [false, true] {
+        for (caused, started, is_paid) in [
+            (Some(10), Some(11), true),
+            (Some(10), Some(9), false),
+            (None, Some(11), false),
+            (Some(10), None, false),
+        ] {
+            let mut scene = Scene::new()
+                .unit("active", |unit| unit.manual = manual)
+                .owes(Action::Restart);
+            scene.inventory.owed[0].caused = caused;
+            if let Some(started) = started {
+                let known = &mut scene.observed.units.started;
+                known.insert("app.service".to_owned(), started);
+            }
+            let plan = scene.plan();
+            assert_eq!(plan.void_debts.len(), usize::from(is_paid), "{caused:?}");
+            assert_eq!(plan.steps().count(), usize::from(!is_paid));
+        }
+    }
+}
+
+#[test]
+fn a_unit_that_cannot_reload_is_restarted() {
+    let scene = |can_reload, manual| {
+        let mut scene = Scene::new()
+            .missing_file("file:/etc/app.conf", "/etc/app.conf")
+            .unit("active", |unit| {
+                unit.reload_on = vec![conf()];
+                unit.manual = manual;
+            });
+        let seen = scene.observed.units.units.get_mut("app.service").unwrap();
+        seen.as_mut().unwrap().can_reload = Some(can_reload);
+        scene
+    };
+    scene(true, true).check(&["create file:/etc/app.conf", "reload unit:app.service"]);
+    scene(false, false).check(&["create file:/etc/app.conf", "restart unit:app.service"]);
+    assert!(scene(true, true).plan().steps().all(|step| !step.waits));
+    assert!(scene(false, true).plan().steps().any(|step| step.waits));
 }
 
 #[test]

@@ -97,8 +97,13 @@ fn restart(
     let is_owed = !restarts.is_empty() || !reloads.is_empty();
     restart_because.extend(restarts);
     reload_because.extend(reloads);
+    let cannot_reload = matches!(
+        observed.units.units.get(unit.name),
+        Some(Ok(seen)) if seen.can_reload == Some(false)
+    );
     let (action, because) = match (restart_because.is_empty(), reload_because.is_empty()) {
         (true, true) => return None,
+        (true, false) if cannot_reload => (Action::Restart, reload_because),
         (true, false) => (Action::Reload, reload_because),
         (false, _) => (Action::Restart, [restart_because, reload_because].concat()),
     };
@@ -111,7 +116,9 @@ fn restart(
         return None;
     }
     // One that is no longer declared is not brought back to life for a debt; its files may be gone in this very run.
-    let has_failed = has_failed(observed, unit.name) && is_owed && unit.declared.is_some();
+    let is_manual = unit.declared.is_some_and(|unit| unit.manual);
+    let has_failed =
+        has_failed(observed, unit.name) && is_owed && unit.declared.is_some() && !is_manual;
     if its_steps().any(|step| step.action == Action::Start) {
         start_afresh(steps, unit.name, &because);
         return None;
@@ -129,7 +136,9 @@ fn restart(
         },
     });
     let place = (InventoryKind::Unit, unit.name);
-    Some(trigger(unit.id, place, action, because, is_owed, change))
+    let mut step = trigger(unit.id, place, action, because, is_owed, change);
+    step.waits = action == Action::Restart && is_manual;
+    Some(step)
 }
 
 fn trigger(
@@ -152,6 +161,7 @@ fn trigger(
         blockers: Vec::new(),
         because,
         is_owed,
+        waits: false,
         original: String::new(),
         change,
     }
@@ -275,7 +285,8 @@ pub fn void_debts(
         .collect()
 }
 
-/// Need `debt` not be paid: its debtor is no longer declared, or does not run and reads its files anew when it starts.
+/// Need `debt` not be paid: its debtor is no longer declared, was restarted by somebody since, or does not run and reads its files anew
+/// when it starts.
 fn is_void(debt: &Debt, desired: &DesiredState, observed: &Observed) -> bool {
     let name = debt.debtor.name.as_str();
     match (debt.debtor.kind, debt.action) {
@@ -284,7 +295,11 @@ fn is_void(debt: &Debt, desired: &DesiredState, observed: &Observed) -> bool {
         (Kind::Unit, _) => {
             let is_declared = desired.units.iter().any(|unit| unit.name == name);
             let is_idle = observed.units.units.contains_key(name) && !is_up(observed, name);
-            !is_declared || (is_idle && !has_failed(observed, name))
+            let started = observed.units.started.get(name);
+            let is_paid_by_others = debt.caused.is_some_and(|caused| {
+                is_up(observed, name) && started.is_some_and(|started| *started > caused)
+            });
+            !is_declared || is_paid_by_others || (is_idle && !has_failed(observed, name))
         }
         (Kind::Command, _) => {
             let mut commands = desired.commands.iter();

@@ -170,8 +170,11 @@ pub struct Drift {
 pub struct OwedEffect {
     /// What is owed: `restart`, `reload`, `daemon-reload`, `run`.
     pub action: Action,
-    /// The unit.
+    /// Who owes it.
     pub resource: ResourceId,
+    /// It waits for somebody to do it, or for a boot.
+    #[serde(default)]
+    pub manual: bool,
     /// Whose change caused it.
     pub because: ResourceId,
 }

@@ -1057,12 +1057,6 @@ fn what_a_later_version_brings_is_refused_and_not_ignored() {
     3 | validate = ["true"]
       | ^^^^^^^^
     "#);
-    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\nrunning = true\n"), @r#"
-    error: layers/base/base.toml:2:11: `restart = "manual"` in unit:app.service is not supported by limpet 0.1.0
-      |
-    2 | restart = "manual"
-      |           ^^^^^^^^
-    "#);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn a_command_is_owed_over_the_death_of_the_agent_and_what_follows_it_too() {
     scene.sync().success();
     assert_eq!(ran(&scene, "rebuild"), 2, "it is paid");
     let output = machine.sh("journalctl -t limpet -o cat");
-    assert!(output.contains("run command:rebuild"), "{output}");
+    assert!(output.contains("command:rebuild: run"), "{output}");
 }
 
 const ONCE: &str = r#"
@@ -160,4 +160,53 @@ fn systemd_reads_a_unit_file_that_was_written_just_before_the_agent_died() {
         shown.contains("Description=two") && shown.contains("NeedDaemonReload=no"),
         "{shown}"
     );
+}
+
+const MANUAL: &str = r#"
+[file."/etc/app.conf"]
+content = "one\n"
+
+[unit."app.service"]
+content    = "[Service]\nExecStart=/bin/sleep infinity\n"
+running    = true
+restart    = "manual"
+restart_on = ["file:/etc/app.conf"]
+"#;
+
+#[test]
+fn a_restart_that_waits_is_shown_and_paid_by_anybody_or_by_a_boot() {
+    let scene = Scene::enrolled("manual", MANUAL);
+    let machine = &scene.machine;
+    let pid = machine.main_pid("app.service");
+    let mut paid = Vec::new();
+    for pay in ["systemctl restart app.service", ""] {
+        let before = machine.main_pid("app.service");
+        scene.apply(&MANUAL.replace("one", &format!("changed {pay}")));
+        // Neither another look nor an agent that dies makes it.
+        machine.kill("limpet.service");
+        wait_until("the agent is back", SOON, || {
+            machine.is_active("limpet.service").then_some(())
+        });
+        scene.converge();
+        assert_eq!(machine.main_pid("app.service"), before);
+        let status = scene.status();
+        assert_eq!(
+            status["owed"],
+            serde_json::json!([{
+                "action": "restart", "resource": "unit:app.service", "manual": true, "because": "file:/etc/app.conf"
+            }]),
+            "{status:#}"
+        );
+        let text = machine.run(&["limpet", "status"]).success();
+        assert!(text.contains("systemctl restart app.service"), "{text}");
+        if pay.is_empty() {
+            machine.reboot(crate::fixture::machine::Network::Shared);
+        } else {
+            machine.sh(pay);
+        }
+        scene.converge();
+        paid.push(scene.status()["owed"].clone());
+    }
+    assert_eq!(paid, [serde_json::json!([]), serde_json::json!([])]);
+    assert_ne!(machine.main_pid("app.service"), pid);
 }

@@ -27,6 +27,7 @@ fn unit(name: &str) -> DesiredUnit {
         optional: false,
         restart_on: Vec::new(),
         reload_on: Vec::new(),
+        manual: false,
         files: Vec::new(),
         report: false,
         on_removal: OnRemoval::Restore,

@@ -4,7 +4,7 @@ use super::file::none_or;
 use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table, Value};
 use crate::fleet::declared::{self, Restart};
-use crate::fleet::{paths, unit_file, unsupported};
+use crate::fleet::{paths, unit_file};
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::Content;
 use crate::kinds::unit::DesiredUnit;
@@ -137,6 +137,7 @@ impl Resolver<'_, '_> {
             optional: unit.optional.unwrap_or(false),
             restart_on: Vec::new(), // known once every resource is
             reload_on: Vec::new(),
+            manual: unit.restart == Some(Restart::Manual),
             files,
             report: bringer.report,
             on_removal: bringer.on_removal,
@@ -154,13 +155,6 @@ fn check_wishes(
     mistakes: &mut Vec<Mistake>,
 ) {
     let is_set = |key: &str| table.get(key).map(|value| &value.place);
-    if unit.restart == Some(Restart::Manual) {
-        let place = is_set("restart").unwrap_or(place);
-        mistakes.push(unsupported(
-            place,
-            &format!("`restart = \"manual\"` in {id}"),
-        ));
-    }
     if paths::is_own_unit(&id.name) {
         for key in ["enabled", "running", "masked"] {
             if let Some(place) = is_set(key) {

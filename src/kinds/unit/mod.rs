@@ -39,6 +39,8 @@ pub struct DesiredUnit {
     pub restart_on: Vec<ResourceId>,
     /// Resources whose change reloads it, or restarts it where it cannot reload.
     pub reload_on: Vec<ResourceId>,
+    /// Its restarts wait for a person, or for a boot.
+    pub manual: bool,
     /// Does this declaration bring the unit's own file; paths of its file and drop-ins.
     pub files: Vec<String>,
     /// Look, but do not touch.
@@ -71,6 +73,8 @@ pub struct ObservedUnit {
     pub needs_daemon_reload: bool,
     /// It is over when it has done its work: a oneshot that does not remain.
     pub ends_by_itself: bool,
+    /// Can it be reloaded; `None` where nobody asked, or it is not loaded.
+    pub can_reload: Option<bool>,
 }
 
 /// The units that were asked about.
@@ -78,6 +82,8 @@ pub struct ObservedUnit {
 pub struct Observed {
     /// By name; a unit that could not be looked at is a failure.
     pub units: BTreeMap<String, Result<ObservedUnit, Failure>>,
+    /// When units that owe something were started last, in microseconds since the machine started.
+    pub started: BTreeMap<String, u64>,
 }
 
 /// One change to a unit.
@@ -131,7 +137,12 @@ impl Kind for Units {
             .map(|unit| unit.name.as_str())
             .chain(owned.iter().map(|owned| owned.key.as_str()))
             .collect();
-        observe::observe(host.systemd(), &names)
+        let reloading: BTreeSet<&str> = desired
+            .iter()
+            .filter(|unit| !unit.reload_on.is_empty())
+            .map(|unit| unit.name.as_str())
+            .collect();
+        observe::observe(host.systemd(), &names, &reloading)
     }
 
     fn plan(
@@ -149,6 +160,15 @@ impl Kind for Units {
 }
 
 impl Observed {
+    /// Looks when the units `names` were started last: whoever did that, they have read their files since.
+    pub fn look_when_started(&mut self, host: &Host, names: &BTreeSet<&str>) {
+        match observe::started(host.systemd(), names) {
+            Ok(started) => self.started = started,
+            // Then nobody paid for them.
+            Err(error) => tracing::debug!("failed to tell when units were started: {error}"),
+        }
+    }
+
     /// What there is of `name` now, to be kept as its original; `None` when it could not be looked at.
     pub fn original(&self, name: &str) -> Option<Original> {
         let unit = self.units.get(name)?.as_ref().ok()?;

@@ -9,7 +9,11 @@ use crate::model::{Class, Failure, Kind, ResourceId};
 use crate::sys::systemd::{Error, ListedUnit, Property, PropertyName, Systemd};
 
 /// Looks at the named units. Changes nothing.
-pub(super) fn observe(systemd: &Systemd, names: &BTreeSet<&str>) -> Observed {
+pub(super) fn observe(
+    systemd: &Systemd,
+    names: &BTreeSet<&str>,
+    reloading: &BTreeSet<&str>,
+) -> Observed {
     let mut units: BTreeMap<String, Result<ObservedUnit, Failure>> = BTreeMap::new();
     let mut askable = Vec::new();
     for name in names {
@@ -24,7 +28,7 @@ pub(super) fn observe(systemd: &Systemd, names: &BTreeSet<&str>) -> Observed {
             units.insert((*name).to_owned(), Err(about(failure, name)));
         }
     }
-    match look(systemd, &askable) {
+    match look(systemd, &askable, reloading) {
         Ok(found) => units.extend(found),
         Err(error) => {
             for name in askable {
@@ -34,12 +38,45 @@ pub(super) fn observe(systemd: &Systemd, names: &BTreeSet<&str>) -> Observed {
             }
         }
     }
-    Observed { units }
+    Observed {
+        units,
+        started: BTreeMap::new(),
+    }
+}
+
+/// When each of the units left its inactive state last, in microseconds since the machine started.
+pub(super) fn started(
+    systemd: &Systemd,
+    names: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, u64>, Error> {
+    let names: Vec<String> = names
+        .iter()
+        .filter(|name| is_unit_name(name) && !is_template(name))
+        .map(|name| (*name).to_owned())
+        .collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let listed = systemd.list_units(&names)?;
+    let wanted: Vec<PropertyName<'_>> = listed
+        .iter()
+        .map(|unit| property(unit, "Unit", "InactiveExitTimestampMonotonic"))
+        .collect();
+    let answers = systemd.properties(&wanted)?;
+    let moment = |answer| match answer {
+        Ok(Property::Number(moment)) => u64::try_from(moment).ok(),
+        _ => None,
+    };
+    Ok(names
+        .into_iter()
+        .zip(answers)
+        .filter_map(|(name, answer)| Some((name, moment(answer)?)))
+        .collect())
 }
 
 type Found = BTreeMap<String, Result<ObservedUnit, Failure>>;
 
-fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
+fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Result<Found, Error> {
     if names.is_empty() {
         return Ok(Found::new());
     }
@@ -53,6 +90,23 @@ fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
         .map(|unit| property(unit, "Unit", "NeedDaemonReload"))
         .collect();
     let flags = systemd.properties(&wanted)?;
+    let reloadable: Vec<(&String, &ListedUnit)> = loadable
+        .iter()
+        .zip(&listed)
+        .filter(|(name, unit)| reloading.contains(name.as_str()) && unit.load == "loaded")
+        .collect();
+    let wanted: Vec<PropertyName<'_>> = reloadable
+        .iter()
+        .map(|(_, unit)| property(unit, "Unit", "CanReload"))
+        .collect();
+    let can_reload: BTreeMap<&str, bool> = reloadable
+        .iter()
+        .zip(systemd.properties(&wanted)?)
+        .filter_map(|((name, _), answer)| match answer {
+            Ok(Property::Flag(can)) => Some((name.as_str(), can)),
+            _ => None,
+        })
+        .collect();
     let idle_services: Vec<&ListedUnit> = listed
         .iter()
         .filter(|unit| unit.id.ends_with(".service") && unit.load == "loaded")
@@ -83,6 +137,7 @@ fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
                 file_state,
                 needs_daemon_reload: is_set(flag),
                 ends_by_itself: ending.contains(unit.id.as_str()),
+                can_reload: can_reload.get(name.as_str()).copied(),
             });
         found.insert(name.clone(), observed);
     }
@@ -96,6 +151,7 @@ fn look(systemd: &Systemd, names: &[String]) -> Result<Found, Error> {
                 file_state,
                 needs_daemon_reload: false,
                 ends_by_itself: false,
+                can_reload: None,
             });
         found.insert(name.clone(), observed);
     }

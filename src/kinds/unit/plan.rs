@@ -360,6 +360,7 @@ mod tests {
             optional: false,
             restart_on: Vec::new(),
             reload_on: Vec::new(),
+            manual: false,
             files: Vec::new(),
             report: false,
             on_removal: OnRemoval::Restore,
@@ -373,12 +374,14 @@ mod tests {
             file_state: file_state.to_owned(),
             needs_daemon_reload: false,
             ends_by_itself: false,
+            can_reload: None,
         }
     }
 
     fn observed(unit: &ObservedUnit) -> Observed {
         Observed {
             units: [(NAME.to_owned(), Ok(unit.clone()))].into(),
+            started: BTreeMap::new(),
         }
     }
 
