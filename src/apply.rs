@@ -17,15 +17,17 @@ use crate::kinds::file::{Applied, PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
 use crate::kinds::unit::{UnitChange, Units};
-use crate::model::{Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
+use crate::model::{self, Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
 use crate::plan::{Change, Declarations, InventoryKind, Plan, Step};
 use crate::record::{HistoryEntry, InventoryEntry, Owed, Record, Writing};
 use crate::report::journal;
 use crate::sys::{Host, clock};
 
 mod diffs;
+mod repair;
 
 use diffs::Diffs;
+use repair::repair_packages;
 
 /// How long a package transaction may be silent: its time limit and some.
 pub const TRANSACTION_SILENCE: Duration = Duration::from_secs(35 * 60);
@@ -93,6 +95,17 @@ pub struct Walked {
 }
 
 impl Walked {
+    /// How the package called `name` failed, if it did.
+    pub fn failure_of(&self, name: &str) -> Option<&Failure> {
+        self.not_made.iter().find_map(|not_made| {
+            let is_it = not_made.id.kind == model::Kind::Package && not_made.id.name == name;
+            match &not_made.cause {
+                Cause::Failed(failure) if is_it => Some(failure),
+                _ => None,
+            }
+        })
+    }
+
     /// Keeps the first failure to write the record.
     fn note(&mut self, written: Result<(), Failure>) {
         if let Err(failure) = written {
@@ -191,6 +204,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
             walk.contents,
             steps.iter().map(|known| &known.step),
         );
+        repair_packages(record, walk, &steps, &mut walked);
         let outcomes = make(walk, &steps);
         for (prepared, outcome) in steps.iter().zip(&outcomes) {
             let id = &prepared.step.id;
@@ -486,7 +500,11 @@ fn conclude(
             cause,
         });
     }
-    walked.note(writing.and_then(Writing::commit));
+    let written = writing.and_then(Writing::commit);
+    if written.is_ok() {
+        walk.host.forget_ended_transactions();
+    }
+    walked.note(written);
 }
 
 /// A unit that was started, stopped or restarted owes nothing any more, a command that ran neither.

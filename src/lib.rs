@@ -14,7 +14,7 @@
 //!
 //! [`model`] has the words. [`cycle`] tells one reconciliation from top to bottom. From there: [`trust`] turns bytes into a
 //! [`trust::VerifiedRevision`], [`fleet`] a repository into a [`fleet::DesiredState`], [`kinds`] look at and change the machine,
-//! [`mod@plan`] compares, [`apply`] walks. [`fetch`] is the other process. [`agent`] is the daemon around it, [`doctor`]
+//! [`mod@plan`] compares, [`apply`] walks; [`recovery`] goes back to the last limpet that worked. [`fetch`] is the other process. [`agent`] is the daemon around it, [`doctor`]
 //! looks for what is wrong with the host, [`cli`] is all that people type.
 //!
 //! # Invariants
@@ -39,10 +39,12 @@
 //! | `/var/lib/limpet/objects/objects.db` | what the revision in force and the last good ones need | [`record::objects`] |
 //! | `/var/lib/limpet/originals/<sha256>` | what files were before limpet | [`kinds::file`] |
 //! | `/var/lib/limpet/on-probation` | there while a revision is on probation, for limpet-probation.timer | [`cycle`] |
+//! | `/var/lib/limpet/previous/` | the last good program, the state of an older layout, what was taken back | [`recovery`], [`cycle`] |
 //! | `/var/lib/limpet/lock` | held while limpet may change the machine | [`sys::lock`] |
 //! | `/var/cache/limpet/` | the fetcher's cache | [`fetch`] |
 //! | `/run/limpet/control.sock` | where operators ask | [`agent`] |
 //! | `/run/limpet/polled-at-start` | when the agent last polled because it started | [`cycle`] |
+//! | `/run/limpet/recoveries` | how often in a row the agent had to be started again | [`recovery`] |
 //! | `/run/limpet/fetch.sock` | where the agent asks the fetcher | systemd |
 
 pub mod cli;
@@ -52,6 +54,7 @@ pub mod apply;
 pub mod cycle;
 pub mod doctor;
 pub mod plan;
+pub mod recovery;
 
 pub mod control;
 pub mod fetch;

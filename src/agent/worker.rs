@@ -97,6 +97,7 @@ pub(super) fn work(
             Job::Cycle(trigger, by) => {
                 cycle.let_through(by);
                 let status = cycle.run(trigger, &progress);
+                cycle.prove_program();
                 News::Finished(Outlook::of(&cycle, status))
             }
             Job::Plan => News::Planned(Box::new(cycle.preview())),

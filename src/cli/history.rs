@@ -68,8 +68,10 @@ pub fn text(history: &History, now: Timestamp, whole: bool) -> String {
 
 fn write_run(out: &mut String, run: &Run, now: Timestamp, whole: bool) {
     let mark = match (run.event, run.outcome.as_str()) {
-        (Event::Refused | Event::Mistaken | Event::RolledBack, _) | (_, "failed") => '✗',
+        (Event::Refused | Event::Mistaken | Event::RolledBack | Event::WentBack, _)
+        | (_, "failed") => '✗',
         (Event::DriftCorrected | Event::Paused | Event::Resumed | Event::LetThrough, _) => '○',
+        (Event::Repaired | Event::Adopted, _) => '○',
         (Event::Applied, _) => '●',
     };
     if matches!(run.event, Event::Paused | Event::Resumed) {

@@ -29,6 +29,7 @@ pub mod pause;
 pub mod plan;
 mod plan_other;
 pub mod probation;
+pub mod recover;
 pub mod render;
 pub mod resume;
 pub mod rollback;
@@ -82,6 +83,8 @@ enum Command {
     Fetch(fetch::Arguments),
     #[command(hide = true)]
     Probation(probation::Arguments),
+    #[command(hide = true)]
+    Recover(recover::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -127,6 +130,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Probation(arguments) => probation::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, host_trust),
         Command::Fetch(arguments) => fetch::run(arguments),
+        Command::Recover(arguments) => recover::run(arguments),
     };
     match result {
         Ok(code) => code,

@@ -188,6 +188,12 @@ pub const OBJECTS_DATABASE: &str = "/var/lib/limpet/objects/objects.db";
 pub const ORIGINALS_DIRECTORY: &str = "/var/lib/limpet/originals";
 /// There while a revision is on probation.
 pub const PROBATION_MARK: &str = "/var/lib/limpet/on-probation";
+/// Where the last good program is kept, and what was written down when a version had to be taken back.
+pub const PREVIOUS_DIRECTORY: &str = "/var/lib/limpet/previous";
+/// The program that the package installs.
+pub const PROGRAM: &str = "/usr/bin/limpet";
+/// How often in a row the recovery had to start the agent; gone after a cycle.
+pub const RECOVERIES: &str = "/run/limpet/recoveries";
 /// The fetcher's cache.
 pub const CACHE_DIRECTORY: &str = "/var/cache/limpet";
 /// The keys of the ssh servers that a source may be on.

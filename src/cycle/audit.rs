@@ -5,7 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::document::nearest;
 use crate::model::{Class, Failure, ResourceId};
 use crate::record::history::{
-    APPLIED, LET_THROUGH, Lines, MISTAKEN, PAUSED, REFUSED, RESUMED, ROLLED_BACK,
+    ADOPTED, APPLIED, LET_THROUGH, Lines, MISTAKEN, PAUSED, REFUSED, REPAIRED, RESUMED,
+    ROLLED_BACK, WENT_BACK,
 };
 use crate::record::{HistoryEntry, Record};
 use crate::report::history::{Change, Event, History, Run};
@@ -163,7 +164,15 @@ fn continues(run: &Run, oldest: Timestamp, entry: &HistoryEntry) -> bool {
             event == run.event && !run.changes.is_empty(),
             SignedDuration::ZERO,
         ),
-        Event::Refused | Event::Mistaken | Event::LetThrough | Event::RolledBack => return false,
+        Event::Refused
+        | Event::Mistaken
+        | Event::LetThrough
+        | Event::RolledBack
+        | Event::Repaired
+        | Event::WentBack
+        | Event::Adopted => {
+            return false;
+        }
     };
     is_same_kind && oldest.duration_since(entry.at) <= pause
 }
@@ -176,6 +185,9 @@ fn event_of(entry: &HistoryEntry) -> Event {
         (None, APPLIED) => Event::Applied,
         (None, LET_THROUGH) => Event::LetThrough,
         (None, ROLLED_BACK) => Event::RolledBack,
+        (None, REPAIRED) => Event::Repaired,
+        (None, WENT_BACK) => Event::WentBack,
+        (None, ADOPTED) => Event::Adopted,
         (_, PAUSED) => Event::Paused,
         (_, RESUMED) => Event::Resumed,
         _ if entry.drift => Event::DriftCorrected,

@@ -3,7 +3,7 @@
 //! Invariant: an apply is followed by another look, and what still differs is a failure. No unhealthy apply ends in a state called
 //! converged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,13 @@ use crate::model::{self, Action, Class, Failure, Reason, ResourceId};
 use crate::plan::{self, Declarations, Inventory, InventoryKind, Observed, Plan, Rules, Step};
 use crate::record::history::{APPLIED as WORD_APPLIED, LET_THROUGH, Note};
 use crate::record::{HistoryEntry, InventoryEntry, Record};
+use crate::recovery;
 use crate::report::journal;
 use crate::report::status::{Counts, Drift, OwedEffect};
 use crate::sys::{Host, clock};
 
 /// How long a resource that failed rests before it is tried again; doubled with every failure.
-const FIRST_REST: Duration = Duration::from_secs(60);
+pub(super) const FIRST_REST: Duration = Duration::from_secs(60);
 
 /// Under which name the record keeps the digests of the states that were applied, the latest last.
 const KNOWN_STATES: &str = "known-states";
@@ -185,12 +186,13 @@ impl Cycle {
         self.end_contests(in_force, &inventory);
         let observed = observe(&self.host, &in_force.desired, &inventory);
         let now = clock::instant();
-        let resting = self
+        let mut resting: BTreeMap<ResourceId, Failure> = self
             .resting
             .iter()
             .filter(|(_, rest)| rest.until > now)
             .map(|(id, rest)| (id.clone(), rest.failure.clone()))
             .collect();
+        self.hold_version(in_force, &mut resting);
         let rules = Rules {
             report_only: self.config.apply.mode == ApplyMode::Report,
             max_removals: Some(self.config.apply.max_removals),
@@ -310,6 +312,9 @@ impl Cycle {
             self.must_load = true;
         }
         self.note_unwritten(walked.unrecorded.clone().map_or(Ok(()), Err));
+        if let Some(failure) = walked.failure_of(recovery::PACKAGE) {
+            self.take_back_broken_package(failure);
+        }
         Ok(walked)
     }
 

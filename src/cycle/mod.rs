@@ -21,12 +21,15 @@ use crate::config::{Config, Source};
 use crate::fetch::client::Upstream;
 use crate::fleet::{DesiredState, Rendered};
 use crate::git::{ObjectId, Objects, Tree};
-use crate::model::{Failure, ResourceId};
-use crate::record::Record;
+use crate::model::{Class, Failure, ResourceId};
+use crate::record::history::ADOPTED;
 use crate::record::objects::ObjectStore;
+use crate::record::{HistoryEntry, Record};
+use crate::recovery::taken_back::TakenBack;
 use crate::report::journal;
 use crate::report::preview::Preview;
 use crate::report::status::{State as HostState, Status, StatusError};
+use crate::sys::command::CommandResult;
 use crate::sys::jobs::{Job, Verb};
 use crate::sys::{Host, clock};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
@@ -41,10 +44,12 @@ pub mod fetcher;
 mod full_look;
 mod inventory;
 pub mod judge;
+mod layout;
 pub mod look;
 mod mending;
 mod originals;
 pub mod other_side;
+mod own_program;
 mod pace;
 pub mod pause;
 mod preview;
@@ -142,6 +147,10 @@ pub struct Cycle {
     trial: Trial,
     /// When what files were before limpet was last kept within its bounds.
     originals_bounded: Option<Instant>,
+    taken_back: Option<TakenBack>,
+    /// A person wants the version tried again that was taken back.
+    must_retry_version: bool,
+    proof: own_program::Proof,
 }
 
 impl std::fmt::Debug for Cycle {
@@ -251,6 +260,9 @@ impl Cycle {
             let_through_by: None,
             trial: Trial::default(),
             originals_bounded: None,
+            taken_back: None,
+            must_retry_version: false,
+            proof: own_program::Proof::default(),
             host,
             config,
             connect: Arc::new(Mutex::new(connect)),
@@ -276,6 +288,7 @@ impl Cycle {
         cycle.restore();
         cycle.recall_silence();
         cycle.recall_pauses();
+        cycle.recall_taken_back();
         Ok(cycle)
     }
 
@@ -352,6 +365,7 @@ impl Cycle {
             self.resting.clear();
             if matches!(trigger, Trigger::Nudge { retry: true, .. }) {
                 self.forgive();
+                self.must_retry_version = true;
             }
             self.forgive_contests();
         } else {
@@ -382,6 +396,7 @@ impl Cycle {
         progress: Progress<'_>,
     ) -> Option<(String, String)> {
         let in_force = self.in_force.take()?;
+        self.retry_version_if_due(&in_force);
         let identity = in_force.identity();
         if self.must_wait(&in_force) {
             if let Some(stand_in) = self.take_stand_in() {
@@ -489,12 +504,40 @@ impl Cycle {
                 &Activity::Applying(format!("waiting for {unit}")),
                 TRANSACTION_SILENCE,
             );
-            match self.host.adopt(&unit) {
-                Ok(result) if result.is_success() => tracing::info!("adopted {unit}: it succeeded"),
-                Ok(result) => warn!("adopted {unit}: {}", result.complaint()),
-                Err(failure) => warn!("failed to adopt {unit}: {failure}"),
+            let what = self.host.describe_transaction(&unit);
+            match self.host.await_transaction(&unit) {
+                Ok(result) => {
+                    self.note_adopted(&what, &result);
+                    if !result.is_success() {
+                        let message = format!("{what} {}", result.complaint());
+                        let failure = Failure::new(Class::Host, message);
+                        self.rest_after_a_failed_transaction(&failure);
+                    }
+                }
+                Err(failure) => {
+                    warn!("failed to adopt {what}: {failure}");
+                    continue;
+                }
             }
+            // Only now: whoever is killed in between adopts it once more.
+            self.host.forget_transaction(&unit);
         }
+    }
+
+    /// Writes to the journal and the history how a transaction ended that nobody waited for.
+    fn note_adopted(&mut self, what: &str, result: &CommandResult) {
+        let head = self.head.as_ref().map(|head| head.commit.to_string());
+        let revision = head.unwrap_or_default();
+        let is_success = result.is_success();
+        let (outcome, ending) = match is_success {
+            true => ("done", "it succeeded".to_owned()),
+            false => ("failed", result.complaint()),
+        };
+        journal::adopted(&revision, what, &ending, is_success);
+        let detail = format!("{what}: {ending}");
+        let line = HistoryEntry::of_host(clock::now(), &revision, ADOPTED, outcome, &detail);
+        let written = self.record.conclude(&revision, &[], &[], &[], &[line]);
+        self.note_unwritten(written);
     }
 
     /// Records `status` for those who ask while no agent runs.

@@ -71,6 +71,8 @@ pub struct Situation {
     pub unhealthy: Vec<Failure>,
     /// Why a new revision is not applied yet.
     pub waiting: Option<Failure>,
+    /// A version of limpet that does not work here, and is held.
+    pub taken_back: Option<Failure>,
     /// Resources that failed.
     pub failures: Vec<Failure>,
     /// What somebody else changes back, and what is known of it.
@@ -211,7 +213,7 @@ impl Situation {
             State::Refused
         } else if self.rolled_back.is_some() {
             State::RolledBack
-        } else if !self.held.is_empty() || !self.misplaced.is_empty() {
+        } else if !self.held.is_empty() || !self.misplaced.is_empty() || self.taken_back.is_some() {
             State::Held
         } else if !self.failures.is_empty()
             || !self.mistakes.is_empty()
@@ -243,15 +245,19 @@ impl Situation {
             revision: self.mistaken.clone(),
             ..StatusError::from(failure)
         });
-        let others = self
+        // What it keeps from being installed is said once.
+        let failures = self
             .failures
             .iter()
+            .filter(|failure| self.taken_back.as_ref() != Some(*failure));
+        let others = failures
             .chain(&self.unhealthy)
             .chain(&self.config)
             .chain(source);
         trust
             .chain(&self.misplaced)
             .chain(&self.held)
+            .chain(&self.taken_back)
             .map(StatusError::from)
             .chain(mistakes)
             .chain(others.map(StatusError::from))
@@ -271,7 +277,12 @@ impl Situation {
             };
             Some((kind, reason, who_must_act(first.class)))
         };
-        let held: Vec<&Failure> = self.misplaced.iter().chain(&self.held).collect();
+        let held: Vec<&Failure> = self
+            .misplaced
+            .iter()
+            .chain(&self.held)
+            .chain(&self.taken_back)
+            .collect();
         let degraded: Vec<&Failure> = self
             .mistakes
             .iter()

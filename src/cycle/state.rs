@@ -5,6 +5,7 @@
 //! new, because falling back to the anchor would let a hostile server take it back in time.
 
 use crate::config;
+use crate::cycle::layout;
 use crate::model::{Class, Failure};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
@@ -79,6 +80,10 @@ pub fn open(host: &Host) -> Result<State, Failure> {
     };
     let database = host.outer_path(config::STATE_DATABASE);
     let existed = host.exists(config::STATE_DATABASE)?;
+    if existed && let Err(failure) = layout::prepare(host) {
+        // Opening it says more, where it is damaged or of a newer limpet.
+        tracing::debug!("failed to look at the layout of the state, ignoring: {failure}");
+    }
     let opened = if !matches!(mark, Mark::Absent) && !existed {
         Err(Failure::new(
             Class::Host,

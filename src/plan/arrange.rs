@@ -67,12 +67,18 @@ pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure
     .about(id.clone())
 }
 
+/// The package whose scripts restart us, and its rank: the last.
+const OWN_PACKAGE: &str = "limpet";
+const OWN_RANK: u8 = 8;
+
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
     match (step.kind, step.reason) {
         // A unit that goes back to running needs its own files back first.
         (InventoryKind::Unit, Reason::Undeclared) if step.action != Action::Start => 0,
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
+        // Our own package restarts us: whatever else is to be done is done before.
+        (InventoryKind::Package, _) if step.key == OWN_PACKAGE => OWN_RANK,
         (InventoryKind::Package, Reason::Undeclared) => 7,
         (InventoryKind::Package, _) => 2,
         (InventoryKind::Path, _) => 3,
@@ -137,7 +143,9 @@ pub(super) fn into_batches(
         let asks_systemd = |step: &Step| match step.kind {
             InventoryKind::Unit => rank(step) > 0,
             InventoryKind::Command => true,
-            InventoryKind::Path | InventoryKind::Package => false,
+            // Our own package restarts us: nothing is to be left for after it.
+            InventoryKind::Package => rank(step) == OWN_RANK,
+            InventoryKind::Path => false,
         };
         if batch.iter().any(asks_systemd) && !unloaded.is_empty() {
             planned.push(vec![daemon_reload(std::mem::take(&mut unloaded), is_owed)]);

@@ -67,6 +67,15 @@ pub const LET_THROUGH: &str = "let through";
 /// The word for the loss of what a file was before limpet, which was too large or too old to be kept.
 pub const FORGOTTEN: &str = "forget original";
 
+/// The word for what dpkg had left half done and limpet finished, or could not.
+pub const REPAIRED: &str = "repaired";
+
+/// The word for a version of limpet that did not work and was taken back.
+pub const WENT_BACK: &str = "went-back";
+
+/// The word for the end of a package transaction that an agent before this one had started.
+pub const ADOPTED: &str = "adopted";
+
 /// One line of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HistoryEntry {

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::model::{Action, Class, Failure, OnRemoval, ResourceId};
 
 pub mod history;
+pub mod layout;
 pub mod objects;
 mod opening;
 pub mod owed;
@@ -500,11 +501,11 @@ mod tests {
     fn a_database_of_a_newer_limpet_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.db");
-        Record::open(&path)
-            .unwrap()
-            .connection
-            .pragma_update(None, "user_version", 99)
-            .unwrap();
+        let record = Record::open(&path).unwrap();
+        for pragma in ["user_version", "application_id"] {
+            record.connection.pragma_update(None, pragma, 99).unwrap();
+        }
+        drop(record);
         assert!(
             Record::open(&path)
                 .unwrap_err()

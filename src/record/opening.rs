@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::layout::{Layout, OLDEST_LAYOUT, layout_of};
 use super::{Changes, LAYOUT_3, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, history, owed};
 use crate::model::{Class, Failure};
 
@@ -61,7 +62,11 @@ impl Record {
         connection.execute("ATTACH ?1 AS disk", [uri])?;
         let version: i64 =
             connection.query_row("PRAGMA disk.user_version", [], |row| row.get(0))?;
-        if version != SCHEMA_VERSION {
+        let oldest: i64 =
+            connection.query_row("PRAGMA disk.application_id", [], |row| row.get(0))?;
+        if version != SCHEMA_VERSION
+            && !(version > SCHEMA_VERSION && (1..=SCHEMA_VERSION).contains(&oldest))
+        {
             return Err(newer(version));
         }
         for table in ["memory", "inventory", "owed"] {
@@ -80,6 +85,18 @@ impl Record {
     pub fn settle(&self) -> Result<(), Failure> {
         self.connection
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .map_err(failure)
+    }
+
+    /// Brings all that is in the log into the database, and the log away.
+    pub fn finish(self) -> Result<(), Failure> {
+        finish(&self.connection).map_err(failure)
+    }
+
+    /// The same of the database at `path`, whatever its layout.
+    pub fn finish_at(path: &Path) -> Result<(), Failure> {
+        Connection::open(path)
+            .and_then(|connection| finish(&connection))
             .map_err(failure)
     }
 
@@ -135,8 +152,10 @@ impl Record {
         let version: i64 = self
             .connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if let Layout::Newer(version) = layout_of(&self.connection)? {
+            return Err(newer(version));
+        }
         match version {
-            SCHEMA_VERSION => Ok(()),
             0..SCHEMA_VERSION => {
                 let transaction = self.connection.unchecked_transaction()?;
                 if version < 1 {
@@ -152,11 +171,16 @@ impl Record {
                     transaction.execute_batch(owed::LAYOUT_4)?;
                 }
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+                transaction.pragma_update(None, "application_id", OLDEST_LAYOUT)?;
                 transaction.commit()
             }
-            _ => Err(newer(version)),
+            _ => Ok(()),
         }
     }
+}
+
+fn finish(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// Is the file itself broken; a full disk, a lock or a newer layout are not.

@@ -57,6 +57,12 @@ pub enum Event {
     Resumed,
     /// Local root let a plan through that was held.
     LetThrough,
+    /// dpkg had been interrupted by somebody, and what it left was finished.
+    Repaired,
+    /// A version of limpet did not work, and the last good one runs again.
+    WentBack,
+    /// A package transaction that an agent before this one had started was seen to its end.
+    Adopted,
 }
 
 impl Event {
@@ -71,6 +77,9 @@ impl Event {
             Event::Paused => "paused",
             Event::Resumed => "resumed",
             Event::LetThrough => "let through",
+            Event::Repaired => "repaired packages before",
+            Event::WentBack => "went back with",
+            Event::Adopted => "saw packages through at",
         }
     }
 }

@@ -29,6 +29,9 @@ pub const DEGRADED: &str = "e7f2b6a90c3d4b58a6f1c5d2e9b84a06";
 /// The host is as declared again.
 pub const RECOVERED: &str = "52d8f0c4e1b74b0f9c6a3e7d8f21bc07";
 
+/// A version of limpet does not work on this host and is held.
+pub const WENT_BACK: &str = "3d0f7c52b1a84e6c9b7e2f4a6d51c808";
+
 /// What a file was before limpet is no longer kept.
 pub fn original_forgotten(revision: &str, resource: &ResourceId, why: &str) {
     warn!(
@@ -133,6 +136,50 @@ pub fn output(resource: &ResourceId, text: &str) {
 fn plain(line: &str) -> String {
     let is_plain = |character: &char| !character.is_control() || *character == '\t';
     line.chars().filter(is_plain).collect()
+}
+
+/// What dpkg had left half done was finished, or could not be.
+pub fn repaired(revision: &str, found: &str, failure: Option<&Failure>) {
+    match failure {
+        None => info!(
+            limpet_revision = revision,
+            limpet_outcome = "repaired",
+            "{found}: repaired",
+        ),
+        Some(failure) => warn!(
+            limpet_revision = revision,
+            limpet_reason = %failure.message,
+            limpet_outcome = "failed",
+            "{found}: {failure}",
+        ),
+    }
+}
+
+/// A version of limpet did not work here, and the last good one runs again.
+pub fn went_back(revision: &str, version: &str, words: &str) {
+    error!(
+        message_id = WENT_BACK,
+        limpet_revision = revision,
+        limpet_change = version,
+        limpet_outcome = "went back",
+        "{words}"
+    );
+}
+
+/// A package transaction that an agent before this one had started has ended.
+pub fn adopted(revision: &str, what: &str, outcome: &str, is_success: bool) {
+    match is_success {
+        true => info!(
+            limpet_revision = revision,
+            limpet_outcome = "done",
+            "adopted {what}: {outcome}"
+        ),
+        false => warn!(
+            limpet_revision = revision,
+            limpet_outcome = "failed",
+            "adopted {what}: {outcome}"
+        ),
+    }
 }
 
 /// One resource was changed.

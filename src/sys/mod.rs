@@ -17,6 +17,7 @@ pub mod files;
 pub mod identity;
 pub mod jobs;
 pub mod lock;
+pub mod program;
 pub mod signatures;
 pub mod socket;
 pub mod systemd;
@@ -32,6 +33,8 @@ pub struct Host {
     root: PathBuf,
     systemd: systemd::Systemd,
     signatures: Arc<Mutex<Signatures>>,
+    /// Transactions that have ended, and whose result is not written down yet.
+    ended_transactions: Mutex<Vec<String>>,
 }
 
 impl Host {
@@ -43,6 +46,7 @@ impl Host {
             root: root.to_owned(),
             systemd: systemd::Systemd::new(is_running_system),
             signatures: Arc::default(),
+            ended_transactions: Mutex::default(),
         }
     }
 

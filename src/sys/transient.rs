@@ -7,6 +7,7 @@
 //! Invariant: a unit is waited for by its name, so that losing the bus, or being restarted, loses nothing.
 
 use std::path::PathBuf;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ring::rand::SecureRandom;
@@ -25,6 +26,10 @@ const OUTPUT_DIRECTORY: &str = "/run/limpet";
 const TRANSACTION_PREFIX: &str = "limpet-txn-";
 /// What the names of other commands begin with.
 const COMMAND_PREFIX: &str = "limpet-run-";
+/// What the descriptions of units begin with.
+const DESCRIPTION_PREFIX: &str = "limpet: ";
+/// Longer descriptions leave words out.
+const DESCRIPTION_LIMIT_BYTES: usize = 200;
 /// How often a running unit is looked at, at most.
 const POLL_LIMIT: Duration = Duration::from_millis(250);
 /// How long after its own limit a unit may still be seen running before we stop waiting.
@@ -40,7 +45,8 @@ enum Role {
 }
 
 impl Host {
-    /// Runs a command as a transaction: a unit that is not touched when we end, and is found again by [`Host::find_transactions`].
+    /// Runs a command as a transaction: a unit that is not touched when we end, and is found again by [`Host::find_transactions`], until
+    /// [`Host::forget_ended_transactions`].
     /// Without systemd it is a child in a process group of its own.
     pub fn run_transaction(&self, command: &Command) -> Result<CommandResult, Failure> {
         if !self.systemd().is_available() {
@@ -49,7 +55,9 @@ impl Host {
         let argv = self.complete_argv(command)?;
         let unit = format!("{TRANSACTION_PREFIX}{}.service", random_id()?);
         self.start_unit(&unit, &argv, command, Role::Transaction)?;
-        self.adopt(&unit)
+        let result = self.await_transaction(&unit)?;
+        self.ended_transactions().push(unit);
+        Ok(result)
     }
 
     /// The transactions that still run, or whose result nobody has read.
@@ -65,11 +73,52 @@ impl Host {
         Ok(units.into_iter().map(|unit| unit.id).collect())
     }
 
-    /// Waits until a transaction has ended, reads its result, and clears it away.
-    pub fn adopt(&self, unit: &str) -> Result<CommandResult, Failure> {
-        let result = self.wait_for_unit(unit, None)?;
+    /// What a transaction does, for people: as it was described when it was started.
+    pub fn describe_transaction(&self, unit: &str) -> String {
+        let units = self.systemd().list_units(&[unit.to_owned()]);
+        let description = units.ok().and_then(|units| {
+            let name = PropertyName {
+                object: &units.first()?.object,
+                interface: "Unit",
+                name: "Description",
+            };
+            let mut values = self.systemd().properties(&[name]).ok()?;
+            match values.pop()? {
+                Ok(Property::Text(text)) => Some(text),
+                _ => None,
+            }
+        });
+        match description
+            .as_deref()
+            .and_then(|it| it.strip_prefix(DESCRIPTION_PREFIX))
+        {
+            Some(what) => format!("'{what}' ({unit})"),
+            None => unit.to_owned(),
+        }
+    }
+
+    /// Waits until a transaction has ended, and leaves its result to whoever adopts it.
+    pub fn await_transaction(&self, unit: &str) -> Result<CommandResult, Failure> {
+        self.wait_for_unit(unit, None)
+    }
+
+    /// Clears away what has ended here: its result is written down.
+    pub fn forget_ended_transactions(&self) {
+        let ended = std::mem::take(&mut *self.ended_transactions());
+        for unit in ended {
+            self.clear_unit(&unit);
+        }
+    }
+
+    fn ended_transactions(&self) -> MutexGuard<'_, Vec<String>> {
+        self.ended_transactions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clears a transaction away whose result was read.
+    pub fn forget_transaction(&self, unit: &str) {
         self.clear_unit(unit);
-        Ok(result)
     }
 
     /// Ends and clears the commands that a killed run of ours left behind. Whoever calls it knows that no other run is at work.
@@ -129,7 +178,7 @@ impl Host {
             .collect();
         let start = vec![(argv[0].clone(), argv, ignores_failure)];
         let mut properties = vec![
-            ("Description", format!("limpet: {program}").into()),
+            ("Description", describe(&command.argv).into()),
             ("Type", "oneshot".into()),
             // Else a unit that succeeded is gone before anybody has read its result.
             ("RemainAfterExit", true.into()),
@@ -237,6 +286,27 @@ impl Host {
     }
 }
 
+/// What a unit is called: its program and what that is asked for, without the options that are always the same.
+fn describe(argv: &[String]) -> String {
+    let mut text = DESCRIPTION_PREFIX.to_owned();
+    let mut is_value = false;
+    for (index, word) in argv.iter().enumerate() {
+        let is_usual = ["-o", "-q", "-y", "--"].contains(&word.as_str())
+            || word.starts_with("--force-")
+            || is_value;
+        is_value = word == "-o";
+        if is_usual || text.len() + word.len() > DESCRIPTION_LIMIT_BYTES {
+            continue;
+        }
+        if index > 0 {
+            text.push(' ');
+        }
+        // systemd puts what it knows in the place of a percent sign and a letter.
+        text.push_str(&word.replace(['%', '\n'], "_"));
+    }
+    text
+}
+
 /// An ending from a service's Result, ExecMainCode and ExecMainStatus.
 fn parse_ending(result: &str, code: i64, status: i64) -> Ending {
     const CLD_EXITED: i64 = 1;
@@ -313,6 +383,22 @@ mod tests {
         check("timeout", 2, 15, Ending::TimedOut);
         check("oom-kill", 2, 9, Ending::Unknown("out of memory"));
         check("success", 0, 0, Ending::Unknown("systemd knows no result"));
+    }
+
+    #[test]
+    fn a_unit_is_called_by_what_is_asked_of_its_program() {
+        let check = |line: &str, expected: &str| {
+            let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(describe(&argv), expected);
+        };
+        check(
+            "apt-get -q -o Dpkg::Use-Pty=0 install -- curl=1 telnet-",
+            "limpet: apt-get install curl=1 telnet-",
+        );
+        check(
+            "dpkg --configure -a --force-confold",
+            "limpet: dpkg --configure -a",
+        );
     }
 
     #[test]

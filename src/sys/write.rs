@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Write;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -149,6 +149,16 @@ impl Batch {
         bytes: &[u8],
         attributes: Attributes,
     ) -> Result<Candidate, Failure> {
+        self.stage_from(target, &mut &bytes[..], attributes)
+    }
+
+    /// The same with everything that `content` yields.
+    pub fn stage_from(
+        &mut self,
+        target: &str,
+        content: &mut impl Read,
+        attributes: Attributes,
+    ) -> Result<Candidate, Failure> {
         let candidate = self.prepare(target)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -160,10 +170,9 @@ impl Batch {
         )
         .map_err(|errno| io_failure("create a file beside", target, errno))?;
         let mut file = File::from(descriptor);
-        let written = file
-            .write_all(bytes)
+        let written = std::io::copy(content, &mut file)
             .map_err(|error| write_failure(target, &error))
-            .and_then(|()| {
+            .and_then(|_length| {
                 let change = AttributeChange {
                     mode: Some(attributes.mode),
                     uid: Some(attributes.uid),

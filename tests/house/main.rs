@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 11] = [
     &["cli"],
     &["agent", "doctor"],
     &["cycle"],
-    &["apply"],
+    &["apply", "recovery"],
     &["plan"],
     &["fleet"],
     &["kinds", "trust", "fetch", "control"],

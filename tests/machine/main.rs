@@ -37,5 +37,6 @@ mod recipes;
 mod refusals;
 mod resilience;
 mod schedule;
+mod self_upgrade;
 mod sources;
 mod units;

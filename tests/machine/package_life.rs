@@ -98,6 +98,7 @@ fn units_are_valid_and_confined() {
         "limpet-fetch.socket",
         "limpet-probation.service",
         "limpet-probation.timer",
+        "limpet-recover.service",
     ]);
     assert_eq!(verified.stderr, "");
     verified.success();
@@ -106,13 +107,14 @@ fn units_are_valid_and_confined() {
         ("limpet.service", 30),
         ("limpet-fetch.service", 20),
         ("limpet-probation.service", 30),
+        ("limpet-recover.service", 20),
     ] {
         machine.sh(&format!(
             "systemd-analyze security --threshold={at_most} --no-pager {unit}"
         ));
     }
     let catalog = machine.sh("journalctl --list-catalog | grep -c ' limpet: '");
-    assert_eq!(catalog.trim(), "7");
+    assert_eq!(catalog.trim(), "8");
 }
 
 /// What a machine consists of, a line each: files, accounts, units, catalog entries. Left out are logs, apt's own caches and what

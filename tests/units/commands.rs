@@ -82,6 +82,9 @@ fn a_transaction_is_adopted_by_another_run_and_outlives_the_bus() {
             (result.ending, result.output.as_str()),
             (Ending::Exited(4), "begun\nended\n")
         );
+        // Until its result is written down, a next run may need it.
+        assert_eq!(other.find_transactions().unwrap(), [found]);
+        machine.host.forget_ended_transactions();
         assert!(other.find_transactions().unwrap().is_empty());
     });
 }
@@ -102,10 +105,11 @@ fn a_transaction_that_ended_while_nobody_waited_keeps_its_result() {
         ],
     );
     assert_eq!(machine.host.find_transactions().unwrap(), [unit]);
-    let result = machine.host.adopt(unit).unwrap();
+    let result = machine.host.await_transaction(unit).unwrap();
     assert!(result.is_success());
+    machine.host.forget_transaction(unit);
     assert!(machine.host.find_transactions().unwrap().is_empty());
-    let gone = machine.host.adopt(unit).unwrap();
+    let gone = machine.host.await_transaction(unit).unwrap();
     assert_eq!(gone.ending, Ending::Unknown("its unit is gone"));
 }
 

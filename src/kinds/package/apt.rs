@@ -77,6 +77,13 @@ pub fn transaction(requests: &[Request], permissions: Permissions) -> Command {
     )
 }
 
+/// Unpacks a version again that is installed.
+pub fn reinstallation(name: &str, version: &str) -> Command {
+    let mut arguments = words(&["--no-remove", "--reinstall", "install", "--"]);
+    arguments.push(format!("{name}={version}"));
+    apt_get(arguments, TRANSACTION_LIMIT)
+}
+
 /// Fetches the lists of packages; a list that cannot be fetched is an error.
 pub fn refresh() -> Command {
     let arguments = ["-o", "APT::Update::Error-Mode=any", "update"];
@@ -86,8 +93,29 @@ pub fn refresh() -> Command {
     )
 }
 
-/// Finishes what an interrupted dpkg left half done.
-pub fn repair() -> Command {
+/// Computes what apt would do about dependencies that are not met, and packages that must be installed again.
+pub fn fix_simulation() -> Command {
+    apt_get(words(&["-s", "-f", "install"]), SIMULATION_LIMIT)
+}
+
+/// Does it; `may_remove` only what its simulation removes.
+pub fn fix(may_remove: bool) -> Command {
+    apt_get(
+        words(if may_remove {
+            &["-f", "install"]
+        } else {
+            &["--no-remove", "-f", "install"]
+        }),
+        TRANSACTION_LIMIT,
+    )
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Finishes the configuration of what an interrupted dpkg left unpacked.
+pub fn configure() -> Command {
     command(
         [
             "dpkg",
@@ -187,6 +215,8 @@ pub struct Simulation {
     pub installed: Vec<Installation>,
     /// Names of packages that are removed.
     pub removed: Vec<String>,
+    /// Nothing is unpacked or removed: what is unpacked already is configured.
+    pub only_configures: bool,
 }
 
 /// One package that a transaction installs.
@@ -202,13 +232,17 @@ pub struct Installation {
 
 /// Reads the `Inst`, `Conf` and `Remv` lines of a simulation.
 pub fn parse_simulation(output: &str) -> Simulation {
-    let mut simulation = Simulation::default();
+    let mut simulation = Simulation {
+        only_configures: true,
+        ..Simulation::default()
+    };
     for line in output.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(verb), Some(name)) = (words.next(), words.next()) else {
             continue;
         };
         let name = without_architecture(name).to_owned();
+        simulation.only_configures &= !matches!(verb, "Inst" | "Remv" | "Purg");
         match verb {
             "Inst" | "Conf" => {
                 let mut word = words.next();

@@ -135,8 +135,27 @@ impl Database {
 
     /// Was dpkg interrupted, so that `dpkg --configure -a` has something to do.
     pub fn is_interrupted(&self) -> bool {
-        let is_broken = |entry: &Entry| matches!(entry.state, State::Broken(_));
-        self.has_updates || self.entries.values().flatten().any(is_broken)
+        !self.interrupted().is_empty()
+    }
+
+    /// Was dpkg interrupted while it wrote down what it does: then apt refuses to begin anything.
+    pub fn has_updates(&self) -> bool {
+        self.has_updates
+    }
+
+    /// What is half done: `name (how far it came)`, and dpkg's own database where that was being written.
+    pub fn interrupted(&self) -> Vec<String> {
+        let broken = self.entries.values().flatten().filter_map(|entry| {
+            let State::Broken(stage) = entry.state else {
+                return None;
+            };
+            Some(format!("{} ({stage})", entry.name))
+        });
+        let mut found: Vec<String> = broken.collect();
+        if self.has_updates && found.is_empty() {
+            found.push("its own database".to_owned());
+        }
+        found
     }
 }
 

@@ -1,0 +1,262 @@
+//! Transactions on machines whose apt answers from a script.
+
+use super::*;
+use crate::kinds::package::status::{Entry, State};
+use crate::model::{Kind, ResourceId};
+use crate::sys::command::Ending;
+use std::cell::RefCell;
+
+/// A machine whose apt answers from a script: for the packages asked for, an exit status and what it prints.
+struct Scripted {
+    installed: RefCell<BTreeMap<String, String>>,
+    answers: Vec<(&'static str, i32, &'static str)>,
+    log: RefCell<Vec<String>>,
+}
+
+impl Scripted {
+    /// The words of a command that matter: what sort it is, and its packages.
+    fn words(command: &Command) -> String {
+        let argv = &command.argv;
+        let is = |word: &str| argv.iter().any(|argument| argument == word);
+        let sort = match () {
+            () if argv[0] == "dpkg" => "repair",
+            () if is("update") => "refresh",
+            () if is("autoremove") => "simulate unneeded",
+            () if is("-s") && is("APT::Get::AutomaticRemove=true") => "simulate with unneeded",
+            () if is("-s") => "simulate",
+            () => "run",
+        };
+        let packages = argv.iter().skip_while(|argument| *argument != "--").skip(1);
+        packages.fold(sort.to_owned(), |words, package| {
+            format!("{words} {package}")
+        })
+    }
+
+    fn answer(&self, command: &Command) -> CommandResult {
+        let words = Self::words(command);
+        self.log.borrow_mut().push(words.clone());
+        let refreshed = self.log.borrow().iter().any(|line| line == "refresh");
+        let fits = |(pattern, ..): &&(&str, i32, &str)| match pattern.strip_prefix("refreshed: ") {
+            Some(pattern) => refreshed && pattern == words,
+            None => *pattern == words,
+        };
+        let scripted = self.answers.iter().find(fits);
+        let (status, output) = match scripted {
+            Some((_, status, output)) => (*status, (*output).to_owned()),
+            None => (0, self.imagine(&words)),
+        };
+        CommandResult {
+            ending: Ending::Exited(status),
+            output,
+        }
+    }
+
+    /// What apt would print where nothing is in the way.
+    fn imagine(&self, words: &str) -> String {
+        let line = |package: &str| match package.strip_suffix('-') {
+            Some(removed) => format!("Remv {removed} [1]\n"),
+            None => {
+                let (name, version) = package.split_once('=').unwrap_or((package, "1"));
+                format!("Inst {name} ({version} x [all])\n")
+            }
+        };
+        words.split(' ').skip(1).map(line).collect()
+    }
+}
+
+impl PackageSystem for Scripted {
+    fn read(&self) -> Result<Database, Failure> {
+        let entry = |(name, version): (&String, &String)| Entry {
+            name: name.clone(),
+            architecture: "all".to_owned(),
+            state: State::Installed,
+            version: version.clone(),
+            is_essential: false,
+        };
+        let entries = self.installed.borrow().iter().map(entry).collect();
+        Ok(Database::new(entries, false))
+    }
+
+    fn run(&self, command: &Command) -> Result<CommandResult, Failure> {
+        Ok(self.answer(command))
+    }
+
+    fn transact(&self, command: &Command) -> Result<CommandResult, Failure> {
+        let result = self.answer(command);
+        if result.is_success() {
+            for line in self.imagine(&Self::words(command)).lines() {
+                let words: Vec<&str> = line.split(' ').collect();
+                let mut installed = self.installed.borrow_mut();
+                if words[0] == "Inst" {
+                    installed.insert(words[1].to_owned(), words[2][1..].to_owned());
+                } else {
+                    installed.remove(words[1]);
+                }
+            }
+        }
+        Ok(result)
+    }
+}
+
+/// `name`, `name=version` or `name-`; with `--` behind it, with its dependencies.
+fn change(text: &str) -> PackageChange {
+    let (text, with_dependencies) = match text.strip_suffix("--") {
+        Some(name) => (format!("{name}-"), true),
+        None => (text.to_owned(), false),
+    };
+    let (name, wanted) = match (text.strip_suffix('-'), text.split_once('=')) {
+        (Some(name), _) => (name, Wanted::Absent { with_dependencies }),
+        (None, Some((name, version))) => (
+            name,
+            Wanted::Version {
+                version: version.to_owned(),
+                is_downgrade: false,
+            },
+        ),
+        (None, None) => (text.as_str(), Wanted::Installed),
+    };
+    PackageChange {
+        name: name.to_owned(),
+        id: ResourceId::new(Kind::Package, name),
+        wanted,
+        keep: BTreeSet::from(["kept".to_owned()]).into(),
+    }
+}
+
+/// Everything that was run, and every outcome that is not done.
+fn tell(
+    installed: &[&str],
+    answers: &[(&'static str, i32, &'static str)],
+    changes: &[&str],
+) -> String {
+    let installed = installed
+        .iter()
+        .map(|name| ((*name).to_owned(), "1".to_owned()));
+    let system = Scripted {
+        installed: RefCell::new(installed.collect()),
+        answers: answers.to_vec(),
+        log: RefCell::default(),
+    };
+    let changes: Vec<PackageChange> = changes.iter().map(|text| change(text)).collect();
+    let outcomes = apply(&system, &changes);
+    assert_eq!(outcomes.len(), changes.len());
+    let mut lines = system.log.into_inner();
+    for outcome in outcomes {
+        if let Outcome::Failed(failure) = outcome {
+            assert!(failure.resource.is_some());
+            lines.push(failure.to_string());
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn all_changes_go_in_one_transaction_and_our_own_package_after_it() {
+    insta::assert_snapshot!(tell(&["telnet", "curl"], &[], &["limpet=2", "git", "telnet-", "curl"]), @"
+    simulate git telnet-
+    run git telnet-
+    simulate limpet=2
+    run limpet=2
+    ");
+}
+
+#[test]
+fn nothing_runs_when_all_is_as_it_should_be() {
+    assert_eq!(tell(&["curl"], &[], &["curl", "git-"]), "");
+}
+
+#[test]
+fn what_is_not_found_is_looked_for_again_with_fresh_lists() {
+    let missing = "E: Unable to locate package git\n";
+    let answers = [
+        (
+            "refreshed: simulate curl git",
+            0,
+            "Inst curl (1 x)\nInst git (1 x)\n",
+        ),
+        ("simulate curl git", 100, missing),
+    ];
+    insta::assert_snapshot!(tell(&[], &answers, &["curl", "git"]), @"
+    simulate curl git
+    refresh
+    simulate curl git
+    run curl git
+    ");
+    let answers = [("simulate curl git", 100, missing)];
+    insta::assert_snapshot!(tell(&[], &answers, &["curl", "git"]), @"
+    simulate curl git
+    refresh
+    simulate curl git
+    simulate curl
+    run curl
+    failed to install package:git: no package is called 'git'
+    ");
+}
+
+#[test]
+fn a_conflict_is_narrowed_down_one_by_one() {
+    let broken = "E: Unable to correct problems, you have held broken packages.\n";
+    let answers = [
+        ("simulate a b c", 100, broken),
+        ("simulate a b", 100, broken),
+    ];
+    insta::assert_snapshot!(tell(&[], &answers, &["a", "b", "c"]), @r#"
+    simulate a b c
+    simulate a
+    simulate a b
+    simulate a c
+    run a c
+    failed to install package:b: apt-get exited with status 100: "E: Unable to correct problems, you have held broken packages."
+    "#);
+}
+
+#[test]
+fn a_transaction_that_would_do_damage_never_runs() {
+    let takes_more = [("simulate lib-", 0, "Remv app [1]\nRemv lib [1]\n")];
+    insta::assert_snapshot!(tell(&["lib", "app"], &takes_more, &["lib-"]), @"
+    simulate lib-
+    failed to remove package:lib: it would also remove app
+    ");
+    let goes_down = [("simulate a", 0, "Inst a (1 x)\nInst b [2] (1 x)\n")];
+    insta::assert_snapshot!(tell(&["b"], &goes_down, &["a"]), @"
+    simulate a
+    failed to install package:a: it would also downgrade b to 1
+    ");
+}
+
+#[test]
+fn dependencies_that_came_along_go_along() {
+    let answers = [
+        (
+            "simulate with unneeded app-",
+            0,
+            "Remv app [1]\nRemv lib [1]\nRemv old [1]\nRemv kept [1]\n",
+        ),
+        ("simulate unneeded", 0, "Remv old [1]\n"),
+    ];
+    insta::assert_snapshot!(tell(&["app", "lib", "old", "kept"], &answers, &["app--"]), @"
+    simulate app-
+    simulate with unneeded app-
+    simulate unneeded
+    simulate app- lib-
+    run app- lib-
+    ");
+}
+
+#[test]
+fn an_archive_that_does_not_arrive_stops_only_its_own_package() {
+    let lost = "E: Failed to fetch http://x/a.deb  404  Not Found\n";
+    let answers = [("run a b", 100, lost), ("run a", 100, lost)];
+    insta::assert_snapshot!(tell(&[], &answers, &["a", "b"]), @r#"
+    simulate a b
+    run a b
+    refresh
+    simulate a b
+    run a b
+    simulate a
+    run a
+    simulate b
+    run b
+    failed to install package:a: apt-get exited with status 100: "E: Failed to fetch http://x/a.deb  404  Not Found"
+    "#);
+}
