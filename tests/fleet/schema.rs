@@ -359,7 +359,7 @@ fn what_a_schema_can_see_is_refused_by_both() {
         "[unit.c]\nenabled = true\n",
         "[unit.\"c.servce\"]\nenabled = true\n",
         "[unit.\"c.service\"]\nenabled = \"true\"\n",
-        "[unit.\"c.service\"]\nrestart = \"manual\"\nrunning = true\n",
+        "[unit.\"c.service\"]\nrestart = \"by hand\"\nrunning = true\n",
         "[unit.\"c.service\".dropin.\"x.conf\"]\ncontent = \"\"\n",
         "[file.\"/etc/motd\"]\ncontent = \"\"\nneeds = [\"chrony\"]\n",
         "[file.\"/etc/motd\"]\ncontent = \"\"\nneeds = \"package:chrony\"\n",
