@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat, renameat2};
@@ -189,19 +189,31 @@ impl Batch {
         }
     }
 
-    /// Gives a candidate these extended attributes, and no others.
-    pub fn give_xattrs(&mut self, candidate: &Candidate, xattrs: &Xattrs) -> Result<(), Failure> {
+    /// Gives a candidate these extended attributes, and no others; its mode is `mode` afterwards, whatever an access list among them
+    /// says of the group (acl(5), "CORRESPONDENCE BETWEEN ACL ENTRIES AND FILE PERMISSION BITS").
+    pub fn give_xattrs(
+        &mut self,
+        candidate: &Candidate,
+        xattrs: &Xattrs,
+        mode: u32,
+    ) -> Result<(), Failure> {
         let target = candidate.target.as_str();
         self.enter_existing(split(target).0)?;
         let (file, _) = self.walk.open_here(&candidate.name, target)?;
-        xattrs.write(&file, target)
+        write_xattrs(&file, target, xattrs, mode)
     }
 
-    /// Gives the directory at `path` these extended attributes, and no others.
-    pub fn give_directory_xattrs(&mut self, path: &str, xattrs: &Xattrs) -> Result<(), Failure> {
+    /// The same for the directory at `path`.
+    pub fn give_directory_xattrs(
+        &mut self,
+        path: &str,
+        xattrs: &Xattrs,
+        mode: u32,
+    ) -> Result<(), Failure> {
         let (parent, name) = split(path);
         self.enter_existing(parent)?;
-        xattrs.write(&open_directory(self.walk.here(), name, path)?, path)
+        let directory = open_directory(self.walk.here(), name, path)?;
+        write_xattrs(&directory, path, xattrs, mode)
     }
 
     /// Makes the candidate for a symbolic link. The target's directory must exist.
@@ -472,6 +484,12 @@ fn change_attributes(file: &OwnedFd, path: &str, change: AttributeChange) -> Res
             .map_err(|errno| io_failure("change the mode of", path, errno))?;
     }
     Ok(())
+}
+
+fn write_xattrs(file: &impl AsFd, path: &str, xattrs: &Xattrs, mode: u32) -> Result<(), Failure> {
+    xattrs.write(file, path)?;
+    fchmod(file, Mode::from_bits_truncate(mode))
+        .map_err(|errno| io_failure("change the mode of", path, errno))
 }
 
 fn in_the_way(path: &str, entry: &Entry) -> Failure {

@@ -19,6 +19,22 @@ fn check(machine: &mut Machine, desired: &[limpet::kinds::file::DesiredPath], ex
 }
 
 #[test]
+fn a_directory_that_comes_back_with_its_access_list_has_the_declared_mode() {
+    let mut machine = Machine::new();
+    machine.mkdir("/e");
+    machine.mark("/e");
+    let absent = with(file("/e", ""), |spec| *spec = PathSpec::Absent);
+    check(&mut machine, &[absent], &["delete file:/e"]);
+    let closed = with(directory("/e"), |spec| {
+        if let PathSpec::Directory { mode, .. } = spec {
+            *mode = Some(0o700);
+        }
+    });
+    check(&mut machine, &[closed], &["create directory:/e"]);
+    assert_eq!(machine.mode("/e"), 0o700);
+}
+
+#[test]
 fn a_file_is_created_changed_corrected_and_deleted() {
     let mut machine = Machine::new();
     machine.mkdir("/etc");

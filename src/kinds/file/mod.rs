@@ -346,7 +346,7 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
             }
             batch.make_directory(&change.path, attributes)?;
             if let Some(xattrs) = &access.xattrs {
-                batch.give_directory_xattrs(&change.path, xattrs)?;
+                batch.give_directory_xattrs(&change.path, xattrs, attributes.mode)?;
             }
             Ok(Progress::Over(Outcome::Done))
         }
@@ -360,7 +360,7 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
             let bytes = making.contents.read(content)?;
             let candidate = batch.stage_file(&change.path, &bytes, attributes)?;
             if let Some(xattrs) = &access.xattrs
-                && let Err(failure) = batch.give_xattrs(&candidate, xattrs)
+                && let Err(failure) = batch.give_xattrs(&candidate, xattrs, attributes.mode)
             {
                 batch.discard(candidate);
                 return Err(failure);
