@@ -22,11 +22,12 @@ running = true
 restart_on = ["file:/etc/counted.conf"]
 "#;
 
-/// Puts limpet's state on a disk of its own, which has 4 MiB.
+/// Puts limpet's state on a disk of its own, which has 4 MiB beside the program that is kept there.
 fn give_state_a_disk(scene: &Scene) {
     scene.machine.sh("systemctl stop limpet.service
          mkdir /mnt/state
-         mount -t tmpfs -o size=4m,mode=0700 tmpfs /mnt/state
+         kept=$(du -sk /var/lib/limpet/previous | cut -f1)
+         mount -t tmpfs -o size=$((kept + 4096))k,mode=0700 tmpfs /mnt/state
          cp -a /var/lib/limpet/. /mnt/state/
          mount --bind /mnt/state /var/lib/limpet
          systemctl start limpet.service");
