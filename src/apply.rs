@@ -8,7 +8,7 @@
 //! one of those.
 #![doc = include_str!("apply/crash.md")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::ORIGINALS_DIRECTORY;
@@ -17,10 +17,11 @@ use crate::kinds::file::{Applied, PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
 use crate::kinds::unit::{UnitChange, Units};
-use crate::model::{self, Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
+use crate::model::{self, Action, Failure, Name, OnRemoval, Outcome, Reason, ResourceId};
 use crate::plan::{Change, Declarations, InventoryKind, Plan, Step};
 use crate::record::{HistoryEntry, InventoryEntry, Owed, Record, Writing};
 use crate::report::journal;
+use crate::sys::files::above;
 use crate::sys::{Host, clock};
 
 mod diffs;
@@ -34,6 +35,9 @@ pub const TRANSACTION_SILENCE: Duration = Duration::from_secs(35 * 60);
 
 /// How long any other batch may be silent; starting units takes what their time-outs allow.
 const BATCH_SILENCE: Duration = Duration::from_secs(10 * 60);
+
+/// How many paths of a batch are made in one go: each takes memory from its preparation to its end, and each go costs two barriers.
+const MOST_PATHS_AT_ONCE: usize = 2000;
 
 /// What is being done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,16 +164,29 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
 
     walked.note(write_ahead(record, walk, &plan));
     let paused = plan.paused;
-    for batch in plan.batches {
-        let mut steps = Vec::with_capacity(batch.len());
+    // Paths that were not made; what lies below them has no place.
+    let mut broken: BTreeMap<Name, ResourceId> = BTreeMap::new();
+    let mut rest = plan.batches.into_iter().map(Vec::into_iter);
+    let mut batch = rest.next();
+    while let Some(steps_left) = &mut batch {
+        let limit = match steps_left.as_slice().first().map(|step| step.kind) {
+            None => {
+                batch = rest.next();
+                continue;
+            }
+            Some(InventoryKind::Path) => MOST_PATHS_AT_ONCE,
+            Some(_) => usize::MAX,
+        };
+        let mut steps = Vec::new();
         let mut skipped = Vec::new();
         let mut forgiven = Vec::new();
-        for step in batch {
+        for step in steps_left.by_ref().take(limit) {
             let is_caused = step.is_owed || step.because.iter().any(|id| changed.contains(id));
             let blocker = step
                 .blockers
                 .iter()
                 .find(|id| failed.contains(*id))
+                .or_else(|| broken_above(&broken, &step))
                 .cloned();
             match blocker {
                 // Nothing that would have caused it was changed after all: the debt that was written ahead is taken back.
@@ -211,13 +228,26 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
             match outcome {
                 Outcome::Done if causes.contains(id) => changed.insert(id.clone()),
                 Outcome::Done => false,
-                _ => failed.insert(id.clone()),
+                Outcome::Failed(_) | Outcome::Skipped(_) => {
+                    if prepared.step.kind == InventoryKind::Path {
+                        broken.insert(prepared.step.key.clone(), id.clone());
+                    }
+                    failed.insert(id.clone())
+                }
             };
         }
         conclude(record, walk, &mut diffs, steps, outcomes, &mut walked);
     }
     walked.note(record.settle_debts(clock::since_boot()));
     walked
+}
+
+/// The resource to blame where `step` is about a path below one that was not made.
+fn broken_above<'a>(broken: &'a BTreeMap<Name, ResourceId>, step: &Step) -> Option<&'a ResourceId> {
+    if broken.is_empty() || step.kind != InventoryKind::Path {
+        return None;
+    }
+    above(&step.key).find_map(|path| broken.get(path))
 }
 
 fn known(step: Step) -> Prepared {
@@ -378,7 +408,7 @@ fn entry(walk: &Walk<'_>, step: &Step, made: bool) -> Option<InventoryEntry> {
     let (resource, on_removal) = declaration.unwrap_or((&step.id, OnRemoval::Restore));
     Some(InventoryEntry {
         kind: step.kind.as_str().to_owned(),
-        key: step.key.clone(),
+        key: step.key.to_string(),
         resource: resource.clone(),
         on_removal,
         applied: applied(walk, step),

@@ -68,7 +68,7 @@ impl Diffs {
             let diff = shortened(diff);
             if diff.len() <= self.bytes_left {
                 self.bytes_left -= diff.len();
-                self.by_path.insert(change.path.clone(), diff);
+                self.by_path.insert(change.path.to_string(), diff);
             }
         }
     }
@@ -76,7 +76,7 @@ impl Diffs {
     /// The diff of `step`, which was made.
     pub fn of(&mut self, step: &Step) -> Option<String> {
         match &step.change {
-            Change::Path(change) => self.by_path.remove(&change.path),
+            Change::Path(change) => self.by_path.remove(change.path.as_str()),
             _ => None,
         }
     }

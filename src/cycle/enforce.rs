@@ -12,12 +12,14 @@ use crate::config::{self, ApplyMode};
 use crate::cycle::contents::StoredContents;
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::{DesiredState, Limits};
-use crate::kinds::file::{Paths, save_original};
+use crate::kinds::file::{Edit, Paths, SeenBefore, save_original};
 use crate::kinds::kind::Kind;
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
-use crate::model::{self, Action, Class, Failure, Reason, ResourceId};
-use crate::plan::{self, Declarations, Inventory, InventoryKind, Observed, Plan, Rules, Step};
+use crate::model::{self, Action, Class, Failure, Name, Reason, ResourceId};
+use crate::plan::{
+    self, Change, Declarations, Inventory, InventoryKind, Observed, Plan, Rules, Step,
+};
 use crate::record::history::{APPLIED as WORD_APPLIED, LET_THROUGH, Note};
 use crate::record::{HistoryEntry, InventoryEntry, Record};
 use crate::recovery;
@@ -46,8 +48,11 @@ const LONGEST_LIGHT_REST: Duration = Duration::from_secs(5 * 60);
 /// How long looking at everything may be silent: a slow card with many gigabytes to hash.
 const LOOKING_SILENCE: Duration = Duration::from_secs(60 * 60);
 
+/// With how many changes to paths, and no other, only they are looked at again. More are as well looked at as remembered.
+const MOST_TOUCHED: usize = 500;
+
 /// The steps that a cycle tried.
-type Tried = BTreeSet<(InventoryKind, String, Action)>;
+type Tried = BTreeSet<(InventoryKind, Name, Action)>;
 
 impl Cycle {
     /// Makes the host as the revision in force declares, and looks again.
@@ -66,7 +71,7 @@ impl Cycle {
             .is_none_or(|applied| !applied.is(in_force));
         if self.is_paused() {
             progress(&Activity::Looking, LOOKING_SILENCE);
-            let mut plan = self.plan(in_force, allow_removals)?.plan;
+            let mut plan = self.plan(in_force, allow_removals, None)?.plan;
             plan.suspend();
             let failures = plan.blocked.clone();
             return self.conclude(in_force, Looked::at(&plan), failures, is_new, 0);
@@ -75,13 +80,14 @@ impl Cycle {
         let mut not_made = Vec::new();
         let mut made = 0;
         let mut passes = 0;
+        let mut seen_before = None;
         let Planned {
             plan: last,
             observed,
             inventory,
         } = loop {
             progress(&Activity::Looking, LOOKING_SILENCE);
-            let mut planned = self.plan(in_force, allow_removals)?;
+            let mut planned = self.plan(in_force, allow_removals, seen_before.take())?;
             let plan = &mut planned.plan;
             if is_new
                 && passes == 0
@@ -119,7 +125,8 @@ impl Cycle {
             self.note_unwritten(told);
             let intended = self.intend_units(in_force, &observed, &inventory);
             self.note_unwritten(intended);
-            drop(observed); // it is of no use any more, and takes memory while the machine is changed
+            // Of no use any more where much changes, and it takes memory while the machine is changed.
+            seen_before = seen_before_touching(&plan, observed);
             let walked = self.apply(in_force, plan, &inventory, progress)?;
             self.rest(&walked, clock::instant());
             self.note_corrections(&walked);
@@ -181,10 +188,11 @@ impl Cycle {
         &mut self,
         in_force: &InForce,
         allow_removals: bool,
+        before: Option<SeenBefore>,
     ) -> Result<Planned, Failure> {
         let inventory = self.inventory.read(&self.record)?;
         self.end_contests(in_force, &inventory);
-        let observed = observe(&self.host, &in_force.desired, &inventory);
+        let observed = observe(&self.host, &in_force.desired, &inventory, before);
         let now = clock::instant();
         let mut resting: BTreeMap<ResourceId, Failure> = self
             .resting
@@ -667,8 +675,39 @@ fn failures_of(not_made: &[NotMade]) -> Vec<Failure> {
         .collect()
 }
 
-/// Looks at everything that is declared or owned.
-pub(super) fn observe(host: &Host, desired: &DesiredState, inventory: &Inventory) -> Observed {
+/// What need not be looked at again once `plan` was walked: where it changes a few paths and nothing else, and runs no program, all
+/// that was `observed` elsewhere is as it was a moment ago.
+fn seen_before_touching(plan: &Plan, observed: Observed) -> Option<SeenBefore> {
+    let mut touched = BTreeSet::new();
+    for step in plan.steps() {
+        let Change::Path(change) = &step.change else {
+            return None;
+        };
+        let runs_program = matches!(
+            change.edit,
+            Edit::WriteFile {
+                validate: Some(_),
+                ..
+            }
+        );
+        if runs_program || touched.len() == MOST_TOUCHED {
+            return None;
+        }
+        touched.insert(change.path.clone());
+    }
+    Some(SeenBefore {
+        paths: observed.paths,
+        touched,
+    })
+}
+
+/// Looks at everything that is declared or owned; at paths that were seen `before` only where they may have changed since.
+pub(super) fn observe(
+    host: &Host,
+    desired: &DesiredState,
+    inventory: &Inventory,
+    before: Option<SeenBefore>,
+) -> Observed {
     let mut units = Units::observe(host, &desired.units, &inventory.units);
     let owing: BTreeSet<&str> = inventory
         .owed
@@ -680,7 +719,10 @@ pub(super) fn observe(host: &Host, desired: &DesiredState, inventory: &Inventory
         units.look_when_started(host, &owing);
     }
     Observed {
-        paths: Paths::observe(host, &desired.paths, &inventory.paths),
+        paths: match before {
+            Some(before) => Paths::observe_again(host, &desired.paths, &inventory.paths, before),
+            None => Paths::observe(host, &desired.paths, &inventory.paths),
+        },
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
         units,
     }

@@ -58,11 +58,14 @@ impl Question<'_> {
         };
         let service = format!("{name}.service");
         let owners = |wanted: &str| {
-            let paths = state.paths.iter().map(|path| (&path.path, &path.id));
+            let paths = state
+                .paths
+                .iter()
+                .map(|path| (path.path.as_str(), &path.id));
             let packages = state
                 .packages
                 .iter()
-                .map(|package| (&package.name, &package.id));
+                .map(|package| (package.name.as_str(), &package.id));
             let keys = paths.chain(packages).filter(|(key, _)| *key == wanted);
             let by_name = declared.iter().copied().filter(|id| id.name == wanted);
             let mut found: Vec<ResourceId> =
@@ -341,7 +344,7 @@ fn originated(key: &str, value: &OriginatedValue, is_shown: bool) -> Value {
         key: key.to_owned(),
         value: is_shown.then(|| value.value.clone()),
         location: value.origin.location.clone(),
-        layer: value.origin.layer.clone(),
+        layer: value.origin.layer.to_string(),
     }
 }
 

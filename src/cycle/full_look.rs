@@ -1,7 +1,7 @@
 //! When a look at the machine reads everything, and when the signatures of files are believed.
 //!
-//! A *full* look reads every file. It is what a person gets who asks, what every start begins with (memory is empty then), and what
-//! comes every so often by itself, for what no signature can show.
+//! A *full* look reads every file. It is what a person gets who asks where no new revision comes of it, what every start begins with
+//! (memory is empty then), and what comes every so often by itself, for what no signature can show.
 
 use std::time::{Duration, Instant};
 

@@ -124,9 +124,14 @@ fn owned<O: serde::de::DeserializeOwned, A>(
 ) -> Result<Owned<O, A>, Failure> {
     let original = serde_json::from_str(line.original)
         .map_err(|error| damaged(&format!("the original of '{}'", line.key), &error))?;
+    // Mostly the same: one is enough.
+    let key = match line.resource.name == *line.key {
+        true => line.resource.name.clone(),
+        false => line.key.into(),
+    };
     Ok(Owned {
         id: line.resource,
-        key: line.key.to_owned(),
+        key,
         original,
         on_removal: line.on_removal,
         applied,

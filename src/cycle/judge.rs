@@ -345,7 +345,14 @@ impl Cycle {
         through
             .get(&revision.commit())
             .map_err(|error| unreadable(&error))?;
-        let rendered = self.render(revision, &through)?;
+        let mut rendered = self.render(revision, &through)?;
+        if rendered.is_derived && !self.inherit(&through)? {
+            // What it needs has to be read to be known.
+            if let Some(in_force) = &mut self.in_force {
+                in_force.inputs = None;
+            }
+            rendered = self.render(revision, &through)?;
+        }
         through.keep(&revision.commit(), &self.kept_revisions())?;
         remember_time(&self.host, &self.record)?;
         let head = revision.trusted_head();
@@ -365,6 +372,13 @@ impl Cycle {
         }
         self.put_in_force(revision, rendered);
         Ok(())
+    }
+
+    /// Counts what the revision in force needs as read through `through`; false where that is not known.
+    fn inherit(&self, through: &ReadThrough<'_>) -> Result<bool, Failure> {
+        let in_force = self.in_force.as_ref();
+        let before = in_force.and_then(|it| ObjectId::from_hex(it.revision.as_bytes()).ok());
+        before.map_or(Ok(false), |before| through.inherit(&before))
     }
 
     /// The desired state of this host in `revision`.
@@ -397,7 +411,8 @@ impl Cycle {
         match &self.in_force {
             // Where something kept is lost or damaged, everything is read.
             Some(before) if !self.must_load => {
-                fleet::render_state_after(&before.desired, files, &identity, &limits)
+                let (desired, inputs) = (&before.desired, before.inputs.as_ref());
+                fleet::render_state_after(desired, inputs, files, &identity, &limits)
             }
             _ => fleet::render_state(files, &identity, &limits),
         }

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::apply::{Activity, TRANSACTION_SILENCE};
 use crate::config::{Config, Source};
 use crate::fetch::client::Upstream;
-use crate::fleet::{DesiredState, Rendered};
+use crate::fleet::{DesiredState, Inputs, Rendered};
 use crate::git::{ObjectId, Objects, Tree};
 use crate::model::{Class, Failure, ResourceId};
 use crate::record::history::ADOPTED;
@@ -171,6 +171,8 @@ struct InForce {
     /// What its message allows to be removed.
     allowed_removals: Option<usize>,
     desired: DesiredState,
+    /// What that was rendered from; `None` where it is to be rendered whatever the next revision is.
+    inputs: Option<Inputs>,
     /// How many resources that declares, once it was counted.
     resources: OnceCell<usize>,
 }
@@ -352,9 +354,6 @@ impl Cycle {
         );
         self.end_pauses();
         self.end_rollback_in_time();
-        if self.look.is_full(trigger.is_nudge(), clock::instant()) {
-            self.host.signatures().forget();
-        }
         let mut enforced = None;
         self.mend_state();
         if trigger == Trigger::Start {
@@ -369,6 +368,7 @@ impl Cycle {
             }
             self.forgive_contests();
         } else {
+            self.begin_look(false);
             enforced = self.enforce_what_is_in_force(allow_removals, progress);
         }
         let polls = match trigger {
@@ -377,16 +377,28 @@ impl Cycle {
             Trigger::Look => false,
             Trigger::Nudge { .. } => true,
         };
+        let before = self.in_force.as_ref().map(InForce::identity);
         if polls {
             progress(&Activity::Polling, POLL_SILENCE);
             self.poll(progress);
         }
         let in_force = self.in_force.as_ref().map(InForce::identity);
+        if trigger.is_nudge() {
+            // Who asks and gets a new revision wants that; who asks and gets none, to know that all is as it says.
+            self.begin_look(in_force == before);
+        }
         if enforced.is_none() || enforced != in_force {
             self.enforce_what_is_in_force(allow_removals, progress);
         }
         self.try_out(progress);
         self.report()
+    }
+
+    /// Begins to look at the machine, which a person `asked` to be done thoroughly or not.
+    fn begin_look(&mut self, asked: bool) {
+        if self.look.is_full(asked, clock::instant()) {
+            self.host.signatures().forget();
+        }
     }
 
     /// Enforces, and returns the identity of what was.
@@ -465,8 +477,11 @@ impl Cycle {
 
     fn put_in_force(&mut self, revision: &VerifiedRevision, rendered: Rendered) {
         self.must_load = false;
-        let desired = self.take_rendered(rendered);
-        self.in_force = Some(InForce::of(revision, desired));
+        let (desired, inputs) = self.take_rendered(rendered);
+        self.in_force = Some(InForce {
+            inputs: Some(inputs),
+            ..InForce::of(revision, desired)
+        });
     }
 
     /// What `head` declares for this host, as `objects` have it.
@@ -481,14 +496,14 @@ impl Cycle {
     }
 
     /// The desired state; what is odd about it is told once.
-    fn take_rendered(&mut self, rendered: Rendered) -> DesiredState {
+    fn take_rendered(&mut self, rendered: Rendered) -> (DesiredState, Inputs) {
         for warning in &rendered.warnings {
             if !self.situation.facts.contains(warning) {
                 warn!("{warning}");
             }
         }
         self.situation.facts = rendered.warnings;
-        rendered.state
+        (rendered.state, rendered.inputs)
     }
 
     /// Takes over what an agent before us started and did not see the end of.
@@ -638,7 +653,7 @@ impl Cycle {
         // What rests is planned, too: a person asks what would change, not what is tried next.
         let resting = std::mem::take(&mut self.resting);
         let contests = std::mem::take(&mut self.contests);
-        let plan = self.plan(&in_force, false);
+        let plan = self.plan(&in_force, false, None);
         (self.resting, self.contests) = (resting, contests);
         let contents = StoredContents::new(&self.host, &self.objects);
         match plan.and_then(|planned| Ok((planned, contents?))) {
@@ -654,7 +669,7 @@ impl Cycle {
     /// Puts what `tree` declares in force without asking who signed it. Only for a local path, and only on local root's word.
     pub fn force_unverified(&mut self, tree: &dyn Tree) -> Result<(), Vec<Failure>> {
         let rendered = self.render_tree(tree)?;
-        let desired = self.take_rendered(rendered);
+        let (desired, _) = self.take_rendered(rendered);
         // What the source offered last has no part in it.
         self.situation.take_standing(Standing::default());
         self.in_force = Some(InForce {
@@ -663,6 +678,7 @@ impl Cycle {
             signer: None,
             allowed_removals: None,
             desired,
+            inputs: None,
             resources: OnceCell::new(),
         });
         Ok(())

@@ -131,7 +131,7 @@ impl Memory {
         let limits = Limits::from(&self.config.apply);
         let rendered = fleet::render(files, &identity, &limits)?;
         let inventory = inventory::read(&self.record).map_err(one)?;
-        let observed = observe(&self.host, &rendered.state, &inventory);
+        let observed = observe(&self.host, &rendered.state, &inventory, None);
         let pauses = pause::lasting(&self.host, &self.record).map_err(one)?;
         let rules = Rules {
             report_only: self.config.apply.mode == ApplyMode::Report,

@@ -515,6 +515,7 @@ impl InForce {
             signer: revision.signer().map(ToString::to_string),
             allowed_removals: allowed_removals(revision),
             desired,
+            inputs: None,
             resources: std::cell::OnceCell::new(),
         }
     }

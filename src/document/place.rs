@@ -4,12 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::model::Location;
+use crate::model::{Location, Name};
 
 /// A text that somebody wrote, and the name people know it by.
 #[derive(PartialEq, Eq)]
 pub struct Source {
-    file: String,
+    file: Name,
     text: String,
     /// Where each line begins, in bytes: thousands of places are located in one source.
     line_starts: Vec<u32>,
@@ -17,7 +17,7 @@ pub struct Source {
 
 impl Source {
     /// The text of `file`.
-    pub fn new(file: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
+    pub fn new(file: impl Into<Name>, text: impl Into<String>) -> Arc<Self> {
         let text = text.into();
         let line_starts = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(newline, _)| newline + 1))

@@ -228,7 +228,7 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
             content,
             is_absent: matches!(path.spec, PathSpec::Absent),
         };
-        things.insert(Owned::Path(path.path.clone()), thing);
+        things.insert(Owned::Path(path.path.to_string()), thing);
     }
     for package in &state.packages {
         let thing = Thing {
@@ -264,7 +264,7 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
             content: None,
             is_absent: false,
         };
-        things.insert(Owned::Health(health.id.name.clone()), thing);
+        things.insert(Owned::Health(health.id.name.to_string()), thing);
     }
     // What a resource needs is told with the thing that bears its name, not with each file it brings.
     for (owned, thing) in &mut things {

@@ -7,7 +7,7 @@ use crate::kinds::file::DesiredPath;
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
 use crate::kinds::unit::DesiredUnit;
-use crate::model::{Location, ResourceId};
+use crate::model::{Location, Name, ResourceId};
 
 /// Everything that is declared for one host.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +51,7 @@ impl DesiredState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The layer's name, or `hosts/<name>`.
-    pub layer: String,
+    pub layer: Name,
     /// The place of its declaration.
     pub location: Location,
 }

@@ -306,7 +306,7 @@ mod tests {
 
     fn path(name: &str, spec: PathSpec) -> DesiredPath {
         DesiredPath {
-            path: name.to_owned(),
+            path: name.into(),
             id: ResourceId::new(Kind::File, name),
             spec,
             report: false,

@@ -24,6 +24,7 @@ pub mod desired;
 mod digest;
 mod edges;
 mod imaginary;
+mod inputs;
 mod inventory;
 mod layer;
 mod manifest;
@@ -40,6 +41,7 @@ mod uses;
 pub use desired::{DesiredState, Origin};
 pub use digest::{canonical, canonical_json};
 pub use imaginary::{ImaginaryHost, UnusedRules};
+pub use inputs::Inputs;
 pub use paths::{real_name, why_forbidden};
 pub use select::{Because, ChosenLayer};
 pub use subtree::SubTree;
@@ -99,6 +101,11 @@ pub struct Rendered {
     pub variables: Vec<OriginatedValue>,
     /// What is odd, and does not keep the state from being applied.
     pub warnings: Vec<Failure>,
+    /// What the state depends on, for the next revision.
+    pub inputs: Inputs,
+    /// Is it made from an earlier revision's state, of which nothing but the bytes of raw files differ: what that revision needs is
+    /// needed still, whether it was read or not. The layers are not told then.
+    pub is_derived: bool,
 }
 
 /// A value that somebody declared, and where.
@@ -133,13 +140,18 @@ pub fn render_state(
     Fleet::load_for_one(tree)?.render_state(host, limits)
 }
 
-/// The same, where what was declared `before` is at hand: files whose blobs it names are not read again if they are kept.
+/// The same, where what was declared `before` is at hand: files whose blobs it names are not read again if they are kept. Where
+/// `inputs`, from which that was rendered, differ in nothing but the bytes of such files, nothing is rendered.
 pub fn render_state_after(
     before: &DesiredState,
+    inputs: Option<&Inputs>,
     tree: &dyn Tree,
     host: &HostIdentity,
     limits: &Limits,
 ) -> Result<Rendered, Vec<Failure>> {
+    if let Some(rendered) = inputs.and_then(|inputs| inputs.derive(before, tree, host, limits)) {
+        return Ok(rendered);
+    }
     let mut fleet = Fleet::load_for_one(tree)?;
     fleet.sources.know(&before.paths);
     fleet.render_state(host, limits)
@@ -274,6 +286,13 @@ impl<'tree> Fleet<'tree> {
         let read: Vec<ReadLayer> = layers.iter().map(|layer| self.layer(&layer.name)).collect();
         let merged = merged::merge(&self.inventory, &traits, &read)?;
         let mut rendered = resolve::resolve(self, &traits, limits, merged, layers, with_values)?;
+        let (texts, raw) = self.sources.used();
+        // Where several hosts share what was read, nobody can tell what was read for whom.
+        let id = match self.shared {
+            None => self.tree.id(),
+            Some(_) => None,
+        };
+        rendered.inputs = Inputs::new(host, limits, id, texts, raw, warnings.clone());
         rendered.warnings = warnings;
         Ok(rendered)
     }

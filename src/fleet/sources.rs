@@ -1,14 +1,15 @@
 //! The files that layers name: their hashes and texts, read once however many hosts use them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 
+use super::inputs::Raw;
 use super::{read_text, unreadable};
 use crate::document::Source;
-use crate::git::{ObjectId, Tree};
+use crate::git::{ObjectId, Tree, TreeFile};
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
 use crate::model::Failure;
@@ -20,6 +21,8 @@ pub(super) struct Sources<'tree> {
     contents: Option<RefCell<BTreeMap<String, Option<Content>>>>,
     /// What blobs are that were read for an earlier revision.
     known: HashMap<ObjectId, &'tree Content>,
+    /// The files of which hash and size were taken, where a single host uses them.
+    raw: RefCell<Vec<Raw>>,
     texts: RefCell<BTreeMap<String, Option<Arc<Source>>>>,
 }
 
@@ -30,6 +33,7 @@ impl<'tree> Sources<'tree> {
             tree,
             contents: None,
             known: HashMap::new(),
+            raw: RefCell::default(),
             texts: RefCell::default(),
         }
     }
@@ -57,7 +61,11 @@ impl<'tree> Sources<'tree> {
     /// The bytes of `path` as they are; where the tree is Git's, only their hash is kept.
     pub fn content(&self, path: &str) -> Result<Option<Content>, Failure> {
         let Some(contents) = &self.contents else {
-            return self.read_content(path);
+            let content = self.read_content(path)?;
+            if let Some(ContentSource::Blob(id)) = content.as_ref().map(|content| &content.source) {
+                self.raw.borrow_mut().push(Raw::new(path, id));
+            }
+            return Ok(content);
         };
         if let Some(content) = contents.borrow().get(path) {
             return Ok(content.clone());
@@ -84,14 +92,13 @@ impl<'tree> Sources<'tree> {
             .tree
             .read(path)
             .map_err(|error| unreadable(path, &error))?;
-        Ok(file.map(|file| match file.id {
-            Some(id) => Content {
-                sha256: sha256(&file.data),
-                size: file.data.len() as u64,
-                source: ContentSource::Blob(id),
-            },
-            None => inline(file.data),
-        }))
+        Ok(file.map(content_of))
+    }
+
+    /// What was read: the files whose text was, and the raw ones.
+    pub fn used(&self) -> (BTreeSet<String>, Vec<Raw>) {
+        let texts = self.texts.borrow().keys().cloned().collect();
+        (texts, self.raw.take())
     }
 
     /// The text of `path`.
@@ -142,6 +149,18 @@ impl<'tree> Sources<'tree> {
     /// Is there a directory at `path`.
     pub fn is_directory(&self, path: &str) -> bool {
         matches!(self.tree.list(path), Ok(Some(_)))
+    }
+}
+
+/// What `file` contains; where it is Git's, only the hash is kept.
+pub(super) fn content_of(file: TreeFile) -> Content {
+    match file.id {
+        Some(id) => Content {
+            sha256: sha256(&file.data),
+            size: file.data.len() as u64,
+            source: ContentSource::Blob(id),
+        },
+        None => inline(file.data),
     }
 }
 
@@ -248,13 +267,13 @@ mod tests {
         let second = Blobs::new("new", true);
         let anew = render_state(&second, &host, &limits).unwrap().state;
         second.reads.set(0);
-        let after = render_state_after(&before, &second, &host, &limits).unwrap();
+        let after = render_state_after(&before, None, &second, &host, &limits).unwrap();
         assert_eq!(second.reads.get(), 1, "only the file that changed");
         assert_eq!(after.state.paths, anew.paths);
         assert_eq!(after.state.digest, anew.digest);
 
         let lost = Blobs::new("new", false);
-        let after = render_state_after(&before, &lost, &host, &limits).unwrap();
+        let after = render_state_after(&before, None, &lost, &host, &limits).unwrap();
         assert_eq!(lost.reads.get(), 2);
         assert_eq!(after.state.digest, anew.digest);
     }

@@ -139,6 +139,28 @@ pub trait Tree {
     ) -> Result<Option<ObjectId>, ObjectError> {
         Ok(None)
     }
+
+    /// The id of the whole, where the tree is Git's.
+    fn id(&self) -> Option<ObjectId> {
+        None
+    }
+
+    /// The files whose bytes are others than in the tree `before`, where nothing else differs; `None` where there are other names or
+    /// kinds as well, and where it cannot be told.
+    fn changed_since(&self, _before: &ObjectId) -> Result<Option<Vec<ChangedFile>>, ObjectError> {
+        Ok(None)
+    }
+}
+
+/// A file that has other bytes than in an earlier tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedFile {
+    /// Where it is.
+    pub path: String,
+    /// Its blob there.
+    pub before: ObjectId,
+    /// Its blob here.
+    pub after: ObjectId,
 }
 
 /// One file of a [`Tree`].

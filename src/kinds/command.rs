@@ -83,7 +83,7 @@ impl Kind for Commands {
             .map(|command| {
                 Step::Change(Box::new(PlannedChange {
                     id: command.id.clone(),
-                    key: command.name.clone(),
+                    key: command.name.as_str().into(),
                     action: Action::Run,
                     reason: Reason::Missing,
                     fields: Vec::new(),
@@ -168,7 +168,7 @@ mod tests {
     fn owned(name: &str) -> Owned<Original> {
         Owned {
             id: ResourceId::new(ResourceKind::Command, name),
-            key: name.to_owned(),
+            key: name.into(),
             original: Original {},
             on_removal: OnRemoval::Keep,
             applied: serde_json::json!({ "command": ["something", "else"] }),

@@ -9,7 +9,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Action, Failure, OnRemoval, Outcome, Reason, ResourceId};
+use crate::model::{Action, Failure, Name, OnRemoval, Outcome, Reason, ResourceId};
 use crate::sys::Host;
 
 /// A kind of resource. Per kind, not per resource: one look, one transaction.
@@ -49,7 +49,7 @@ pub struct Owned<O, A = serde_json::Value> {
     /// What declared it last.
     pub id: ResourceId,
     /// What is owned within the kind: a path, a package or a unit name. Ownership goes by this, not by `id`.
-    pub key: String,
+    pub key: Name,
     /// What was there before.
     pub original: O,
     /// What to do when it is no longer declared.
@@ -69,7 +69,7 @@ pub enum Step<O, C> {
         /// What declared it last.
         id: ResourceId,
         /// What is owned, as in [`Owned::key`].
-        key: String,
+        key: Name,
     },
     /// The resource cannot be judged or changed: observing it failed, or a rule forbids it.
     Blocked(Failure),
@@ -81,7 +81,7 @@ pub struct PlannedChange<O, C> {
     /// The resource whose declaration (or former declaration) asks for it.
     pub id: ResourceId,
     /// What is owned within the kind, as in [`Owned::key`].
-    pub key: String,
+    pub key: Name,
     /// What will be done.
     pub action: Action,
     /// Why.

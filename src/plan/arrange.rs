@@ -179,7 +179,7 @@ fn add_removal_order(
         .enumerate()
         .filter(|(_, step)| is_removal(step))
     {
-        let needs = inventory.needs.get(&(step.kind, step.key.clone()));
+        let needs = inventory.needs.get(&(step.kind, step.key.to_string()));
         let needed = needs
             .into_iter()
             .flatten()
@@ -199,7 +199,7 @@ fn daemon_reload(because: Vec<ResourceId>, is_owed: bool) -> Step {
     Step {
         id: because.first().cloned().expect("a reload has a cause"),
         kind: InventoryKind::Unit,
-        key: String::new(),
+        key: "".into(),
         action: Action::DaemonReload,
         reason: Reason::Triggered,
         fields: Vec::new(),

@@ -272,7 +272,7 @@ impl Look<'_> {
                 .zip(&causes)
                 .filter(|(_, cause)| cause.is_some())
             {
-                let needs = self.inventory.needs.get(&(step.kind, step.key.clone()));
+                let needs = self.inventory.needs.get(&(step.kind, step.key.to_string()));
                 needed.extend(needs.into_iter().flatten().map(|id| (id, &step.id)));
                 holders.push(step);
             }
@@ -280,7 +280,7 @@ impl Look<'_> {
                 let needs = self.desired.needs.get(&step.id).into_iter().flatten();
                 let by_needs = needs.into_iter().find(|id| held.contains(id)).cloned();
                 let lies_in = |held: &&&Step| {
-                    let below = held.key.strip_prefix(&step.key);
+                    let below = held.key.strip_prefix(step.key.as_str());
                     held.kind == InventoryKind::Path
                         && below.is_some_and(|rest| rest.starts_with('/'))
                 };
@@ -324,7 +324,7 @@ impl Look<'_> {
             && self
                 .inventory
                 .prevented
-                .contains(&(step.kind, step.key.clone()))
+                .contains(&(step.kind, step.key.to_string()))
         {
             return Some(Cause::Prevented);
         }
@@ -341,7 +341,7 @@ impl Look<'_> {
                 let ends = matches!(change.operation, Operation::Stop | Operation::Mask);
                 let (_, what) = PROTECTED_UNITS
                     .iter()
-                    .find(|(name, _)| ends && *name == step.key)?;
+                    .find(|(name, _)| ends && step.key == **name)?;
                 Some(Cause::Protected((*what).to_owned()))
             }
         }

@@ -15,7 +15,7 @@ use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
 use crate::kinds::{self, kind};
-use crate::model::{Action, Class, Failure, Reason, ResourceId};
+use crate::model::{Action, Class, Failure, Name, Reason, ResourceId};
 
 mod arrange;
 pub mod contest;
@@ -138,7 +138,7 @@ pub struct Step {
     /// Which name space `key` is in, as the inventory writes it.
     pub kind: InventoryKind,
     /// What is owned: a path, a package, a unit.
-    pub key: String,
+    pub key: Name,
     /// What is done.
     pub action: Action,
     /// Why.
@@ -368,7 +368,7 @@ fn read<K: Kind>(
                 continue;
             }
             kind::Step::Release { key, .. } => {
-                plan.released.push((kind, key));
+                plan.released.push((kind, key.into()));
                 continue;
             }
             kind::Step::Change(change) => *change,
@@ -385,7 +385,7 @@ fn read<K: Kind>(
         } = change;
         if kind == InventoryKind::Path && key != id.name {
             // A unit's file, or a directory made on the way: say which, because the resource does not.
-            fields.insert(0, key.clone());
+            fields.insert(0, key.to_string());
         }
         let original = serde_json::to_string(&original).expect("what a kind keeps is plain data");
         let is_drift = is_unchanged(kind, &key);

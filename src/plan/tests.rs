@@ -49,7 +49,7 @@ impl Scene {
         };
         let id = id.parse().unwrap();
         self.desired.paths.push(DesiredPath {
-            path: path.to_owned(),
+            path: path.into(),
             id,
             spec,
             report: false,
@@ -61,7 +61,7 @@ impl Scene {
             missing_parents: Arc::new([]),
         };
         self.observed.paths.paths.insert(
-            path.to_owned(),
+            path.into(),
             Ok(ObservedPath {
                 look,
                 children: Vec::new(),
@@ -342,7 +342,7 @@ fn a_debt_of_an_earlier_run_is_paid_and_one_that_nobody_can_pay_is_dropped() {
 fn a_unit_that_failed_and_is_no_longer_declared_is_not_started_for_its_debt() {
     let mut scene = Scene::new().see_unit("failed").owes(Action::Restart);
     scene.inventory.units.push(Owned {
-        key: "app.service".to_owned(),
+        key: "app.service".into(),
         id: ResourceId::new(ResourceKind::Unit, "app.service"),
         on_removal: OnRemoval::Keep,
         applied: Default::default(),
@@ -411,7 +411,7 @@ fn a_command_that_runs_once_needs_its_success_and_a_record_that_is_whole() {
     scene.rules.keep_everything = false;
     scene.inventory.commands.push(Owned {
         id: run("reindex"),
-        key: "reindex".to_owned(),
+        key: "reindex".into(),
         original: Default::default(),
         on_removal: OnRemoval::Keep,
         applied: Default::default(),
@@ -508,7 +508,7 @@ fn a_path_that_a_link_leads_to_a_forbidden_place_is_refused() {
     let paths = &mut scene.observed.paths.paths;
     let mut seen = paths.get("/srv/link/shadow").cloned().unwrap().unwrap();
     seen.look.elsewhere = Some("/etc/shadow".to_owned());
-    paths.insert("/srv/link/shadow".to_owned(), Ok(seen));
+    paths.insert("/srv/link/shadow".into(), Ok(seen));
     scene.check(&[]);
     assert!(
         scene.plan().blocked[0].message.contains("/etc/shadow"),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fleet::desired::DesiredState;
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::unit::{DesiredUnit, Operation, UnitChange, is_own_file};
-use crate::model::{Action, Kind, Reason, ResourceId};
+use crate::model::{Action, Kind, Name, Reason, ResourceId};
 use crate::plan::{Change, Debt, Inventory, InventoryKind, Observed, Step};
 
 /// The triggers that `steps` and the debts of earlier runs cause. A unit that `steps` start anyway is started afresh instead.
@@ -152,7 +152,7 @@ fn trigger(
     Step {
         id: id.clone(),
         kind,
-        key: key.to_owned(),
+        key: key.into(),
         action,
         reason: Reason::Triggered,
         fields: Vec::new(),
@@ -197,7 +197,7 @@ impl Owed<'_> {
 /// What the steps change, as far as units and commands care.
 struct Changes {
     resources: BTreeSet<ResourceId>,
-    paths: BTreeMap<String, ResourceId>,
+    paths: BTreeMap<Name, ResourceId>,
     /// Are packages installed or changed, whose scripts may start units.
     packages: bool,
 }

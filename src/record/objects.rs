@@ -4,7 +4,7 @@
 //! and are trusted no more than that: every object is hashed when it is read, and a damaged one counts as missing.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -14,8 +14,12 @@ use crate::model::{Class, Failure};
 use crate::record::{is_damage, read_only_uri};
 
 /// The layout of the tables below. Objects lie in the order in which they came, and only their ids, which come in none, in a tree of
-/// their own: ten thousand of them fit into the cache, where the first layout wrote every page again and again.
-const SCHEMA_VERSION: i64 = 1;
+/// their own: ten thousand of them fit into the cache, where the first layout wrote every page again and again. What a revision needs
+/// is one list ([`Ids`]), which is compared and written as a whole, where version 1 had a row for each id.
+const SCHEMA_VERSION: i64 = 2;
+
+/// How many KiB of the database are kept in memory: the tree of ten thousand ids, and little else.
+const CACHE_KIB: i64 = 512;
 
 const SCHEMA: &str = "
     DROP TABLE IF EXISTS object;
@@ -26,14 +30,13 @@ const SCHEMA: &str = "
         data BLOB NOT NULL
     );
     CREATE TABLE needed (
-        revision BLOB NOT NULL,
-        id       BLOB NOT NULL,
-        PRIMARY KEY (revision, id)
-    ) WITHOUT ROWID;
+        revision BLOB PRIMARY KEY,
+        ids      BLOB NOT NULL
+    );
 ";
 
-/// From the first layout, which had no number.
-const BRING_UP_TO_DATE: &str = "
+/// From the first layout, which had no number, to version 1.
+const TO_VERSION_1: &str = "
     ALTER TABLE object RENAME TO old;
     CREATE TABLE object (
         id   BLOB PRIMARY KEY,
@@ -43,6 +46,91 @@ const BRING_UP_TO_DATE: &str = "
     INSERT INTO object SELECT id, kind, data FROM old;
     DROP TABLE old;
 ";
+
+/// From version 1, whose rows have been read.
+const TO_VERSION_2: &str = "
+    DROP TABLE needed;
+    CREATE TABLE needed (
+        revision BLOB PRIMARY KEY,
+        ids      BLOB NOT NULL
+    );
+";
+
+/// Ids of objects in order, one after the other: a list that is stored as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ids {
+    /// Of one id: all are of one hash function.
+    width: usize,
+    bytes: Vec<u8>,
+}
+
+impl Ids {
+    fn new(mut ids: Vec<ObjectId>) -> Self {
+        ids.sort_unstable();
+        ids.dedup();
+        Ids {
+            width: ids.first().map_or(0, |id| id.as_slice().len()),
+            bytes: ids.iter().flat_map(|id| id.as_slice()).copied().collect(),
+        }
+    }
+
+    /// The list of `revision`, as it was stored.
+    fn of(revision: &[u8], bytes: Vec<u8>) -> Self {
+        let width = revision.len();
+        Ids { width, bytes }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks_exact(self.width.max(1))
+    }
+
+    fn contains(&self, id: &[u8]) -> bool {
+        let (mut low, mut high) = (0, self.bytes.len() / self.width.max(1));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let at = &self.bytes[middle * self.width..][..self.width];
+            match at.cmp(id) {
+                Ordering::Equal => return true,
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        false
+    }
+}
+
+/// Makes the tables what [`SCHEMA_VERSION`] says.
+fn bring_up_to_date(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    let has_tables =
+        connection.table_exists(None, "object")? && connection.table_exists(None, "needed")?;
+    if has_tables && version <= 1 {
+        if version == 0 {
+            transaction.execute_batch(TO_VERSION_1)?;
+        }
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = transaction
+            .prepare("SELECT revision, id FROM needed ORDER BY revision, id")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        transaction.execute_batch(TO_VERSION_2)?;
+        for list in rows.chunk_by(|one, other| one.0 == other.0) {
+            let ids: Vec<u8> = list.iter().flat_map(|(_, id)| id).copied().collect();
+            transaction.execute(
+                "INSERT INTO needed (revision, ids) VALUES (?1, ?2)",
+                params![list[0].0, ids],
+            )?;
+        }
+    } else {
+        // Of a newer limpet, or empty: what was there can be fetched again.
+        transaction.execute_batch(SCHEMA)?;
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
 
 /// The local store of objects.
 #[derive(Debug)]
@@ -66,20 +154,8 @@ impl ObjectStore {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != SCHEMA_VERSION {
-            let transaction = connection.unchecked_transaction()?;
-            let is_of_first_layout = version == 0
-                && connection.table_exists(None, "object")?
-                && connection.table_exists(None, "needed")?;
-            transaction.execute_batch(match is_of_first_layout {
-                true => BRING_UP_TO_DATE,
-                // Of a newer limpet, or empty: what was there can be fetched again.
-                false => SCHEMA,
-            })?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-        }
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        bring_up_to_date(&connection)?;
         let store = ObjectStore { connection };
         store.check().map(|()| store)
     }
@@ -127,38 +203,52 @@ impl ObjectStore {
     }
 
     /// Marks `used` as needed by `revision`, and drops every object that neither it nor a revision of `keep` needs.
-    fn settle(
-        &self,
-        revision: &ObjectId,
-        used: &BTreeSet<ObjectId>,
-        keep: &[ObjectId],
-    ) -> rusqlite::Result<()> {
-        self.connection.execute(
-            "DELETE FROM needed WHERE revision = ?1",
-            [revision.as_slice()],
-        )?;
-        let mut need = self
+    fn settle(&self, revision: &ObjectId, used: &Ids, keep: &[ObjectId]) -> rusqlite::Result<()> {
+        let mut kept = Vec::new();
+        let mut dropped = Vec::new();
+        let lists: Vec<(Vec<u8>, Vec<u8>)> = self
             .connection
-            .prepare_cached("INSERT OR IGNORE INTO needed (revision, id) VALUES (?1, ?2)")?;
-        for id in used {
-            need.execute(params![revision.as_slice(), id.as_slice()])?;
-        }
-        let mut kept: BTreeSet<&[u8]> = keep.iter().map(|id| id.as_slice()).collect();
-        kept.insert(revision.as_slice());
-        let known: Vec<Vec<u8>> = self
-            .connection
-            .prepare_cached("SELECT DISTINCT revision FROM needed")?
-            .query_map([], |row| row.get(0))?
+            .prepare_cached("SELECT revision, ids FROM needed")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
-        for old in known.iter().filter(|old| !kept.contains(old.as_slice())) {
-            self.connection
-                .execute("DELETE FROM needed WHERE revision = ?1", [old])?;
+        let mut is_known = false;
+        for (of, ids) in lists {
+            let is_kept = keep.iter().any(|id| id.as_slice() == of);
+            let ids = Ids::of(&of, ids);
+            if of == revision.as_slice() {
+                is_known = ids == *used;
+                dropped.push(ids);
+            } else if is_kept {
+                kept.push(ids);
+            } else {
+                self.connection
+                    .execute("DELETE FROM needed WHERE revision = ?1", [of])?;
+                dropped.push(ids);
+            }
         }
-        self.connection.execute(
-            "DELETE FROM object WHERE rowid IN (SELECT rowid FROM object WHERE id NOT IN (SELECT id FROM needed))",
-            [],
-        )?;
+        if !is_known {
+            self.connection
+                .prepare_cached("INSERT OR REPLACE INTO needed (revision, ids) VALUES (?1, ?2)")?
+                .execute(params![revision.as_slice(), used.bytes])?;
+        }
+        let mut drop_object = self
+            .connection
+            .prepare_cached("DELETE FROM object WHERE id = ?1")?;
+        for id in dropped.iter().flat_map(Ids::iter) {
+            if !used.contains(id) && !kept.iter().any(|list| list.contains(id)) {
+                drop_object.execute([id])?;
+            }
+        }
         Ok(())
+    }
+
+    /// What `revision` needs, where that is known.
+    fn needs_of(&self, revision: &ObjectId) -> rusqlite::Result<Option<Ids>> {
+        self.connection
+            .prepare_cached("SELECT ids FROM needed WHERE revision = ?1")?
+            .query_row([revision.as_slice()], |row| row.get(0))
+            .optional()
+            .map(|found| found.map(|ids| Ids::of(revision.as_slice(), ids)))
     }
 
     fn insert(&self, id: &ObjectId, object: &Object) -> rusqlite::Result<()> {
@@ -254,7 +344,8 @@ fn unreadable(error: &rusqlite::Error) -> ObjectError {
 pub struct ReadThrough<'a> {
     store: &'a ObjectStore,
     beyond: &'a dyn Objects,
-    used: RefCell<BTreeSet<ObjectId>>,
+    /// In the order of their use, some more than once.
+    used: RefCell<Vec<ObjectId>>,
 }
 
 impl std::fmt::Debug for ReadThrough<'_> {
@@ -279,9 +370,24 @@ impl<'a> ReadThrough<'a> {
         })
     }
 
+    /// Counts everything that `before` needs as read; false where that is not known.
+    pub fn inherit(&self, before: &ObjectId) -> Result<bool, Failure> {
+        let known = self
+            .store
+            .needs_of(before)
+            .map_err(|error| failure(&error))?;
+        let Some(known) = known else {
+            return Ok(false);
+        };
+        let ids = known.iter().map(ObjectId::try_from);
+        let ids: Result<Vec<ObjectId>, _> = ids.collect();
+        Ok(ids.map(|ids| self.used.borrow_mut().extend(ids)).is_ok())
+    }
+
     /// Keeps what was read for `revision`, durably, and drops every object that neither it nor a revision of `others` needs.
     pub fn keep(self, revision: &ObjectId, others: &[ObjectId]) -> Result<(), Failure> {
-        let settled = self.store.settle(revision, &self.used.borrow(), others);
+        let used = Ids::new(self.used.take());
+        let settled = self.store.settle(revision, &used, others);
         settled
             .and_then(|()| self.store.connection.execute_batch("COMMIT"))
             .map_err(|error| failure(&error))?;
@@ -315,14 +421,14 @@ impl Objects for ReadThrough<'_> {
             }
             found => found?,
         };
-        self.used.borrow_mut().insert(*id);
+        self.used.borrow_mut().push(*id);
         Ok(object)
     }
 
     fn keeps(&self, id: &ObjectId) -> Result<bool, ObjectError> {
         let is_there = self.store.has(id).map_err(|error| unreadable(&error))?;
         if is_there {
-            self.used.borrow_mut().insert(*id);
+            self.used.borrow_mut().push(*id);
         }
         Ok(is_there)
     }
@@ -455,6 +561,50 @@ mod tests {
         let through = ReadThrough::new(&store, &beyond).unwrap();
         through.keep(&blob("other").0, &[revision]).unwrap();
         assert_eq!(store.get(&id).unwrap(), object);
+    }
+
+    #[test]
+    fn a_store_with_a_row_for_each_id_still_knows_what_is_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("objects.db");
+        let store = ObjectStore::open(&path).unwrap().unwrap();
+        let (shared, old, new) = (blob("shared"), blob("old"), blob("new"));
+        for (id, object) in [&shared, &old, &new] {
+            store.insert(id, object).unwrap();
+        }
+        store
+            .connection
+            .execute_batch(
+                "DROP TABLE needed;
+                 CREATE TABLE needed (revision BLOB NOT NULL, id BLOB NOT NULL, PRIMARY KEY (revision, id)) WITHOUT ROWID;
+                 PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        let (first, second) = (blob("first").0, blob("second").0);
+        for (revision, id) in [
+            (first, shared.0),
+            (first, old.0),
+            (second, shared.0),
+            (second, new.0),
+        ] {
+            store
+                .connection
+                .execute(
+                    "INSERT INTO needed VALUES (?1, ?2)",
+                    params![revision.as_slice(), id.as_slice()],
+                )
+                .unwrap();
+        }
+        drop(store);
+        let store = ObjectStore::open(&path).unwrap().unwrap();
+        let beyond = Memory(HashMap::new());
+        let through = ReadThrough::new(&store, &beyond).unwrap();
+        assert_eq!(through.inherit(&second), Ok(true));
+        assert_eq!(through.inherit(&blob("third").0), Ok(false));
+        through.keep(&blob("third").0, &[]).unwrap();
+        assert_eq!(store.get(&shared.0), Ok(shared.1));
+        assert_eq!(store.get(&new.0), Ok(new.1));
+        assert_eq!(store.get(&old.0), Err(ObjectError::Missing(old.0)));
     }
 
     #[test]

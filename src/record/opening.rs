@@ -11,6 +11,9 @@ use super::layout::{Layout, OLDEST_LAYOUT, layout_of};
 use super::{Changes, LAYOUT_3, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, history, owed};
 use crate::model::{Class, Failure};
 
+/// How many KiB of the database are kept in memory: it is read from one end to the other, or a row at a time.
+const CACHE_KIB: i64 = 512;
+
 impl Record {
     /// Opens the database at `path`, creating it when there is none.
     pub fn open(path: &Path) -> Result<Self, Failure> {
@@ -147,6 +150,8 @@ impl Record {
     pub(super) fn prepare(&self) -> rusqlite::Result<()> {
         self.connection.pragma_update(None, "journal_mode", "WAL")?;
         self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.connection
+            .pragma_update(None, "cache_size", -CACHE_KIB)?;
         self.connection
             .busy_timeout(std::time::Duration::from_secs(5))?;
         let version: i64 = self

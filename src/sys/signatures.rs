@@ -5,7 +5,7 @@
 //! again. The time of the inode's change (ctime) is what counts: the kernel sets it, and no program can put it back.
 //!
 //! What a signature cannot show: a program of root's that keeps changing a file through a mapping it made earlier, and a disk that
-//! rots. This is why everything is forgotten every now and then, and whenever a person asks; who forgets is the owner of the
+//! rots. This is why everything is forgotten every now and then, and when a person asks; who forgets is the owner of the
 //! [`Signatures`].
 //!
 //! Invariant: memory only, so that nothing has to be believed after a crash. Nothing is remembered of a file that changed so shortly

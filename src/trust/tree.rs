@@ -7,7 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::rule::{Refusal, Rule, Stop, escape};
-use crate::git::{EntryKind, ObjectError, ObjectId, ObjectKind, Objects, Tree, TreeFile};
+use crate::git::{
+    ChangedFile, EntryKind, ObjectError, ObjectId, ObjectKind, Objects, Tree, TreeFile,
+};
 
 /// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 255;
@@ -278,6 +280,41 @@ impl<'a> Files<'a> {
         Ok(entries)
     }
 
+    /// Adds the files that are others in the tree `after` than in `before`, which are both called `path`; false where more than the
+    /// bytes of files differ.
+    fn compare(
+        &self,
+        before: ObjectId,
+        after: ObjectId,
+        path: &str,
+        changed: &mut Vec<ChangedFile>,
+    ) -> Result<bool, ObjectError> {
+        if before == after {
+            return Ok(true);
+        }
+        let (old, new) = (self.entries(before)?, self.entries(after)?);
+        let is_same = |(old, new): (&Entry, &Entry)| old.name == new.name && old.kind == new.kind;
+        if old.len() != new.len() || !old.iter().zip(&*new).all(is_same) {
+            return Ok(false);
+        }
+        for (old, new) in old.iter().zip(&*new).filter(|(old, new)| old.id != new.id) {
+            let path = match path {
+                "" => new.name.clone(),
+                _ => format!("{path}/{}", new.name),
+            };
+            match new.kind {
+                EntryKind::File => changed.push(ChangedFile {
+                    path,
+                    before: old.id,
+                    after: new.id,
+                }),
+                EntryKind::Directory if self.compare(old.id, new.id, &path, changed)? => {}
+                EntryKind::Directory | EntryKind::Symlink => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     /// The id of the file at `path`.
     fn file(&self, path: &str) -> Result<Option<ObjectId>, ObjectError> {
         let Some(names) = self.names(path) else {
@@ -361,6 +398,24 @@ impl Tree for Files<'_> {
             Some(id) if self.objects.keeps(&id)? => Ok(Some(id)),
             _ => Ok(None),
         }
+    }
+
+    fn id(&self) -> Option<ObjectId> {
+        let mut id = self.root;
+        for name in self.names("")? {
+            let entries = self.entries(id).ok()?;
+            id = find(&entries, name, EntryKind::Directory)?.id;
+        }
+        Some(id)
+    }
+
+    fn changed_since(&self, before: &ObjectId) -> Result<Option<Vec<ChangedFile>>, ObjectError> {
+        let mut changed = Vec::new();
+        let is_all = match self.id() {
+            Some(id) => self.compare(*before, id, "", &mut changed)?,
+            None => false,
+        };
+        Ok(is_all.then_some(changed))
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use limpet::kinds::file::{DesiredPath, PathSpec};
 use limpet::kinds::kind::Step;
+use limpet::model::Name;
 use proptest::prelude::*;
 
 use crate::machine::{Machine, bare_file, directory, file, link, with};
@@ -90,7 +91,7 @@ fn one_declaration(path: &'static str) -> impl Strategy<Value = Option<DesiredPa
 /// A set of declarations; a path below one that is to be no directory is left out, as nobody would declare it.
 fn declarations() -> impl Strategy<Value = Vec<DesiredPath>> {
     PATHS.map(one_declaration).prop_map(|items| {
-        let items: BTreeMap<String, DesiredPath> = items
+        let items: BTreeMap<Name, DesiredPath> = items
             .into_iter()
             .flatten()
             .map(|item| (item.path.clone(), item))

@@ -318,7 +318,7 @@ impl Machine {
 
 fn desired(kind: Word, path: &str, spec: PathSpec) -> DesiredPath {
     DesiredPath {
-        path: path.to_owned(),
+        path: path.into(),
         id: ResourceId::new(kind, path),
         spec,
         report: false,

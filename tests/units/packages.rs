@@ -176,7 +176,7 @@ fn converge(
 fn owned(desired: &DesiredPackage, original: Option<&str>) -> Owned<Original> {
     Owned {
         id: desired.id.clone(),
-        key: desired.name.clone(),
+        key: desired.name.as_str().into(),
         original: Original {
             version: original.map(str::to_owned),
         },

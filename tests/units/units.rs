@@ -114,7 +114,7 @@ fn a_unit_is_enabled_started_masked_and_taken_back() {
     desired.running = Some(true);
     let owned = |desired: &DesiredUnit| Owned {
         id: desired.id.clone(),
-        key: desired.name.clone(),
+        key: desired.name.as_str().into(),
         original: Original::default(),
         on_removal: OnRemoval::Restore,
         applied: applied(desired),

@@ -193,7 +193,7 @@ mod tests {
 
     fn checked(file: &str) -> Checked {
         let location = Location {
-            file: file.to_owned(),
+            file: file.into(),
             line: 3,
             column: 7,
         };

@@ -46,8 +46,8 @@ impl<'a> Contents<'a> {
         let path = difference
             .path
             .as_ref()
-            .unwrap_or(&difference.resource.name);
-        let key = (path.clone(), hash(&content.before), hash(&content.after));
+            .map_or(difference.resource.name.as_str(), String::as_str);
+        let key = (path.to_owned(), hash(&content.before), hash(&content.after));
         if let Some(shown) = self.compared.borrow().get(&key) {
             return Some(shown.clone());
         }

@@ -63,7 +63,7 @@ impl Resolver<'_, '_> {
             Some(text) => read_timeout(&what, text, table, place, &mut mistakes),
         };
         out.command = Some(DesiredCommand {
-            name: id.name.clone(),
+            name: id.name.to_string(),
             id: id.clone(),
             argv,
             timeout,

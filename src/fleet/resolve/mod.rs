@@ -9,8 +9,8 @@ use super::inventory::Traits;
 use super::merged::{Merged, Resource};
 use super::template::{Names, render_strings};
 use super::{
-    ChosenLayer, DesiredState, Fleet, Limits, Origin, OriginatedValue, Rendered, digest, edges,
-    layer, paths,
+    ChosenLayer, DesiredState, Fleet, Inputs, Limits, Origin, OriginatedValue, Rendered, digest,
+    edges, layer, paths,
 };
 use crate::document::{Data, Mistake, Place, Table, Value};
 use crate::kinds::command::DesiredCommand;
@@ -18,7 +18,7 @@ use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
 use crate::kinds::unit::DesiredUnit;
-use crate::model::{Class, Failure, Kind, ResourceId};
+use crate::model::{Class, Failure, Kind, Name, ResourceId};
 
 mod command;
 mod content;
@@ -54,9 +54,19 @@ pub(super) fn resolve(
         unmanaged: BTreeSet::new(),
         path_places: Vec::new(),
         package_places: BTreeMap::new(),
+        last_layer: "".into(),
         failures: Vec::new(),
     };
+    // Ten thousand of them, and a vector that grows is twice as large as it has to be.
+    let paths = [Kind::Directory, Kind::File, Kind::Symlink]
+        .iter()
+        .filter_map(|kind| resources.get(kind))
+        .map(BTreeMap::len)
+        .sum();
+    resolver.state.paths.reserve_exact(paths);
+    resolver.path_places.reserve_exact(paths);
     let mut values = Vec::new();
+    let mut ids = Vec::with_capacity(resources.values().map(BTreeMap::len).sum());
     for (kind, section) in &mut resources {
         for (name, resource) in section {
             let id = ResourceId::new(*kind, *name);
@@ -66,14 +76,17 @@ pub(super) fn resolve(
             if says_template(&resource.table) {
                 resolver.render_templated(&id, resource.table.to_mut());
             }
-            resolver.declared.insert(id, resource.place);
+            resolver.declared.insert(id.clone(), resource.place);
+            ids.push(id);
         }
     }
-    for (kind, section) in &resources {
-        for (name, resource) in section {
-            resolver.resolve_one(&ResourceId::new(*kind, *name), resource);
-        }
+    for (id, resource) in ids
+        .iter()
+        .zip(resources.values().flat_map(BTreeMap::values))
+    {
+        resolver.resolve_one(id, resource);
     }
+    drop(ids);
     resolver.refuse_paths_declared_twice();
     resolver.connect(&resources);
     resolver.refuse_paths_below_files();
@@ -157,6 +170,8 @@ struct Resolver<'a, 'tree> {
     path_places: Vec<Place>,
     /// Who declares each package, by the manager's name.
     package_places: BTreeMap<String, (ResourceId, Place)>,
+    /// The layer that declared the last resource, and most likely the next one.
+    last_layer: Name,
     failures: Vec<Failure>,
 }
 
@@ -272,8 +287,12 @@ impl Resolver<'_, '_> {
             self.unmanaged.insert(id.clone());
             return;
         }
+        let layer = layer::name_of(place.file());
+        if self.last_layer != *layer {
+            self.last_layer = layer.into();
+        }
         let origin = Origin {
-            layer: layer::name_of(place.file()).to_owned(),
+            layer: self.last_layer.clone(),
             location: place.location(),
         };
         self.state.origins.insert(id.clone(), origin);
@@ -307,6 +326,10 @@ impl Resolver<'_, '_> {
 
     /// Sorts the paths; two declarations of one would fight.
     fn refuse_paths_declared_twice(&mut self) {
+        let in_order = |one: &DesiredPath, other: &DesiredPath| one.path < other.path;
+        if self.state.paths.is_sorted_by(in_order) {
+            return;
+        }
         let paths = std::mem::take(&mut self.state.paths);
         let places = std::mem::take(&mut self.path_places);
         let mut paths: Vec<(DesiredPath, Place)> = paths.into_iter().zip(places).collect();
@@ -462,6 +485,8 @@ impl Resolver<'_, '_> {
             values,
             variables,
             warnings: Vec::new(),
+            inputs: Inputs::default(),
+            is_derived: false,
         })
     }
 }
@@ -482,7 +507,7 @@ fn originate_as(key: &str, value: &Value, values: &mut Vec<OriginatedValue>) {
             key: key.to_owned(),
             value: value.to_string(),
             origin: Origin {
-                layer: layer::name_of(value.place.file()).to_owned(),
+                layer: layer::name_of(value.place.file()).into(),
                 location: value.place.location(),
             },
         }),

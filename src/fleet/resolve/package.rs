@@ -79,7 +79,7 @@ impl Resolver<'_, '_> {
                     mistake.hint(APT_NAME_HINT)
                 });
             }
-            return Some(id.name.clone());
+            return Some(id.name.to_string());
         }
         match family {
             Some("debian") => package.apt.clone(),

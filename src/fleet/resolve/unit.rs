@@ -129,7 +129,7 @@ impl Resolver<'_, '_> {
             );
         }
         out.unit = Some(DesiredUnit {
-            name: id.name.clone(),
+            name: id.name.to_string(),
             id: id.clone(),
             enabled: unit.enabled,
             running: unit.running,
@@ -204,7 +204,7 @@ fn check_wishes(
 
 fn brought(bringer: &Bringer<'_>, path: String, content: Content) -> DesiredPath {
     DesiredPath {
-        path,
+        path: path.into(),
         id: bringer.id.clone(),
         spec: PathSpec::File {
             content: Some(content),

@@ -79,6 +79,11 @@ impl<K: AsRef<str>, V> ByPath<K, V> {
         self.entries.iter().map(|(path, value)| (path, value))
     }
 
+    /// All values in the order of their paths, given up.
+    pub fn into_entries(self) -> Vec<(K, V)> {
+        self.entries
+    }
+
     /// The first path that comes after `path`.
     pub fn first_after(&self, path: &str) -> Option<&K> {
         let index = match self.find(path) {

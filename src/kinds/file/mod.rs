@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::kinds::kind::{Content, Contents, Kind, Owned, Step};
-use crate::model::{Class, Failure, OnRemoval, Outcome, ResourceId};
+use crate::model::{Class, Failure, Name, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
 use crate::sys::command::Command;
 use crate::sys::files::{Attributes, above};
@@ -25,7 +25,7 @@ mod plan;
 
 pub use by_path::ByPath;
 pub use diff::{closing, diff, is_public};
-pub use observe::{ObservedPath, ObservedPaths};
+pub use observe::{ObservedPath, ObservedPaths, SeenBefore};
 pub use original::{Applied, Original, Remembered, save_original};
 pub use plan::{applied, applied_after};
 
@@ -39,7 +39,7 @@ const VALIDATE_TIME_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredPath {
     /// Absolute and normalised; what is owned.
-    pub path: String,
+    pub path: Name,
     /// Which resource declares it: itself, or the unit whose file or drop-in this is.
     pub id: ResourceId,
     /// What it should be.
@@ -90,7 +90,7 @@ pub struct PathChange {
     /// The resource it is made for.
     pub id: ResourceId,
     /// The path.
-    pub path: String,
+    pub path: Name,
     /// What is done.
     pub edit: Edit,
     /// What is owned afterwards, for the inventory; `None` when the path is no longer owned, and then only is the reason
@@ -224,6 +224,18 @@ fn unknown_account(what: &str, name: &str) -> Failure {
 #[derive(Debug)]
 pub struct Paths;
 
+impl Paths {
+    /// Looks again, at what may have changed since `before`.
+    pub fn observe_again(
+        host: &Host,
+        desired: &[DesiredPath],
+        owned: &[Owned<Original, Remembered>],
+        before: SeenBefore,
+    ) -> ObservedPaths {
+        observe::observe(host, desired, owned, Some(before))
+    }
+}
+
 impl Kind for Paths {
     type Desired = DesiredPath;
     type Observed = ObservedPaths;
@@ -236,7 +248,7 @@ impl Kind for Paths {
         desired: &[DesiredPath],
         owned: &[Owned<Original, Remembered>],
     ) -> ObservedPaths {
-        observe::observe(host, desired, owned)
+        observe::observe(host, desired, owned, None)
     }
 
     fn plan(

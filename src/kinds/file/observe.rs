@@ -1,13 +1,14 @@
 //! One look at all paths that are declared or owned.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::kinds::file::by_path::ByPath;
 use crate::kinds::file::{Applied, DesiredPath, MAX_CONTENT_BYTES, Original, PathSpec, Remembered};
 use crate::kinds::kind::Owned;
-use crate::model::Failure;
+use crate::model::{Failure, Name};
 use crate::sys::Host;
-use crate::sys::files::{Entry, Hashing, Look, Walk};
+use crate::sys::files::{Entry, Hashing, Look, Walk, above, join};
 use crate::sys::write::is_candidate_name;
 
 /// Whom everything belongs to where nothing is said.
@@ -20,7 +21,7 @@ const LIST_LIMIT: usize = 10_000;
 #[derive(Debug, Clone, Default)]
 pub struct ObservedPaths {
     /// Every declared and every owned path.
-    pub paths: ByPath<String, Result<ObservedPath, Box<Failure>>>,
+    pub paths: ByPath<Name, Result<ObservedPath, Box<Failure>>>,
     /// The numbers of the users that were named; names that are missing here are not known (yet).
     pub users: BTreeMap<String, u32>,
     /// The numbers of the groups that were named.
@@ -36,10 +37,37 @@ pub struct ObservedPath {
     pub children: Vec<String>,
 }
 
+/// What was seen a moment ago, before nothing but the paths in `touched` was changed by us.
+#[derive(Debug)]
+pub struct SeenBefore {
+    /// What was seen.
+    pub paths: ObservedPaths,
+    /// What was to be changed since, whether it was or not.
+    pub touched: BTreeSet<Name>,
+}
+
+impl SeenBefore {
+    /// Can what was changed not have changed what is at `path`: it is neither there, nor above, nor below, and no link leads elsewhere.
+    fn is_out_of_reach(&self, path: &str, seen: &ObservedPath) -> bool {
+        let is_touched = |path: &str| self.touched.contains(path);
+        let below = format!("{path}/");
+        let has_touched_below = || {
+            let from = (Bound::Included(below.as_str()), Bound::Unbounded);
+            let next = self.touched.range::<str, _>(from).next();
+            next.is_some_and(|next| next.starts_with(&below))
+        };
+        seen.look.elsewhere.is_none()
+            && !is_touched(path)
+            && !above(path).any(is_touched)
+            && !has_touched_below()
+    }
+}
+
 pub(super) fn observe(
     host: &Host,
     desired: &[DesiredPath],
     owned: &[Owned<Original, Remembered>],
+    mut before: Option<SeenBefore>,
 ) -> ObservedPaths {
     let mut users: BTreeSet<&str> = BTreeSet::from([ROOT]);
     let mut groups = users.clone();
@@ -65,12 +93,28 @@ pub(super) fn observe(
     let wanted = wanted(desired, owned);
     let mut seen = Vec::with_capacity(wanted.len());
     let mut walk = host.walk();
+    let seen_before = before
+        .as_mut()
+        .map(|before| std::mem::take(&mut before.paths.paths));
+    let mut seen_before = seen_before
+        .unwrap_or_default()
+        .into_entries()
+        .into_iter()
+        .peekable();
     for (path, wanted) in wanted {
+        while seen_before.next_if(|(other, _)| other < path).is_some() {}
+        if let Some(before) = &before
+            && let Some((same, Ok(look))) = seen_before.next_if(|(other, _)| other == path)
+            && before.is_out_of_reach(path, &look)
+        {
+            seen.push((same, Ok(look)));
+            continue;
+        }
         let look = match &mut walk {
             Ok(walk) => look(walk, path, wanted),
             Err(failure) => Err(failure.clone()),
         };
-        seen.push((path.to_owned(), look.map_err(Box::new)));
+        seen.push((path.clone(), look.map_err(Box::new)));
     }
     let paths = ByPath::of_sorted(seen);
     // An account that cannot be looked up is as one that is not there: if it is needed, applying says why it is not.
@@ -93,21 +137,21 @@ pub(super) fn observe(
 fn wanted<'a>(
     desired: &'a [DesiredPath],
     owned: &'a [Owned<Original, Remembered>],
-) -> Vec<(&'a str, Wanted)> {
-    let mut wanted: Vec<(&str, Wanted)> = Vec::with_capacity(desired.len().max(owned.len()));
+) -> Vec<(&'a Name, Wanted)> {
+    let mut wanted: Vec<(&Name, Wanted)> = Vec::with_capacity(desired.len().max(owned.len()));
     let mut left = owned.iter().peekable();
     for item in desired {
-        let path = item.path.as_str();
-        while let Some(before) = left.next_if(|owned| owned.key.as_str() < path) {
+        let path = &item.path;
+        while let Some(before) = left.next_if(|owned| owned.key < *path) {
             wanted.push((&before.key, Wanted::of_owned(&before.applied)));
         }
         let mut looked_for = Wanted::of_declared(&item.spec);
-        if let Some(same) = left.next_if(|owned| owned.key == path) {
+        if let Some(same) = left.next_if(|owned| owned.key == *path) {
             looked_for = looked_for.with(Wanted::of_owned(&same.applied));
         }
         wanted.push((path, looked_for));
     }
-    wanted.extend(left.map(|item| (item.key.as_str(), Wanted::of_owned(&item.applied))));
+    wanted.extend(left.map(|item| (&item.key, Wanted::of_owned(&item.applied))));
     // Both come in order; it is made sure of because the walk and whoever looks up depend on it.
     if !wanted.is_sorted_by(|one, other| one.0 < other.0) {
         // What is declared before what is owned.
@@ -120,7 +164,25 @@ fn wanted<'a>(
             is_same
         });
     }
+    // What is in a directory matters only where nothing needs it: mostly, thousands of names that nobody would ask for.
+    for index in 0..wanted.len() {
+        let (path, looked_for) = &wanted[index];
+        if looked_for.children && !looked_for.is_declared && is_needed(&wanted, path) {
+            wanted[index].1.children = false;
+        }
+    }
     wanted
+}
+
+/// Is anything declared below `path`.
+fn is_needed(wanted: &[(&Name, Wanted)], path: &str) -> bool {
+    // What lies below it stands together in the order of paths, right after this prefix.
+    let prefix = join(path, "");
+    let first = wanted.partition_point(|(path, _)| path.as_str() < prefix.as_str());
+    wanted[first..]
+        .iter()
+        .take_while(|(path, _)| path.starts_with(&prefix))
+        .any(|(_, wanted)| wanted.is_declared)
 }
 
 /// What to look for at a path.
@@ -209,4 +271,39 @@ fn look(walk: &mut Walk, path: &str, wanted: Wanted) -> Result<ObservedPath, Fai
         _ => Vec::new(),
     };
     Ok(ObservedPath { look, children })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beside_a_change_is_out_of_its_reach_and_what_is_above_or_below_is_not() {
+        let seen = |elsewhere: Option<&str>| ObservedPath {
+            look: Look {
+                entry: Entry::Absent,
+                elsewhere: elsewhere.map(str::to_owned),
+                missing_parents: [].into(),
+            },
+            children: Vec::new(),
+        };
+        let before = SeenBefore {
+            paths: ObservedPaths::default(),
+            touched: BTreeSet::from([Name::from("/etc/app/conf")]),
+        };
+        for (path, expected) in [
+            ("/etc/app/conf", false),
+            ("/etc/app/conf/below", false),
+            ("/etc/app", false),
+            ("/etc", false),
+            ("/etc/app/conf.d", true),
+            ("/etc/app/com", true),
+            ("/etc/ap", true),
+            ("/srv", true),
+        ] {
+            let is_out = before.is_out_of_reach(path, &seen(None));
+            assert_eq!(is_out, expected, "{path}");
+        }
+        assert!(!before.is_out_of_reach("/srv", &seen(Some("/etc/app/conf"))));
+    }
 }

@@ -520,7 +520,7 @@ fn plan_declared(
     };
     Some(Step::Change(Box::new(PlannedChange {
         id: id.clone(),
-        key: desired.name.clone(),
+        key: desired.name.as_str().into(),
         action,
         reason,
         fields: vec![field.to_owned()],
@@ -580,7 +580,7 @@ fn plan_undeclared(
         original: owned.original.clone(),
         removes,
         change: PackageChange {
-            name: owned.key.clone(),
+            name: owned.key.to_string(),
             id: owned.id.clone(),
             wanted,
             keep: keep.clone(),

@@ -36,7 +36,7 @@ fn seen(name: &str, state: State, version: &str) -> Observed {
 fn own(desired: &DesiredPackage, original: Option<&str>, on_removal: OnRemoval) -> Owned<Original> {
     Owned {
         id: desired.id.clone(),
-        key: desired.name.clone(),
+        key: desired.name.as_str().into(),
         original: Original {
             version: original.map(str::to_owned),
         },

@@ -105,7 +105,7 @@ fn plan_undeclared(owned: &Owned<Original>, observed: &Observed) -> Vec<UnitStep
         id: owned.id.clone(),
         key: owned.key.clone(),
     };
-    let unit = match observed.units.get(&owned.key) {
+    let unit = match observed.units.get(owned.key.as_str()) {
         Some(Ok(unit)) => unit,
         Some(Err(failure)) => return vec![Step::Blocked(failure.clone().about(owned.id.clone()))],
         None => return vec![release],
@@ -327,7 +327,7 @@ impl Operation {
     ) -> PlannedChange<Original, UnitChange> {
         PlannedChange {
             id: id.clone(),
-            key: name.to_owned(),
+            key: name.into(),
             action: self.action(),
             reason,
             fields: self.field().into_iter().map(str::to_owned).collect(),
@@ -388,7 +388,7 @@ mod tests {
     fn own(desired: &DesiredUnit, original: Original, on_removal: OnRemoval) -> Owned<Original> {
         Owned {
             id: desired.id.clone(),
-            key: desired.name.clone(),
+            key: desired.name.as_str().into(),
             original,
             on_removal,
             applied: applied(desired),

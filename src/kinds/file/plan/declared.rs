@@ -57,7 +57,11 @@ impl<'a> Planner<'a> {
         }
         for above in self.declared_above(item).iter() {
             if matches!(above.spec, PathSpec::Symlink { .. })
-                && seen.look.missing_parents.contains(&above.path)
+                && seen
+                    .look
+                    .missing_parents
+                    .iter()
+                    .any(|parent| above.path == *parent)
             {
                 return Err(Failure::new(
                     Class::Author,
@@ -415,7 +419,7 @@ impl<'a> Planner<'a> {
         let id = child.id.clone();
         PlannedChange {
             id: id.clone(),
-            key: path.to_owned(),
+            key: path.into(),
             action: Action::Create,
             reason: Reason::Missing,
             fields: Vec::new(),
@@ -426,7 +430,7 @@ impl<'a> Planner<'a> {
             removes: false,
             change: PathChange {
                 id,
-                path: path.to_owned(),
+                path: path.into(),
                 edit: Edit::MakeDirectory {
                     access: self.new_directory(path, Wish::default()),
                     replace: false,

@@ -14,7 +14,7 @@ use crate::kinds::file::{
     Remembered,
 };
 use crate::kinds::kind::{Owned, PlannedChange, Step};
-use crate::model::{Class, Failure};
+use crate::model::{Class, Failure, Name};
 use crate::sys::files::{Entry, above, split};
 
 mod access;
@@ -213,7 +213,7 @@ pub(super) fn plan(
 fn in_order(
     mut changes: Vec<Box<PlannedChange<Original, PathChange>>>,
 ) -> Vec<Box<PlannedChange<Original, PathChange>>> {
-    let making_room: BTreeSet<String> = changes
+    let making_room: BTreeSet<Name> = changes
         .iter()
         .filter(|change| {
             matches!(
