@@ -38,8 +38,9 @@ fn lost_trust_state_enforces_the_marked_revision_and_takes_nothing_new() {
     let machine = &scene.machine;
     machine.write_file(
         "/root/newer.pl",
-        // The header's user version, see the file format of SQLite, is at offset 60.
-        "open F, '+<', '/var/lib/limpet/state.db'; binmode F; seek F, 60, 0; print F pack('N', 99); close F;",
+        // The header's user version, see the file format of SQLite, is at offset 60; the oldest layout that can go on with it is the
+        // application id at 68.
+        "open F, '+<', '/var/lib/limpet/state.db'; binmode F; for (60, 68) { seek F, $_, 0; print F pack('N', 99) } close F;",
     );
     let last = scene.head();
     for loss in [

@@ -129,7 +129,7 @@ fn an_installation_survives_the_death_of_the_agent() {
         "configuring\nconfigured\n"
     );
     assert_eq!(machine.sh("dpkg --audit"), "");
-    assert_eq!(machine.sh("systemctl list-units --all --plain --no-legend 'limpet-*' | grep -v '^limpet-fetch' || true"), "");
+    assert_eq!(machine.sh("systemctl list-units --all --plain --no-legend 'limpet-*' | grep -v -E '^limpet-(fetch|probation|recover)' || true"), "");
 }
 
 #[test]
