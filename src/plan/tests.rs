@@ -350,6 +350,13 @@ fn a_unit_that_failed_and_is_no_longer_declared_is_not_started_for_its_debt() {
     });
     scene.check(&[]);
     assert_eq!(scene.plan().void_debts, [(app(), Action::Restart)]);
+
+    // Unless it ran before limpet touched it: our restart broke it.
+    let owned = &mut scene.inventory.units[0];
+    owned.on_removal = OnRemoval::Restore;
+    owned.original.active = true;
+    scene.check(&["restart unit:app.service"]);
+    assert_eq!(scene.plan().void_debts, []);
 }
 
 fn run(name: &str) -> ResourceId {

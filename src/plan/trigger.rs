@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::desired::DesiredState;
 use crate::kinds::command::DesiredCommand;
-use crate::kinds::unit::{DesiredUnit, Operation, UnitChange, is_own_file};
-use crate::model::{Action, Kind, Name, Reason, ResourceId};
+use crate::kinds::kind::Owned;
+use crate::kinds::unit::{DesiredUnit, Operation, Original, UnitChange, is_own_file};
+use crate::model::{Action, Kind, Name, OnRemoval, Reason, ResourceId};
 use crate::plan::{Change, Debt, Inventory, InventoryKind, Observed, Step};
 
 /// The triggers that `steps` and the debts of earlier runs cause. A unit that `steps` start anyway is started afresh instead.
@@ -18,7 +19,7 @@ pub fn triggers(
     steps: &mut [Step],
 ) -> Vec<Step> {
     let mut changes = Changes::of(steps);
-    let is_open = |debt: &&Debt| !is_void(debt, desired, observed);
+    let is_open = |debt: &&Debt| !is_void(debt, desired, observed, inventory);
     let owed = Owed(inventory.owed.iter().filter(is_open).collect());
     let mut triggers = commands(desired, &owed, &mut changes);
     let declared = desired
@@ -31,8 +32,7 @@ pub fn triggers(
         .units
         .iter()
         .filter(|owned| !is_declared(&owned.key));
-    for unit in declared.chain(undeclared.map(|owned| Concerned::undeclared(&owned.key, &owned.id)))
-    {
+    for unit in declared.chain(undeclared.map(Concerned::undeclared)) {
         triggers.extend(restart(&unit, observed, &owed, &changes, steps));
     }
     triggers
@@ -115,10 +115,8 @@ fn restart(
     if its_steps().any(|step| matches!(step.action, Action::Stop | Action::Mask)) {
         return None;
     }
-    // One that is no longer declared is not brought back to life for a debt; its files may be gone in this very run.
     let is_manual = unit.declared.is_some_and(|unit| unit.manual);
-    let has_failed =
-        has_failed(observed, unit.name) && is_owed && unit.declared.is_some() && !is_manual;
+    let has_failed = has_failed(observed, unit.name) && is_owed && unit.is_wanted && !is_manual;
     if its_steps().any(|step| step.action == Action::Start) {
         start_afresh(steps, unit.name, &because);
         return None;
@@ -229,6 +227,8 @@ struct Concerned<'a> {
     name: &'a str,
     id: &'a ResourceId,
     declared: Option<&'a DesiredUnit>,
+    /// Is it to run again where it failed at a restart of ours.
+    is_wanted: bool,
 }
 
 impl<'a> Concerned<'a> {
@@ -237,15 +237,17 @@ impl<'a> Concerned<'a> {
             name: &unit.name,
             id: &unit.id,
             declared: Some(unit),
+            is_wanted: true,
         }
     }
 
     /// One that is still owned: what goes away with its declaration concerns it, too.
-    fn undeclared(name: &'a str, id: &'a ResourceId) -> Self {
+    fn undeclared(owned: &'a Owned<Original>) -> Self {
         Concerned {
-            name,
-            id,
+            name: &owned.key,
+            id: &owned.id,
             declared: None,
+            is_wanted: comes_back(owned),
         }
     }
 
@@ -280,26 +282,33 @@ pub fn void_debts(
 ) -> Vec<(ResourceId, Action)> {
     let debts = inventory.owed.iter();
     debts
-        .filter(|debt| is_void(debt, desired, observed))
+        .filter(|debt| is_void(debt, desired, observed, inventory))
         .map(|debt| (debt.debtor.clone(), debt.action))
         .collect()
 }
 
 /// Need `debt` not be paid: its debtor is no longer declared, was restarted by somebody since, or does not run and reads its files anew
 /// when it starts.
-fn is_void(debt: &Debt, desired: &DesiredState, observed: &Observed) -> bool {
+fn is_void(
+    debt: &Debt,
+    desired: &DesiredState,
+    observed: &Observed,
+    inventory: &Inventory,
+) -> bool {
     let name = debt.debtor.name.as_str();
     match (debt.debtor.kind, debt.action) {
         // Whatever asked for it: it concerns all units.
         (_, Action::DaemonReload) => false,
         (Kind::Unit, _) => {
             let is_declared = desired.units.iter().any(|unit| unit.name == name);
+            let mut owned = inventory.units.iter();
+            let is_wanted = is_declared || owned.any(|it| it.key == name && comes_back(it));
             let is_idle = observed.units.units.contains_key(name) && !is_up(observed, name);
             let started = observed.units.started.get(name);
             let is_paid_by_others = debt.caused.is_some_and(|caused| {
                 is_up(observed, name) && started.is_some_and(|started| *started > caused)
             });
-            !is_declared || is_paid_by_others || (is_idle && !has_failed(observed, name))
+            !is_wanted || is_paid_by_others || (is_idle && !has_failed(observed, name))
         }
         (Kind::Command, _) => {
             let mut commands = desired.commands.iter();
@@ -307,6 +316,12 @@ fn is_void(debt: &Debt, desired: &DesiredState, observed: &Observed) -> bool {
         }
         _ => true,
     }
+}
+
+/// Ran it before limpet touched it: what a restart of ours broke is to run again when its declaration goes. Any other is not brought
+/// to life for a debt, and its files may be gone in that very run.
+fn comes_back(owned: &Owned<Original>) -> bool {
+    owned.original.active && owned.on_removal == OnRemoval::Restore
 }
 
 fn is_up(observed: &Observed, unit: &str) -> bool {
