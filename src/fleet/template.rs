@@ -58,9 +58,14 @@ struct Rendered {
 impl Rendered {
     fn none_yet(text: &str) -> Self {
         let is_other = |character: char| !character.is_alphanumeric() && character != '_';
-        let words: BTreeSet<&str> = text
-            .split(is_other)
-            .filter(|word| !word.is_empty())
+        // What stands right behind a dot is a part of something, as `ip` in `h.vars.ip`.
+        let parts = text.split_inclusive(is_other).scan(false, |is_part, word| {
+            let was_part = std::mem::replace(is_part, word.ends_with('.'));
+            Some((was_part, word.trim_end_matches(is_other)))
+        });
+        let words: BTreeSet<&str> = parts
+            .filter(|(is_part, word)| !is_part && !word.is_empty())
+            .map(|(_, word)| word)
             .collect();
         let is_of_the_fleet = !words.contains("host");
         // The inventory is the same for all, and long to compare.
