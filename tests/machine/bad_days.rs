@@ -98,7 +98,7 @@ pub fn journal_is_quiet(scene: &Scene) {
     }
     let said = scene
         .machine
-        .journal(&["--after-cursor", &cursor, "--identifier=limpet"]);
+        .journal_after(&cursor, "SYSLOG_IDENTIFIER", "limpet");
     let said: Vec<_> = said.iter().map(|entry| &entry["MESSAGE"]).collect();
     assert!(said.is_empty(), "{said:#?}");
 }

@@ -270,7 +270,7 @@ fn a_control_socket_flooded_by_operators_stops_neither_enforcement_nor_root() {
         assert!(machine.is_active(&unit), "{unit} ended by itself");
         machine.sh(&format!("systemctl stop {unit}"));
     }
-    let said = machine.journal(&["--after-cursor", &cursor, "--identifier=limpet"]);
+    let said = machine.journal_after(&cursor, "SYSLOG_IDENTIFIER", "limpet");
     assert!(said.len() < 20, "{said:#?}");
     assert_eq!(machine.main_pid("limpet.service"), pid);
     let status = format!("/proc/{}/status", machine.pid_here(pid));

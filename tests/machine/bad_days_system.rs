@@ -210,7 +210,7 @@ fn a_broken_configuration_keeps_the_running_one_and_is_named() {
             let state = machine.sh("systemctl show --property=ActiveState --value limpet.service");
             (state.trim() == "failed").then_some(())
         });
-        let said = machine.journal(&["--after-cursor", &cursor, "--identifier=limpet"]);
+        let said = machine.journal_after(&cursor, "SYSLOG_IDENTIFIER", "limpet");
         assert!(said.len() <= 3, "{said:#?}");
         machine.write_file("/etc/limpet/limpet.toml", &good);
         machine.sh("systemctl reset-failed limpet.service; systemctl start limpet.service");

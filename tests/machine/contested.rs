@@ -82,9 +82,9 @@ fn what_somebody_else_changes_back_is_left_alone_and_told_with_who_it_is() {
     machine.sh("systemctl restart limpet.service");
     std::thread::sleep(Duration::from_secs(35));
     assert_eq!(starts(&scene) - 1, restarts);
-    let told = |filter: &str| machine.journal(&["--after-cursor", &cursor, filter]).len();
-    assert_eq!(told(&format!("MESSAGE_ID={}", event::CONTESTED)), 1);
-    assert_eq!(told(&format!("MESSAGE_ID={}", event::RECOVERED)), 0);
+    let told = |event| machine.journal_after(&cursor, "MESSAGE_ID", event).len();
+    assert_eq!(told(event::CONTESTED), 1);
+    assert_eq!(told(event::RECOVERED), 0);
     let why = machine.run(&["limpet", "why", CONF]).success();
     assert!(
         why.contains("contested") && why.contains("theirs.service"),

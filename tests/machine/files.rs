@@ -110,9 +110,8 @@ fn a_new_revision_changes_files_and_undeclaring_restores_what_was_there() {
         machine.read_file("/etc/scene/template"),
         "good day, scene\n"
     );
-    let drift = format!("MESSAGE_ID={}", event::DRIFT_CORRECTED);
     assert_eq!(
-        machine.journal(&["--after-cursor", &before, &drift]),
+        machine.journal_after(&before, "MESSAGE_ID", event::DRIFT_CORRECTED),
         Vec::<serde_json::Value>::new()
     );
 

@@ -116,7 +116,7 @@ fn units_are_valid_and_confined() {
         ));
     }
     let catalog = machine.sh("journalctl --list-catalog | grep -c ' limpet: '");
-    assert_eq!(catalog.trim(), "8");
+    assert_eq!(catalog.trim(), "9");
 }
 
 /// What a machine consists of, a line each: files, accounts, units, catalog entries. Left out are logs, apt's own caches and what

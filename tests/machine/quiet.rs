@@ -50,7 +50,7 @@ fn a_cycle_without_changes_runs_no_program_and_logs_nothing() {
     for _ in 0..3 {
         scene.sync().success();
     }
-    let entries = machine.journal(&["--after-cursor", &cursor, "--identifier=limpet"]);
+    let entries = machine.journal_after(&cursor, "SYSLOG_IDENTIFIER", "limpet");
     Command::new("kill")
         .arg(strace.id().to_string())
         .status()
