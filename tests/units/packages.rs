@@ -225,6 +225,7 @@ fn packages_are_installed_upgraded_downgraded_and_removed() {
     assert_eq!(done, (vec![Action::Remove], vec![]));
     let done = converge(host, &[], &[owned(&absent, Some("1.0"))]);
     assert_eq!(done, (vec![Action::Install], vec![]));
+    host.forget_ended_transactions();
     assert!(host.find_transactions().unwrap().is_empty());
 }
 
@@ -320,6 +321,7 @@ fn a_change_made_twice_is_made_once() {
         let outcomes = Packages::apply(&machine.host, &NoContents, &[&change]);
         assert_eq!(outcomes, [Outcome::Done]);
     }
+    machine.host.forget_ended_transactions();
     assert!(!Path::new("/run/limpet").read_dir().unwrap().any(|entry| {
         entry
             .unwrap()
