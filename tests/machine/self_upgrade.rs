@@ -121,14 +121,6 @@ fn a_version_that_exits_is_taken_back_and_held() {
 }
 
 #[test]
-fn a_version_that_hangs_is_taken_back_and_held() {
-    is_taken_back(
-        "hangs",
-        "printf '#!/bin/sh\\nexec sleep 1000\\n' > usr/bin/limpet; chmod 755 usr/bin/limpet",
-    );
-}
-
-#[test]
 fn a_version_that_is_torn_is_taken_back_and_held() {
     is_taken_back("torn", "truncate --size=100000 usr/bin/limpet");
     is_taken_back("empty", "truncate --size=0 usr/bin/limpet");
