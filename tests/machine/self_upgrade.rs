@@ -57,8 +57,9 @@ fn version(machine: &Machine) -> String {
 
 /// The status, if an agent gives it.
 fn answered(scene: &Scene) -> Option<Value> {
-    let status: Value =
-        serde_json::from_str(&scene.machine.run(&["limpet", "status", "--json"]).stdout).ok()?;
+    // The installed program may be one that hangs, whatever it is asked.
+    let asked = ["timeout", "5", "limpet", "status", "--json"];
+    let status: Value = serde_json::from_str(&scene.machine.run(&asked).stdout).ok()?;
     (!status["conditions"].to_string().contains("agent-down")).then_some(status)
 }
 
@@ -118,6 +119,14 @@ const EXITS: &str = "printf '#!/bin/sh\\nexit 1\\n' > usr/bin/limpet; chmod 755 
 #[test]
 fn a_version_that_exits_is_taken_back_and_held() {
     is_taken_back("exits", EXITS);
+}
+
+#[test]
+fn a_version_that_hangs_is_taken_back_and_held() {
+    is_taken_back(
+        "hangs",
+        "printf '#!/bin/sh\\nexec sleep 1000\\n' > usr/bin/limpet; chmod 755 usr/bin/limpet",
+    );
 }
 
 #[test]
