@@ -103,6 +103,7 @@ pub fn text(preview: &Preview) -> String {
         (0, 0) => writeln!(out, "no change could be planned"),
         (1, 0) => writeln!(out, "1 change"),
         (count, 0) => writeln!(out, "{count} changes"),
+        (1, held) => writeln!(out, "1 change, {held} held"),
         (count, held) => writeln!(out, "{count} changes, {held} held"),
     };
     out

@@ -400,7 +400,7 @@ mod tests {
 
           ○ paused since 16 min ago: file:/etc/motd until 1970-01-01 03:53:20 UTC by alice: moving the database
             to act: nobody
-            next:   nothing: it ends by itself, or now with 'limpet resume'
+            next:   nothing: it ends by itself, or now with 'limpet resume' and the name
 
           ○ unreachable since 12 s ago: failed to fetch from 'https://git.example.net/fleet.git': the server is in trouble (HTTP status 500)
             hint:   ask its operator

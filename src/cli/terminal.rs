@@ -166,9 +166,10 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration(now.duration_since(at)))
 }
 
-/// A duration in one unit.
+/// A duration in one unit, to the nearest second.
 pub fn duration(span: SignedDuration) -> String {
-    match span.as_secs().max(0) {
+    let seconds = span.as_secs() + i64::from(span.subsec_millis() >= 500);
+    match seconds.max(0) {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7199 => format!("{} min", seconds / 60),
         seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),

@@ -226,7 +226,10 @@ impl Cycle {
                 Class::Host,
                 format!("the host is not paused, only {}", self.paused_names()),
             )
-            .with_hint("name what to resume"));
+            .with_hint(format!(
+                "'limpet resume {}' resumes that",
+                self.paused_names().replace(',', "")
+            )));
         }
         if let Some(id) = resources.iter().find(|id| !is_paused(Some(id))) {
             let failure = Failure::new(Class::Host, format!("{id} is not paused"));

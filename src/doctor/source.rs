@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::{Config, FETCH_SOCKET};
+use crate::config::{CONFIG_FILE, Config, FETCH_SOCKET};
 use crate::cycle::{fetcher, state};
 use crate::doctor::Finding;
 use crate::fetch::{Client, Lane};
@@ -232,7 +232,15 @@ pub(super) fn reachable(host: &Host, is_root: bool) -> Finding {
             let detail = format!("this host is offline: {}", trouble.failure);
             Finding::warning(check, detail).hint("what is in force is enforced meanwhile")
         }
-        Err(trouble) => Finding::of(check, &trouble.failure),
+        Err(trouble) => {
+            let finding = Finding::of(check, &trouble.failure);
+            match finding.hint {
+                Some(_) => finding,
+                None => finding.hint(format!(
+                    "see whether the server is well, and what [source] in '{CONFIG_FILE}' says; what is in force is enforced meanwhile"
+                )),
+            }
+        }
     }
 }
 

@@ -24,6 +24,9 @@ impl Status {
             }
             "pending" => "those who may approve it run 'limpet approve'",
             "waiting" => "nothing: it goes on by itself once the host is healthy",
+            "paused" if self.paused.iter().all(|pause| pause.resource.is_some()) => {
+                "nothing: it ends by itself, or now with 'limpet resume' and the name"
+            }
             "paused" => "nothing: it ends by itself, or now with 'limpet resume'",
             "stale" => "find out why no new signed commit arrives: 'limpet doctor' asks the source",
             "drifted" => {

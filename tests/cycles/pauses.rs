@@ -139,7 +139,7 @@ fn what_cannot_be_paused_or_resumed_is_told_what_can() {
     insta::assert_snapshot!(not_paused, @"file:/etc/motd is not paused (nothing is paused on this host)");
     pause(&mut agent, &["file:/etc/motd"]).unwrap();
     let not_the_host = show(agent.cycle.resume(&[], "alice").unwrap_err());
-    insta::assert_snapshot!(not_the_host, @"the host is not paused, only file:/etc/motd (name what to resume)");
+    insta::assert_snapshot!(not_the_host, @"the host is not paused, only file:/etc/motd ('limpet resume file:/etc/motd' resumes that)");
     assert_eq!(agent.tick().state, State::Paused, "nothing was resumed");
 }
 

@@ -4,7 +4,7 @@ use crate::bad_days::{
     FILE, declared, drift_is_undone, drift_is_undone_unasked, journal_is_quiet, layer, status_says,
 };
 use crate::fixture::apt_repository::{AptRepository, Package};
-use crate::fixture::machine::wait_until;
+use crate::fixture::machine::{Machine, wait_until};
 use crate::scene::{SOON, Scene};
 
 const OPERATOR: &str = "the operator of this host";
@@ -60,6 +60,16 @@ close $mark;
 sleep 600;
 "#;
 
+/// Lets `holder.service` hold dpkg's lock until it is stopped; returns its process.
+pub fn hold_the_package_lock(machine: &Machine) -> u32 {
+    machine.write_file("/root/holder.pl", HOLDER);
+    machine.sh("systemd-run --quiet --unit=holder perl /root/holder.pl");
+    wait_until("the lock", SOON, || {
+        machine.exists("/run/lock-is-held").then_some(())
+    });
+    machine.main_pid("holder.service")
+}
+
 #[test]
 fn a_held_dpkg_lock_keeps_only_packages_waiting() {
     let service = "[package]\ntool = \"installed\"\nother = \"installed\"\n\
@@ -71,12 +81,7 @@ fn a_held_dpkg_lock_keeps_only_packages_waiting() {
     scene.enroll().success();
     scene.converge();
     let machine = &scene.machine;
-    machine.write_file("/root/holder.pl", HOLDER);
-    machine.sh("systemd-run --quiet --unit=holder perl /root/holder.pl");
-    wait_until("the lock", SOON, || {
-        machine.exists("/run/lock-is-held").then_some(())
-    });
-    let holder = machine.main_pid("holder.service");
+    let holder = hold_the_package_lock(machine);
 
     scene.declare(&layer("second", service));
     let began = std::time::Instant::now();

@@ -7,8 +7,8 @@ use crate::scene::{LAYER, SOON, Scene};
 
 const PLAIN: &str = "[file.\"/etc/scene\"]\ncontent = \"one\\n\"\n";
 
-/// `limpet` as a member of the operators' group.
-fn as_operator(scene: &Scene, arguments: &[&str]) -> Output {
+/// `limpet` as olga, a member of the operators' group.
+pub fn as_operator(scene: &Scene, arguments: &[&str]) -> Output {
     let user = [
         "setpriv",
         "--reuid=olga",
@@ -19,7 +19,8 @@ fn as_operator(scene: &Scene, arguments: &[&str]) -> Output {
     scene.machine.run(&[&user[..], arguments].concat())
 }
 
-fn object(output: Output) -> Value {
+/// What a command with `--json` printed.
+pub fn object(output: Output) -> Value {
     serde_json::from_str(&output.stdout)
         .unwrap_or_else(|error| panic!("it prints an object: {error}: {output:?}"))
 }
@@ -265,79 +266,6 @@ fn a_plan_of_another_revision_or_a_working_tree_changes_nothing() {
         1,
         "only root"
     );
-}
-
-#[test]
-fn the_doctor_says_what_to_do_and_changes_nothing() {
-    let scene = Scene::prepared("doctor", PLAIN);
-    let machine = &scene.machine;
-    let verdicts = |examination: &Value, wanted: &str| -> Vec<String> {
-        let findings = examination["findings"].as_array().expect("a list");
-        let wanted = findings
-            .iter()
-            .filter(|finding| finding["verdict"] == wanted);
-        wanted
-            .map(|finding| finding["check"].as_str().unwrap_or_default().to_owned())
-            .collect()
-    };
-    // The scene has written a drop-in and nothing else.
-    let before = machine.run(&["limpet", "doctor", "--json"]);
-    assert_eq!(before.code(), 78, "{before:?}");
-    assert_eq!(verdicts(&object(before), "config"), ["configuration"]);
-    assert!(!machine.exists("/var/lib/limpet/state.db"));
-
-    scene.enroll().success();
-    scene.converge();
-    let healthy = machine.run(&["limpet", "doctor", "--json"]);
-    assert_eq!(healthy.code(), 0, "{healthy:?}");
-    let healthy = object(healthy);
-    for check in [
-        "configuration",
-        "permissions",
-        "keys",
-        "trusted head",
-        "units",
-        "version",
-        "source",
-        "packages",
-        "systemd",
-        "disk",
-    ] {
-        assert!(
-            verdicts(&healthy, "ok").iter().any(|known| known == check),
-            "{check}: {healthy:#}"
-        );
-    }
-    machine.sh("useradd --groups limpet-operators olga");
-    let other = as_operator(&scene, &["doctor"]);
-    assert_eq!(other.code(), 0, "{other:?}");
-    assert!(other.stdout.contains("not seen"), "{other:?}");
-
-    machine.sh("systemctl stop limpet.service; chmod g+w /etc/limpet/allowed_signers; rm /etc/limpet/enrolled");
-    machine.write_file(
-        "/etc/limpet/limpet.toml.d/token.toml",
-        "[source]\ntoken = \"git-token\"\n",
-    );
-    let ill = machine.run(&["limpet", "doctor", "--json"]);
-    assert_eq!(ill.code(), 1, "{ill:?}");
-    let found = verdicts(&object(ill), "wrong");
-    for check in ["permissions", "units", "credentials"] {
-        assert!(
-            found.iter().any(|known| known == check),
-            "{check}: {found:?}"
-        );
-    }
-    assert!(!machine.is_active("limpet.service"), "it starts nothing");
-    let shown = machine.run(&["limpet", "doctor"]).stdout;
-    assert!(
-        shown.contains("→ systemctl enable --now limpet.service"),
-        "{shown}"
-    );
-    machine.write_file(
-        "/etc/limpet/limpet.toml.d/token.toml",
-        "[source]\ntokem = \"x\"\n",
-    );
-    assert_eq!(machine.run(&["limpet", "doctor"]).code(), 78);
 }
 
 #[test]

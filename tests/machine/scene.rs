@@ -86,6 +86,11 @@ impl Scene {
 
     /// Runs `limpet enroll` with the repository's head as the anchor.
     pub fn enroll(&self) -> Output {
+        self.enroll_as("scene")
+    }
+
+    /// The same for the host `name`.
+    pub fn enroll_as(&self, name: &str) -> Output {
         let anchor = self.head();
         self.machine.run(&[
             "limpet",
@@ -98,7 +103,7 @@ impl Scene {
             "--allowed-signers",
             "/root/allowed_signers",
             "--name",
-            "scene",
+            name,
             "--yes",
         ])
     }
