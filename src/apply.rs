@@ -227,7 +227,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
             let id = &prepared.step.id;
             match outcome {
                 Outcome::Done if causes.contains(id) => changed.insert(id.clone()),
-                Outcome::Done => false,
+                Outcome::Done | Outcome::Left(_) => false,
                 Outcome::Failed(_) | Outcome::Skipped(_) => {
                     if prepared.step.kind == InventoryKind::Path {
                         broken.insert(prepared.step.key.clone(), id.clone());
@@ -497,7 +497,7 @@ fn conclude(
                 line.detail = step.fields.join(", ");
                 line.diff = diffs.of(&step);
             }
-            Outcome::Failed(failure) => {
+            Outcome::Failed(failure) | Outcome::Left(failure) => {
                 line.outcome = "failed".to_owned();
                 line.detail = failure.message.clone();
             }
@@ -507,8 +507,10 @@ fn conclude(
             }
         }
         writing = writing.and_then(|mut writing| {
-            if outcome == Outcome::Done {
-                record_made(&writing, walk, &step, is_new)?;
+            match outcome {
+                Outcome::Done => record_made(&writing, walk, &step, is_new)?,
+                Outcome::Left(_) => record_left(&writing, walk, &step)?,
+                Outcome::Failed(_) | Outcome::Skipped(_) => {}
             }
             writing.note(&line)?;
             Ok(writing)
@@ -521,7 +523,7 @@ fn conclude(
                 walked.made.push(step.id);
                 continue;
             }
-            Outcome::Failed(failure) => Cause::Failed(failure),
+            Outcome::Failed(failure) | Outcome::Left(failure) => Cause::Failed(failure),
             Outcome::Skipped(blocker) => Cause::Skipped(blocker),
         };
         walked.not_made.push(NotMade {
@@ -574,4 +576,22 @@ fn record_made(
         writing.own(&entry)?;
     }
     Ok(())
+}
+
+/// What cannot be taken back is not tried again: it is forgotten, or owned as it is declared now.
+fn record_left(writing: &Writing<'_>, walk: &Walk<'_>, step: &Step) -> Result<(), Failure> {
+    let Some(declaration) = walk.declarations.get(step.kind, &step.key) else {
+        return writing.release(step.kind.as_str(), &step.key);
+    };
+    writing.own(&InventoryEntry {
+        kind: step.kind.as_str().to_owned(),
+        key: step.key.to_string(),
+        resource: declaration.id.clone(),
+        on_removal: declaration.on_removal,
+        applied: declaration.applied,
+        original: step.original.clone(),
+        made: true,
+        prevent_removal: declaration.prevent_removal,
+        needs: declaration.needs.to_vec(),
+    })
 }

@@ -370,6 +370,8 @@ pub enum Outcome {
     Failed(Failure),
     /// It was not tried, because this resource failed.
     Skipped(ResourceId),
+    /// What was to be taken back cannot be, or not wholly, whoever tries: it stays as it is, and is not managed any more. Why.
+    Left(Failure),
 }
 
 /// A place in a text that somebody wrote.

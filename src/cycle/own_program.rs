@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use crate::cycle::enforce::FIRST_REST;
 use crate::cycle::{Cycle, InForce, Rest};
+use crate::kinds::package::version::fits;
 use crate::kinds::package::{self, DesiredPackage, PackageState};
 use crate::model::{Failure, Outcome, ResourceId};
 use crate::record::HistoryEntry;
@@ -222,5 +223,5 @@ fn declared(in_force: &InForce) -> Option<&DesiredPackage> {
 }
 
 fn asks_for(package: &DesiredPackage, taken: &TakenBack) -> bool {
-    matches!(&package.state, PackageState::Version { version, .. } if *version == taken.version)
+    matches!(&package.state, PackageState::Version { version, .. } if fits(version, &taken.version))
 }

@@ -15,7 +15,7 @@ pub(super) const LATER_KINDS: [&str; 6] =
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 17] = [
+const LATER_FIELDS: [&str; 16] = [
     "validate",
     "state",
     "url",
@@ -27,7 +27,6 @@ const LATER_FIELDS: [&str; 17] = [
     "as_user",
     "xattrs",
     "capabilities",
-    "hold",
     "window",
     "rollout",
     "reboot",
@@ -110,6 +109,7 @@ pub(super) struct Package {
     pub state: Option<String>,
     pub version: Option<String>,
     pub allow_downgrade: Option<bool>,
+    pub hold: Option<bool>,
     pub apt: Option<String>,
     pub dnf: Option<String>,
     #[serde(rename = "template")]

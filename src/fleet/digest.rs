@@ -231,6 +231,10 @@ pub(super) fn package_json(package: &DesiredPackage) -> Value {
             }
         },
     );
+    // What says nothing of it has the digest that it always had.
+    if let Some(hold) = package.hold {
+        extend(&mut value, json!({ "hold": hold }));
+    }
     value.sort_all_objects();
     value
 }

@@ -51,7 +51,7 @@ pub fn take_back(
     }
     let failure = match package::install_version(host, PACKAGE, &kept.version) {
         Outcome::Done => return Ok(taken),
-        Outcome::Failed(failure) => failure,
+        Outcome::Failed(failure) | Outcome::Left(failure) => failure,
         Outcome::Skipped(id) => unreachable_skip(&id),
     };
     if !may_put_back {

@@ -285,7 +285,7 @@ impl Machine {
                     }
                     None => self.owned.retain(|owned| owned.key != change.key),
                 },
-                Outcome::Failed(failure) => {
+                Outcome::Failed(failure) | Outcome::Left(failure) => {
                     all_done = false;
                     line = format!("failed {line}: {}", failure.message);
                 }

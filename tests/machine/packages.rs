@@ -173,3 +173,82 @@ fn a_unit_that_its_package_starts_runs_with_the_declared_configuration() {
         assert!(scene.machine.is_active("daemon.service"), "{label}");
     }
 }
+
+/// What `apt-mark showhold` says.
+fn held(scene: &Scene) -> String {
+    scene.machine.sh("apt-mark showhold")
+}
+
+#[test]
+fn a_version_and_a_hold_are_given_back() {
+    let versions = ["1.0", "1.9.1", "1.9.2", "2.0"];
+    let tools = versions.map(|version| Package::new("tool", version));
+    let others = [
+        Package::new("kept", "1.0"),
+        Package::new("kept", "2.0"),
+        Package::new("gone", "1.0"),
+        Package::new("gone", "2.0"),
+    ];
+    let packages: Vec<Package> = tools.into_iter().chain(others).collect();
+    let scene = scene("versions-back", &packages, "");
+    let machine = &scene.machine;
+    machine.sh("apt-get -q -y install tool=1.0 kept=1.0 gone=1.0 && apt-mark hold kept gone");
+    scene.converge();
+
+    // Somebody else's hold is not overruled unless the fleet manages it.
+    scene.declare("[package]\nkept = { version = \"2.0\" }\n");
+    assert_eq!(scene.sync().code(), 1);
+    let errors = scene.status()["errors"].to_string();
+    assert!(errors.contains("on hold on this host"), "{errors}");
+    assert_eq!(installed(&scene, "kept"), "installed 1.0");
+
+    scene.apply(
+        "[package]\n\
+         tool = { version = \"1.9.*\", hold = true }\n\
+         kept = { version = \"2.0\", hold = true }\n\
+         gone = { version = \"2.0\", hold = false }\n",
+    );
+    assert_eq!(installed(&scene, "tool"), "installed 1.9.2");
+    assert_eq!(installed(&scene, "kept"), "installed 2.0");
+    assert_eq!(installed(&scene, "gone"), "installed 2.0");
+    assert_eq!(held(&scene), "kept\ntool\n");
+
+    // A hold that somebody takes away is drift.
+    machine.sh("apt-mark unhold tool");
+    assert_eq!(scene.planned(), ["package:tool hold differs"]);
+    scene.converge();
+    assert_eq!(held(&scene), "kept\ntool\n");
+
+    // One key of two.
+    scene.apply(
+        "[package]\n\
+         tool = { version = \"1.9.*\" }\n\
+         kept = { version = \"2.0\", hold = true }\n\
+         gone = { version = \"2.0\", hold = false }\n",
+    );
+    assert_eq!(held(&scene), "kept\n");
+    assert_eq!(installed(&scene, "tool"), "installed 1.9.2");
+
+    // No repository has the old version of one of them any more.
+    machine.sh("cd /srv/apt && rm gone_1.0_all.deb");
+    let left: Vec<Package> = packages
+        .into_iter()
+        .filter(|package| (package.name, package.version) != ("gone", "1.0"))
+        .collect();
+    AptRepository::new(&left).copy_to(machine);
+    scene.declare("");
+    let sync = scene.sync();
+    assert_eq!(sync.code(), 1, "{sync:?}");
+    assert_eq!(installed(&scene, "tool"), "installed 1.0");
+    assert_eq!(installed(&scene, "kept"), "installed 1.0");
+    assert_eq!(installed(&scene, "gone"), "installed 2.0");
+    assert_eq!(held(&scene), "gone\nkept\n");
+    let history = machine.sh("limpet history");
+    assert!(
+        history.contains("left package:gone at version 2.0: no repository has 1.0 any more"),
+        "{history}"
+    );
+    // It was told once.
+    scene.converge();
+    assert_eq!(machine.sh("dpkg --audit"), "");
+}

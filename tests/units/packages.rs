@@ -114,6 +114,7 @@ fn package(name: &str, state: PackageState) -> DesiredPackage {
         name: name.to_owned(),
         id: ResourceId::new(limpet::model::Kind::Package, name),
         state,
+        hold: None,
         report: false,
         on_removal: OnRemoval::Restore,
     }
@@ -158,7 +159,7 @@ fn converge(
     for outcome in Packages::apply(host, &NoContents, &changes) {
         match outcome {
             Outcome::Done => {}
-            Outcome::Failed(failure) => failures.push(failure.to_string()),
+            Outcome::Failed(failure) | Outcome::Left(failure) => failures.push(failure.to_string()),
             Outcome::Skipped(id) => failures.push(format!("skipped {id}")),
         }
     }
@@ -181,6 +182,7 @@ fn owned(desired: &DesiredPackage, original: Option<&str>) -> Owned<Original> {
         key: desired.name.as_str().into(),
         original: Original {
             version: original.map(str::to_owned),
+            held: false,
         },
         on_removal: OnRemoval::Restore,
         applied: applied(desired),

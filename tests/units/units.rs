@@ -73,7 +73,7 @@ fn converge(
     for outcome in Units::apply(host, &NoContents, &changes) {
         match outcome {
             Outcome::Done => {}
-            Outcome::Failed(failure) => failures.push(failure.to_string()),
+            Outcome::Failed(failure) | Outcome::Left(failure) => failures.push(failure.to_string()),
             Outcome::Skipped(id) => failures.push(format!("skipped {id}")),
         }
     }

@@ -3,8 +3,8 @@
 use super::file::none_or;
 use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
-use crate::fleet::{declared, layer, unsupported};
-use crate::kinds::package::{DesiredPackage, PackageState};
+use crate::fleet::{declared, layer};
+use crate::kinds::package::{DesiredPackage, PackageState, version};
 use crate::model::ResourceId;
 
 impl Resolver<'_, '_> {
@@ -19,9 +19,17 @@ impl Resolver<'_, '_> {
         let package: declared::Package = declared::read(table, place, &what)?;
         let mut mistakes = Vec::new();
         // Whoever says what a package is called, or what it needs, wants it; else nothing is said of it.
-        let is_wished = ["state", "version", "apt", "dnf", "needs", "allow_downgrade"]
-            .into_iter()
-            .any(|key| table.get(key).is_some());
+        let is_wished = [
+            "state",
+            "version",
+            "apt",
+            "dnf",
+            "needs",
+            "allow_downgrade",
+            "hold",
+        ]
+        .into_iter()
+        .any(|key| table.get(key).is_some());
         if !is_wished {
             mistakes.push(
                 Mistake::new(place, format!("{what} declares nothing"))
@@ -30,6 +38,15 @@ impl Resolver<'_, '_> {
         }
         let name = self.package_name(id, &package, table, place, &mut mistakes);
         let state = package_state(&what, &package, table, place, &mut mistakes);
+        if package.hold.is_some() && state == PackageState::Absent {
+            mistakes.push(
+                Mistake::new(
+                    &table.place_of("hold", place),
+                    format!("`hold` of {what}, which is to be absent"),
+                )
+                .hint("what is not installed has no version to hold: leave one of them out"),
+            );
+        }
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -41,6 +58,7 @@ impl Resolver<'_, '_> {
             name,
             id: id.clone(),
             state,
+            hold: package.hold,
             report: package.report.unwrap_or(false),
             on_removal: package.on_removal.unwrap_or_default(),
         });
@@ -155,11 +173,16 @@ fn package_state(
             .hint("keep one of them"),
         );
     }
-    if version.contains(['*', '?', '[']) {
-        mistakes.push(
-            unsupported(&version_place, &format!("a pattern in `version` of {what}"))
-                .hint("write one exact version"),
-        );
+    if version::is_pattern(version) {
+        if !is_version_pattern(version) {
+            mistakes.push(
+                Mistake::new(
+                    &version_place,
+                    format!("'{version}' is no pattern for a version of {what}"),
+                )
+                .hint("write for instance '1.9.*': a shell glob on the full version, as apt-cache policy or dnf list shows it"),
+            );
+        }
     } else if !is_version(version) {
         mistakes.push(
             Mistake::new(
@@ -177,6 +200,12 @@ fn package_state(
         version: version.clone(),
         allow_downgrade: package.allow_downgrade.unwrap_or(false),
     }
+}
+
+/// A glob that has more to it than the characters of versions.
+fn is_version_pattern(pattern: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".+~-:^_*?[]!".contains(&byte);
+    pattern.len() <= 128 && pattern.bytes().all(is_legal) && glob::Pattern::new(pattern).is_ok()
 }
 
 /// The characters of Debian's and RPM's versions.

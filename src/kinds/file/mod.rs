@@ -303,7 +303,9 @@ fn apply(making: &Making<'_>, mut batch: Batch, changes: &[&PathChange]) -> Vec<
             Progress::Over(Outcome::Skipped(blamed)) => {
                 broken.insert(&change.path, blamed.clone());
             }
-            Progress::Over(Outcome::Done) | Progress::Staged(_) | Progress::Waiting => {}
+            Progress::Over(Outcome::Done | Outcome::Left(_))
+            | Progress::Staged(_)
+            | Progress::Waiting => {}
         }
         progress.push(step);
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: never an option that skips signatures, and never one that permits a downgrade nobody declared.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::model::Class;
@@ -51,6 +52,8 @@ pub struct Permissions {
     pub downgrade: bool,
     /// Remove dependencies that nothing needs any longer. Only ever simulated: the real run names them.
     pub auto_remove: bool,
+    /// Change what is on hold. Its simulation says whether that is more than was asked for.
+    pub change_held: bool,
 }
 
 /// Computes what a transaction would do.
@@ -82,6 +85,21 @@ pub fn reinstallation(name: &str, version: &str) -> Command {
     let mut arguments = words(&["--no-remove", "--reinstall", "install", "--"]);
     arguments.push(format!("{name}={version}"));
     apt_get(arguments, TRANSACTION_LIMIT)
+}
+
+/// Lists the versions that repositories have of these packages.
+pub fn list_versions(names: &[&str]) -> Command {
+    let mut argv = words(&["apt-cache", "madison", "--"]);
+    argv.extend(names.iter().map(|name| (*name).to_owned()));
+    command(argv, SIMULATION_LIMIT)
+}
+
+/// Puts packages on hold, or takes their holds away.
+pub fn mark_held(names: &[&str], is_held: bool) -> Command {
+    let verb = if is_held { "hold" } else { "unhold" };
+    let mut argv = words(&["apt-mark", verb, "--"]);
+    argv.extend(names.iter().map(|name| (*name).to_owned()));
+    command(argv, SIMULATION_LIMIT)
 }
 
 /// Fetches the lists of packages; a list that cannot be fetched is an error.
@@ -147,6 +165,9 @@ fn install_arguments(
     }
     if permissions.downgrade {
         arguments.push("--allow-downgrades".to_owned());
+    }
+    if permissions.change_held {
+        arguments.push("--allow-change-held-packages".to_owned());
     }
     arguments.push("-o".to_owned());
     arguments.push(format!(
@@ -269,6 +290,25 @@ pub fn parse_simulation(output: &str) -> Simulation {
         }
     }
     simulation
+}
+
+/// Reads `name | version | repository Packages` lines: each package's versions, in no order.
+pub fn parse_versions(output: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in output.lines() {
+        let mut columns = line.split(" | ").map(str::trim);
+        let (Some(name), Some(version), Some(place)) =
+            (columns.next(), columns.next(), columns.next())
+        else {
+            continue;
+        };
+        // Sources are listed, too.
+        if place.ends_with(" Packages") {
+            let known = versions.entry(name.to_owned()).or_default();
+            known.insert(version.to_owned());
+        }
+    }
+    versions
 }
 
 /// A package that apt cannot find.
@@ -431,7 +471,7 @@ mod tests {
         );
         let permissions = Permissions {
             downgrade: true,
-            auto_remove: false,
+            ..Permissions::default()
         };
         let argv = transaction(&requests[..2], permissions).argv;
         assert!(argv.contains(&"--allow-downgrades".to_owned()));

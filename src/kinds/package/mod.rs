@@ -1,55 +1,32 @@
 //! Packages of the host's package manager.
 //!
 //! A package is *owned* once it was applied; removed, never purged, when its declaration disappears and limpet had installed it. A
-//! version is managed only while it is declared: leaving it out changes nothing on the host.
+//! version and a hold are keys of their own: when one is declared no longer, what limpet changed of it is taken back.
 //!
-//! Invariant: nothing is removed that was not asked for by name, except dependencies that came along and that nobody else needs.
+//! Invariant: nothing is removed that was not asked for by name, except dependencies that came along and that nobody else needs; and
+//! nothing that somebody else put on hold is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use crate::kinds::kind::{Contents, Kind, Owned, PlannedChange, Step};
-use crate::model::{Action, Class, Failure, OnRemoval, Outcome, Reason, ResourceId};
+use crate::kinds::kind::{Contents, Kind, Owned, Step};
+use crate::model::{Failure, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
+use protected::{running_kernel_package, why_protected};
 use status::{Database, State};
-use version::{compare_versions, find_version_mistake};
+use version::{compare_versions, fits};
 
 pub mod apt;
 mod dependants;
+mod plan;
+mod protected;
 pub mod repair;
 pub mod status;
 mod system;
 mod transaction;
 pub mod version;
-
-/// Packages whose removal waits for a person, beside those that dpkg or apt call essential and the kernel that runs: without them the
-/// host does not boot, is not managed, or is beyond our reach.
-const PROTECTED: [(&str, &str); 21] = [
-    ("limpet", "limpet itself"),
-    ("dpkg", "the package manager"),
-    ("apt", "the package manager"),
-    ("dnf", "the package manager"),
-    ("dnf5", "the package manager"),
-    ("rpm", "the package manager"),
-    ("systemd", "the init system"),
-    ("systemd-sysv", "the init system"),
-    ("init", "the init system"),
-    ("sysvinit-core", "the init system"),
-    ("dbus", "the system's bus"),
-    ("dbus-daemon", "the system's bus"),
-    ("dbus-broker", "the system's bus"),
-    ("libc6", "the C library"),
-    ("glibc", "the C library"),
-    ("openssh-server", "the ssh server"),
-    ("dropbear", "the ssh server"),
-    ("dropbear-bin", "the ssh server"),
-    ("sudo", "the way to become root"),
-    ("sudo-ldap", "the way to become root"),
-    ("sudo-rs", "the way to become root"),
-];
 
 /// One declared package.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +37,8 @@ pub struct DesiredPackage {
     pub id: ResourceId,
     /// What it should be.
     pub state: PackageState,
+    /// Is it on hold: does nobody but limpet change its version.
+    pub hold: Option<bool>,
     /// Look, but do not touch.
     pub report: bool,
     /// What happens when it is no longer declared.
@@ -71,9 +50,9 @@ pub struct DesiredPackage {
 pub enum PackageState {
     /// Installed, whatever the version.
     Installed,
-    /// Installed in exactly this version.
+    /// Installed in a version that fits.
     Version {
-        /// The full version.
+        /// The full version, or a shell glob on it: any that fits will do, else the highest there is.
         version: String,
         /// May the package manager go down to it.
         allow_downgrade: bool,
@@ -83,10 +62,13 @@ pub enum PackageState {
 }
 
 /// What was there before limpet first touched a package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Original {
     /// The version that was installed, if any was.
     pub version: Option<String>,
+    /// Was it on hold.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// What the package database says about the packages that were asked for.
@@ -100,6 +82,7 @@ pub struct Observed {
 struct ObservedPackage {
     state: State,
     version: String,
+    is_held: bool,
     /// What the host would be without, if it is something that it cannot do without.
     protected: Option<&'static str>,
     /// The installed packages that go with it, where it may have to go.
@@ -137,9 +120,23 @@ pub enum Wanted {
     Version {
         /// The full version.
         version: String,
-        /// It is older than what is installed, and that is declared to be fine.
+        /// It is older than what is installed, and that is fine.
         is_downgrade: bool,
     },
+    /// Installed in the highest version there is that fits.
+    Fitting {
+        /// A shell glob.
+        pattern: String,
+        /// May that be older than what is installed.
+        allow_downgrade: bool,
+    },
+    /// Installed in the version that was there before limpet, where a repository still has it.
+    PutBack {
+        /// The full version.
+        version: String,
+    },
+    /// On hold, or not.
+    Held(bool),
     /// Not installed.
     Absent {
         /// Remove the dependencies too that came along and that nobody else needs.
@@ -152,9 +149,17 @@ impl Wanted {
     fn is_met(&self, database: &Database, name: &str) -> bool {
         match (self, database.state(name)) {
             (Wanted::Installed, State::Installed) => true,
-            (Wanted::Version { version, .. }, State::Installed) => database
+            (Wanted::Version { version, .. } | Wanted::PutBack { version }, State::Installed) => {
+                database
+                    .get(name)
+                    .is_some_and(|entry| compare_versions(&entry.version, version).is_eq())
+            }
+            (Wanted::Fitting { pattern, .. }, State::Installed) => database
                 .get(name)
-                .is_some_and(|entry| compare_versions(&entry.version, version).is_eq()),
+                .is_some_and(|entry| fits(pattern, &entry.version)),
+            (Wanted::Held(is_held), _) => {
+                database.get(name).is_some_and(|entry| entry.is_held) == *is_held
+            }
             (Wanted::Absent { .. }, State::NotInstalled | State::ConfigFiles) => true,
             _ => false,
         }
@@ -192,6 +197,7 @@ impl Kind for Packages {
                     .get(name)
                     .map(|entry| entry.version.clone())
                     .unwrap_or_default(),
+                is_held: database.get(name).is_some_and(|entry| entry.is_held),
                 protected: why(name),
                 dependants: Vec::new(),
             };
@@ -199,7 +205,7 @@ impl Kind for Packages {
                 .into_iter()
                 .map(|name| (name.to_owned(), observe(name)))
                 .collect();
-            let going = may_go(desired, owned, &packages);
+            let going = plan::may_go(desired, owned, &packages);
             if !going.is_empty() {
                 // What depends on what is read only for them: there are tens of thousands of such words.
                 let mut found = status::read_dependants(host, &going)?;
@@ -222,47 +228,7 @@ impl Kind for Packages {
         observed: &Observed,
         owned: &[Owned<Original>],
     ) -> Vec<Step<Original, PackageChange>> {
-        let packages = match &observed.packages {
-            Ok(packages) => packages,
-            Err(failure) => {
-                return desired
-                    .iter()
-                    .map(|package| package.id.clone())
-                    .chain(owned.iter().map(|owned| owned.id.clone()))
-                    .collect::<BTreeSet<_>>()
-                    .into_iter()
-                    .map(|id| Step::Blocked(failure.clone().about(id)))
-                    .collect();
-            }
-        };
-        let keep: Arc<BTreeSet<String>> = Arc::new(
-            desired
-                .iter()
-                .filter(|package| package.state != PackageState::Absent)
-                .map(|package| package.name.clone())
-                .chain(PROTECTED.map(|(name, _)| name.to_owned()))
-                .chain(running_kernel_package())
-                .collect(),
-        );
-        let declared: BTreeSet<&str> = desired
-            .iter()
-            .map(|package| package.name.as_str())
-            .collect();
-        let unknown = ObservedPackage {
-            state: State::NotInstalled,
-            version: String::new(),
-            protected: None,
-            dependants: Vec::new(),
-        };
-        let look = |name: &str| packages.get(name).unwrap_or(&unknown);
-        let wanted = desired
-            .iter()
-            .filter_map(|package| plan_declared(package, look(&package.name), &keep));
-        let taken_back = owned
-            .iter()
-            .filter(|owned| !declared.contains(owned.key.as_str()))
-            .map(|owned| plan_undeclared(owned, look(&owned.key), &keep));
-        wanted.chain(taken_back).collect()
+        plan::plan(desired, observed, owned)
     }
 
     fn apply(host: &Host, _contents: &dyn Contents, changes: &[&PackageChange]) -> Vec<Outcome> {
@@ -342,7 +308,7 @@ impl Observed {
         Some(
             packages
                 .get(name)
-                .map_or(Original { version: None }, ObservedPackage::original),
+                .map_or(Original::default(), ObservedPackage::original),
         )
     }
 }
@@ -354,19 +320,25 @@ impl ObservedPackage {
                 State::Installed | State::Broken(_) => Some(self.version.clone()),
                 State::NotInstalled | State::ConfigFiles => None,
             },
+            held: self.is_held,
         }
     }
 }
 
 /// The managed keys of a declaration, for the inventory.
 pub fn applied(desired: &DesiredPackage) -> serde_json::Value {
-    match &desired.state {
-        PackageState::Installed => json!({ "state": "installed" }),
+    let mut keys = serde_json::Map::new();
+    let state = match &desired.state {
+        PackageState::Installed => "installed",
         PackageState::Version { version, .. } => {
-            json!({ "state": "installed", "version": version })
+            keys.insert("version".to_owned(), version.as_str().into());
+            "installed"
         }
-        PackageState::Absent => json!({ "state": "absent" }),
-    }
+        PackageState::Absent => "absent",
+    };
+    keys.insert("state".to_owned(), state.into());
+    keys.extend(desired.hold.map(|hold| ("hold".to_owned(), hold.into())));
+    keys.into()
 }
 
 /// Keeps what the operator protects from going along with other packages.
@@ -384,234 +356,6 @@ pub fn protect(
         }
     }
     steps
-}
-
-/// What the host would be without, were the package called `name` removed.
-fn why_protected(name: &str, database: &Database, kernel: Option<&str>) -> Option<&'static str> {
-    let known = PROTECTED
-        .iter()
-        .find(|(protected, _)| *protected == apt::without_architecture(name))
-        .map(|(_, what)| *what);
-    let is_kernel = kernel == Some(apt::without_architecture(name));
-    known
-        .or(is_kernel.then_some("the kernel that runs"))
-        .or_else(|| {
-            let is_essential = database.get(name).is_some_and(|entry| entry.is_essential);
-            is_essential.then_some("an essential package")
-        })
-}
-
-/// The installed packages that a plan may remove: what is declared absent, and what is declared no longer.
-fn may_go<'a>(
-    desired: &'a [DesiredPackage],
-    owned: &'a [Owned<Original>],
-    packages: &BTreeMap<String, ObservedPackage>,
-) -> Vec<&'a str> {
-    let is_there = |name: &str| {
-        packages
-            .get(name)
-            .is_some_and(|package| matches!(package.state, State::Installed | State::Broken(_)))
-    };
-    let declared: BTreeSet<&str> = desired
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
-    let absent = desired
-        .iter()
-        .filter(|package| package.state == PackageState::Absent)
-        .map(|package| package.name.as_str());
-    let undeclared = owned
-        .iter()
-        .filter(|owned| owned.original.version.is_none() || owned.on_removal == OnRemoval::Delete)
-        .map(|owned| owned.key.as_str())
-        .filter(|name| !declared.contains(name));
-    absent
-        .chain(undeclared)
-        .filter(|name| is_there(name))
-        .collect()
-}
-
-fn plan_declared(
-    desired: &DesiredPackage,
-    observed: &ObservedPackage,
-    keep: &Arc<BTreeSet<String>>,
-) -> Option<Step<Original, PackageChange>> {
-    let id = &desired.id;
-    if !is_package_name(&desired.name) {
-        return Some(Step::Blocked(
-            Failure::new(
-                Class::Author,
-                format!("refused {id}: '{}' is no package name", desired.name),
-            )
-            .about(id.clone()),
-        ));
-    }
-    if let PackageState::Version { version, .. } = &desired.state
-        && let Some(mistake) = find_version_mistake(version)
-    {
-        return Some(Step::Blocked(
-            Failure::new(
-                Class::Author,
-                format!("refused {id}: '{version}' is no version: {mistake}"),
-            )
-            .with_hint("'apt-cache madison NAME' lists the versions there are")
-            .about(id.clone()),
-        ));
-    }
-    let (action, reason, field, wanted) = match (&desired.state, observed.state) {
-        (PackageState::Absent, State::NotInstalled | State::ConfigFiles) => return None,
-        (PackageState::Absent, _) => {
-            let wanted = Wanted::Absent {
-                with_dependencies: false,
-            };
-            (Action::Remove, Reason::Differs, "state", wanted)
-        }
-        (PackageState::Installed, State::Installed) => return None,
-        (PackageState::Installed, state) => (
-            Action::Install,
-            reason_to_install(state),
-            "state",
-            Wanted::Installed,
-        ),
-        (
-            PackageState::Version {
-                version,
-                allow_downgrade,
-            },
-            State::Installed,
-        ) => {
-            let wanted = |is_downgrade| Wanted::Version {
-                version: version.clone(),
-                is_downgrade,
-            };
-            match compare_versions(&observed.version, version) {
-                std::cmp::Ordering::Equal => return None,
-                std::cmp::Ordering::Less => {
-                    (Action::Upgrade, Reason::Differs, "version", wanted(false))
-                }
-                std::cmp::Ordering::Greater if *allow_downgrade => {
-                    (Action::Downgrade, Reason::Differs, "version", wanted(true))
-                }
-                std::cmp::Ordering::Greater => {
-                    let failure = Failure::new(
-                        Class::Author,
-                        format!(
-                            "refused {id}: version {version} is older than {}, which is installed",
-                            observed.version
-                        ),
-                    );
-                    return Some(Step::Blocked(
-                        failure
-                            .with_hint("declare allow_downgrade = true to go down to it")
-                            .about(id.clone()),
-                    ));
-                }
-            }
-        }
-        (PackageState::Version { version, .. }, state) => (
-            Action::Install,
-            reason_to_install(state),
-            "version",
-            Wanted::Version {
-                version: version.clone(),
-                is_downgrade: false,
-            },
-        ),
-    };
-    Some(Step::Change(Box::new(PlannedChange {
-        id: id.clone(),
-        key: desired.name.as_str().into(),
-        action,
-        reason,
-        fields: vec![field.to_owned()],
-        original: observed.original(),
-        removes: action == Action::Remove,
-        change: PackageChange {
-            name: desired.name.clone(),
-            id: id.clone(),
-            wanted,
-            keep: keep.clone(),
-        },
-    })))
-}
-
-fn reason_to_install(state: State) -> Reason {
-    match state {
-        State::Broken(_) => Reason::Differs,
-        _ => Reason::Missing,
-    }
-}
-
-/// Takes back what limpet did: removes what it installed, installs what it removed.
-fn plan_undeclared(
-    owned: &Owned<Original>,
-    observed: &ObservedPackage,
-    keep: &Arc<BTreeSet<String>>,
-) -> Step<Original, PackageChange> {
-    let release = Step::Release {
-        id: owned.id.clone(),
-        key: owned.key.clone(),
-    };
-    let was_absent = owned.applied.get("state").and_then(|state| state.as_str()) == Some("absent");
-    let is_there = matches!(observed.state, State::Installed | State::Broken(_));
-    let installed_by_us = !was_absent && owned.original.version.is_none();
-    let removed_by_us = was_absent && owned.original.version.is_some();
-    let removes = match owned.on_removal {
-        OnRemoval::Keep => return release,
-        OnRemoval::Restore if installed_by_us && is_there => true,
-        OnRemoval::Restore if removed_by_us && !is_there => false,
-        OnRemoval::Delete if !was_absent && is_there => true,
-        OnRemoval::Restore | OnRemoval::Delete => return release,
-    };
-    let (action, wanted) = if removes {
-        let wanted = Wanted::Absent {
-            with_dependencies: true,
-        };
-        (Action::Remove, wanted)
-    } else {
-        (Action::Install, Wanted::Installed)
-    };
-    Step::Change(Box::new(PlannedChange {
-        id: owned.id.clone(),
-        key: owned.key.clone(),
-        action,
-        reason: Reason::Undeclared,
-        fields: vec!["state".to_owned()],
-        original: owned.original.clone(),
-        removes,
-        change: PackageChange {
-            name: owned.key.to_string(),
-            id: owned.id.clone(),
-            wanted,
-            keep: keep.clone(),
-        },
-    }))
-}
-
-/// deb-control(5): at least two characters, lower case letters, digits and `+ - .`; perhaps with an architecture.
-fn is_package_name(name: &str) -> bool {
-    let (name, architecture) = match name.split_once(':') {
-        Some((name, architecture)) => (name, Some(architecture)),
-        None => (name, None),
-    };
-    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    name.len() >= 2
-        && name.bytes().next().is_some_and(is_word)
-        && name
-            .bytes()
-            .all(|byte| is_word(byte) || b"+-.".contains(&byte))
-        && architecture.is_none_or(|architecture| {
-            !architecture.is_empty()
-                && architecture
-                    .bytes()
-                    .all(|byte| is_word(byte) || byte == b'-')
-        })
-}
-
-/// The Debian package of the kernel that runs.
-fn running_kernel_package() -> Option<String> {
-    let names = nix::sys::utsname::uname().ok()?;
-    Some(format!("linux-image-{}", names.release().to_str()?))
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub struct Entry {
     pub version: String,
     /// The system, or apt, does not do without it.
     pub is_essential: bool,
+    /// It is on hold: its version is changed only by who says so.
+    pub is_held: bool,
 }
 
 /// All packages that dpkg knows.
@@ -131,6 +133,14 @@ impl Database {
     pub fn state(&self, name: &str) -> State {
         self.get(name)
             .map_or(State::NotInstalled, |entry| entry.state)
+    }
+
+    /// The names of the packages that are there and on hold.
+    pub fn held(&self) -> impl Iterator<Item = &str> {
+        let entries = self.entries.values().flatten();
+        entries
+            .filter(|entry| entry.is_held)
+            .map(|entry| entry.name.as_str())
     }
 
     /// Was dpkg interrupted, so that `dpkg --configure -a` has something to do.
@@ -236,6 +246,7 @@ impl Stanza<'_> {
             state,
             version: self.version.to_owned(),
             is_essential: self.is_essential,
+            is_held: self.status.split_ascii_whitespace().next() == Some("hold"),
         }))
     }
 }

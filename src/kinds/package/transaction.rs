@@ -4,7 +4,7 @@
 //! adding the changes one by one; the rest goes on. What became of each package is read from dpkg's database afterwards, never from
 //! an exit status.
 //!
-//! Invariant: nothing runs for real whose simulation removes a package that nobody asked to remove.
+//! Invariant: nothing runs for real whose simulation removes a package that nobody asked to remove, or changes one on hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +16,18 @@ use crate::kinds::package::{PackageChange, Wanted};
 use crate::model::{Class, Failure, Outcome};
 use crate::sys::command::{Command, CommandResult};
 
+mod holds;
+mod versions;
+
 /// Makes the changes. One outcome per change, in the same order.
 pub(super) fn apply(system: &dyn PackageSystem, changes: &[PackageChange]) -> Vec<Outcome> {
     let mut transaction = Transaction {
         system,
-        changes,
+        changes: changes.to_vec(),
         outcomes: changes.iter().map(|_| None).collect(),
         refresh: Refresh::NotTried,
+        held: BTreeSet::new(),
+        left: BTreeMap::new(),
     };
     if let Err(failure) = transaction.run() {
         for (outcome, change) in transaction.outcomes.iter_mut().zip(changes) {
@@ -30,18 +35,29 @@ pub(super) fn apply(system: &dyn PackageSystem, changes: &[PackageChange]) -> Ve
                 .get_or_insert_with(|| Outcome::Failed(failure.clone().about(change.id.clone())));
         }
     }
+    let mut left = transaction.left;
     transaction
         .outcomes
         .into_iter()
         .map(|outcome| outcome.expect("every change is settled, or failed above"))
+        .enumerate()
+        .map(|(index, outcome)| match (outcome, left.remove(&index)) {
+            (Outcome::Done, Some(failure)) => Outcome::Left(failure),
+            (outcome, _) => outcome,
+        })
         .collect()
 }
 
 struct Transaction<'a> {
     system: &'a dyn PackageSystem,
-    changes: &'a [PackageChange],
+    /// As they are asked for, with the version of each where that had to be looked up.
+    changes: Vec<PackageChange>,
     outcomes: Vec<Option<Outcome>>,
     refresh: Refresh,
+    /// The packages, without architecture, that were on hold in the beginning.
+    held: BTreeSet<String>,
+    /// What can only be taken back in part, with what to say about it.
+    left: BTreeMap<usize, Failure>,
 }
 
 /// Have the lists of packages been fetched in this run.
@@ -61,7 +77,9 @@ enum Rejection {
 
 impl Transaction<'_> {
     fn run(&mut self) -> Result<(), Failure> {
-        self.settle()?;
+        let database = self.settle()?;
+        self.held = self.held_in(&database);
+        self.resolve_versions(&database)?;
         // Our own package goes last and alone: its scripts restart us.
         let is_ours = |index: &usize| self.changes[*index].name == "limpet";
         let (ours, others): (Vec<usize>, Vec<usize>) =
@@ -70,12 +88,14 @@ impl Transaction<'_> {
             let possible = self.select_possible(group)?;
             self.execute(possible)?;
         }
-        Ok(())
+        self.hold()
     }
 
+    /// What the transaction has yet to do.
     fn pending(&self) -> Vec<usize> {
         (0..self.changes.len())
             .filter(|index| self.outcomes[*index].is_none())
+            .filter(|index| !matches!(self.changes[*index].wanted, Wanted::Held(_)))
             .collect()
     }
 
@@ -87,8 +107,10 @@ impl Transaction<'_> {
     /// Reads the database and marks as done what is as it should be.
     fn settle(&mut self) -> Result<Database, Failure> {
         let database = self.system.read()?;
-        for (outcome, change) in self.outcomes.iter_mut().zip(self.changes) {
-            if outcome.is_none() && change.wanted.is_met(&database, &change.name) {
+        for (outcome, change) in self.outcomes.iter_mut().zip(&self.changes) {
+            // A hold is set when all else is done, because a new version may lose it.
+            let is_hold = matches!(change.wanted, Wanted::Held(_));
+            if outcome.is_none() && !is_hold && change.wanted.is_met(&database, &change.name) {
                 *outcome = Some(Outcome::Done);
             }
         }
@@ -223,6 +245,25 @@ impl Transaction<'_> {
             return Some(
                 failure.with_hint("declare those packages as \"absent\" too if they may go"),
             );
+        }
+        let asked_for: BTreeSet<&str> = indices
+            .iter()
+            .map(|index| apt::without_architecture(&self.changes[*index].name))
+            .collect();
+        let unpacked = simulation.installed.iter().filter(|one| one.old.is_some());
+        let mut touched = unpacked.map(|one| &one.name).chain(&simulation.removed);
+        let is_held =
+            |name: &&String| self.held.contains(*name) && !asked_for.contains(name.as_str());
+        if let Some(name) = touched.find(is_held) {
+            let failure = Failure::new(
+                Class::Host,
+                format!(
+                    "{}: it would also change {name}, which is on hold",
+                    self.intent(last)
+                ),
+            );
+            let hint = format!("'apt-mark unhold {name}' takes the hold away");
+            return Some(failure.with_hint(hint));
         }
         let may_go_down: BTreeSet<&str> = indices
             .iter()
@@ -373,9 +414,13 @@ impl Transaction<'_> {
             let change = &self.changes[*index];
             let name = change.name.clone();
             match &change.wanted {
-                Wanted::Installed => Request::Install(name),
                 Wanted::Version { version, .. } => Request::InstallVersion(name, version.clone()),
                 Wanted::Absent { .. } => Request::Remove(name),
+                // The versions were looked up, and holds are no part of it.
+                Wanted::Installed
+                | Wanted::Fitting { .. }
+                | Wanted::PutBack { .. }
+                | Wanted::Held(_) => Request::Install(name),
             }
         });
         let along = extra.iter().cloned().map(Request::Remove);
@@ -386,6 +431,10 @@ impl Transaction<'_> {
         Permissions {
             downgrade: indices.iter().any(|index| self.is_downgrade(*index)),
             auto_remove: false,
+            change_held: indices.iter().any(|index| {
+                let name = apt::without_architecture(&self.changes[*index].name);
+                self.held.contains(name)
+            }),
         }
     }
 

@@ -4,6 +4,42 @@
 
 use std::cmp::Ordering;
 
+/// Is it a pattern that stands for several versions.
+pub fn is_pattern(version: &str) -> bool {
+    version.contains(['*', '?', '['])
+}
+
+/// Is `version` the wanted one, or one that the wanted pattern stands for.
+pub fn fits(wanted: &str, version: &str) -> bool {
+    if is_pattern(wanted) {
+        glob::Pattern::new(wanted).is_ok_and(|pattern| pattern.matches(version))
+    } else {
+        compare_versions(wanted, version).is_eq()
+    }
+}
+
+/// Is `version` newer than everything that `pattern` stands for, whatever there is. Where that is not sure, it is not said.
+pub fn is_surely_newer(version: &str, pattern: &str) -> bool {
+    let start = pattern.split(['*', '?', '[']).next().unwrap_or_default();
+    // What comes behind a digit may make it a greater number.
+    let is_decided = !start.is_empty() && !start.ends_with(|last: char| last.is_ascii_digit());
+    is_decided && !version.starts_with(start) && compare_versions(version, start).is_gt()
+}
+
+/// Why a text is neither a Debian version nor a pattern for one, or `None` when it is.
+pub fn find_mistake(wanted: &str) -> Option<&'static str> {
+    if !is_pattern(wanted) {
+        return find_version_mistake(wanted);
+    }
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".+~-:*?[]!^".contains(&byte);
+    if !wanted.bytes().all(is_legal) {
+        return Some("a pattern for a version may hold only letters, digits and . + ~ - : * ? [ ]");
+    }
+    glob::Pattern::new(wanted)
+        .err()
+        .map(|_| "as a pattern it is not complete")
+}
+
 /// Why a text is no Debian version, or `None` when it is one.
 pub fn find_version_mistake(version: &str) -> Option<&'static str> {
     let (epoch, rest) = match version.split_once(':') {
@@ -15,9 +51,6 @@ pub fn find_version_mistake(version: &str) -> Option<&'static str> {
     }
     if !rest.starts_with(|first: char| first.is_ascii_digit()) {
         return Some("it does not begin with a digit");
-    }
-    if rest.contains(['*', '?', '[']) {
-        return Some("patterns are not understood here, only full versions");
     }
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".+~-:".contains(&byte);
     if !rest.bytes().all(is_legal) {
@@ -127,6 +160,45 @@ mod tests {
             assert_eq!(compare_versions(right, left), expected.reverse(), "{line}");
         }
         assert!(table.lines().count() > 1000);
+    }
+
+    #[test]
+    fn a_pattern_stands_for_versions_and_is_compared_with_what_is_there() {
+        for (wanted, version, is_fit) in [
+            ("1.9.*", "1.9.3-1", true),
+            ("1.9.*", "1.10.0", false),
+            ("1.9.*", "1:1.9.3", false),
+            ("1.[89].*", "1.8.1", true),
+            ("*", "7", true),
+            ("1.0", "0:1.0", true),
+            ("1.0", "1.0-1", false),
+            ("1.[", "1.[", false),
+        ] {
+            assert_eq!(fits(wanted, version), is_fit, "{wanted} {version}");
+        }
+        for (version, pattern, is_newer) in [
+            ("2.0", "1.9.*", true),
+            ("1.10", "1.9.*", true),
+            ("1.8", "1.9.*", false),
+            ("1.9.x", "1.9.[0-9]", false),
+            ("1.10", "1.9*", false),
+            ("2.0", "*", false),
+            ("1:0.1", "1.9.*", true),
+        ] {
+            assert_eq!(
+                is_surely_newer(version, pattern),
+                is_newer,
+                "{version} {pattern}"
+            );
+        }
+        for (wanted, is_fine) in [
+            ("1.9.*", true),
+            ("1:2.[0-9]*-?", true),
+            ("1.[", false),
+            ("1.* -o x", false),
+        ] {
+            assert_eq!(find_mistake(wanted).is_none(), is_fine, "{wanted}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ impl Scripted {
         let is = |word: &str| argv.iter().any(|argument| argument == word);
         let sort = match () {
             () if argv[0] == "dpkg" => "repair",
+            () if argv[0] == "apt-cache" => "list",
+            () if argv[0] == "apt-mark" => argv[1].as_str(),
             () if is("update") => "refresh",
             () if is("autoremove") => "simulate unneeded",
             () if is("-s") && is("APT::Get::AutomaticRemove=true") => "simulate with unneeded",
@@ -72,6 +74,7 @@ impl PackageSystem for Scripted {
             state: State::Installed,
             version: version.clone(),
             is_essential: false,
+            is_held: false,
         };
         let entries = self.installed.borrow().iter().map(entry).collect();
         Ok(Database::new(entries, false))
@@ -98,7 +101,7 @@ impl PackageSystem for Scripted {
     }
 }
 
-/// `name`, `name=version` or `name-`; with `--` behind it, with its dependencies.
+/// `name`, `name=version`, `name=pattern*`, `name=<version` to put that back, or `name-`; with `--` behind it, with its dependencies.
 fn change(text: &str) -> PackageChange {
     let (text, with_dependencies) = match text.strip_suffix("--") {
         Some(name) => (format!("{name}-"), true),
@@ -106,6 +109,19 @@ fn change(text: &str) -> PackageChange {
     };
     let (name, wanted) = match (text.strip_suffix('-'), text.split_once('=')) {
         (Some(name), _) => (name, Wanted::Absent { with_dependencies }),
+        (None, Some((name, version))) if version.contains('*') => (
+            name,
+            Wanted::Fitting {
+                pattern: version.to_owned(),
+                allow_downgrade: false,
+            },
+        ),
+        (None, Some((name, version))) if version.starts_with('<') => (
+            name,
+            Wanted::PutBack {
+                version: version[1..].to_owned(),
+            },
+        ),
         (None, Some((name, version))) => (
             name,
             Wanted::Version {
@@ -142,7 +158,7 @@ fn tell(
     assert_eq!(outcomes.len(), changes.len());
     let mut lines = system.log.into_inner();
     for outcome in outcomes {
-        if let Outcome::Failed(failure) = outcome {
+        if let Outcome::Failed(failure) | Outcome::Left(failure) = outcome {
             assert!(failure.resource.is_some());
             lines.push(failure.to_string());
         }
@@ -259,4 +275,71 @@ fn an_archive_that_does_not_arrive_stops_only_its_own_package() {
     run b
     failed to install package:a: apt-get exited with status 100: "E: Failed to fetch http://x/a.deb  404  Not Found"
     "#);
+}
+
+#[test]
+fn a_pattern_means_the_highest_version_that_fits() {
+    let listed = "curl | 2.0 | http://x stable/main amd64 Packages\n      \
+                  curl | 1.9.2 | http://x stable/main amd64 Packages\n      \
+                  curl | 1.9.10 | http://x stable/main amd64 Packages\n      \
+                  curl | 1.9.11 | http://x stable/main Sources\n";
+    let answers = [("list curl", 0, listed)];
+    insta::assert_snapshot!(tell(&[], &answers, &["curl=1.9.*"]), @"
+    list curl
+    simulate curl=1.9.10
+    run curl=1.9.10
+    ");
+    insta::assert_snapshot!(tell(&[], &answers, &["curl=3.*"]), @"
+    list curl
+    refresh
+    list curl
+    failed to install package:curl: version '3.*' of 'curl' was not found
+    ");
+    let older = [(
+        "list curl",
+        0,
+        "curl | 0.9 | http://x s/main amd64 Packages\n",
+    )];
+    insta::assert_snapshot!(tell(&["curl"], &older, &["curl=0*"]), @"
+    list curl
+    refused package:curl: version 0* is older than 1, which is installed
+    ");
+}
+
+#[test]
+fn the_version_that_was_there_before_comes_back_or_people_are_told() {
+    let listed = [(
+        "list curl",
+        0,
+        "curl | 0.9 | http://x s/main amd64 Packages\n",
+    )];
+    insta::assert_snapshot!(tell(&["curl"], &listed, &["curl=<0.9"]), @"
+    list curl
+    simulate curl=0.9
+    run curl=0.9
+    ");
+    insta::assert_snapshot!(tell(&["curl"], &[], &["curl=<0.9", "git"]), @"
+    list curl
+    refresh
+    list curl
+    simulate git
+    run git
+    left package:curl at version 1: no repository has 0.9 any more, which was there before
+    ");
+    insta::assert_snapshot!(tell(&[], &[], &["curl=<0.9"]), @"
+    list curl
+    refresh
+    list curl
+    simulate curl
+    run curl
+    put package:curl back in another version: no repository has 0.9 any more, which was there before
+    ");
+    // Nobody knows what there is while the lists do not come.
+    let offline = [("refresh", 100, "E: Failed to fetch http://x\n")];
+    insta::assert_snapshot!(tell(&["curl"], &offline, &["curl=<0.9"]), @"
+    list curl
+    refresh
+    list curl
+    failed to install package:curl: version '0.9' of 'curl' was not found
+    ");
 }
