@@ -16,19 +16,24 @@ use crate::kinds::command::{self, CommandChange, Commands};
 use crate::kinds::file::{Applied, PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
-use crate::kinds::unit::{UnitChange, Units};
+use crate::kinds::unit::{self, UnitChange, Units};
 use crate::model::{self, Action, Failure, Name, OnRemoval, Outcome, Reason, ResourceId};
 use crate::plan::{Change, Declarations, InventoryKind, Plan, Step};
-use crate::record::{HistoryEntry, InventoryEntry, Owed, Record, Writing};
+use crate::record::{HistoryEntry, InventoryEntry, Owed, Record, Rejection, Writing};
 use crate::report::journal;
 use crate::sys::files::above;
 use crate::sys::{Host, clock};
 
+mod activity;
 mod diffs;
 mod repair;
+mod validation;
 
+pub use activity::Activity;
 use diffs::Diffs;
 use repair::repair_packages;
+pub use validation::undo;
+use validation::{Readers, judge, keep, rejected_among};
 
 /// How long a package transaction may be silent: its time limit and some.
 pub const TRANSACTION_SILENCE: Duration = Duration::from_secs(35 * 60);
@@ -38,30 +43,6 @@ const BATCH_SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How many paths of a batch are made in one go: each takes memory from its preparation to its end, and each go costs two barriers.
 const MOST_PATHS_AT_ONCE: usize = 2000;
-
-/// What is being done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Activity {
-    /// The source is asked for its tip.
-    Polling,
-    /// The machine is compared with the declaration.
-    Looking,
-    /// The machine is being changed.
-    Applying(String),
-    /// These checks have yet to hold.
-    Checking(String),
-}
-
-impl std::fmt::Display for Activity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Activity::Polling => f.write_str("polling the source"),
-            Activity::Looking => f.write_str("looking at the machine"),
-            Activity::Applying(what) => f.write_str(what),
-            Activity::Checking(what) => write!(f, "waiting for {what}"),
-        }
-    }
-}
 
 /// What a walk needs beside the plan.
 pub struct Walk<'a> {
@@ -73,6 +54,8 @@ pub struct Walk<'a> {
     pub declarations: &'a Declarations<'a>,
     /// The revision being applied, in hex.
     pub revision: &'a str,
+    /// The digest of what it declares here.
+    pub digest: &'a str,
     /// Told what is being done, and how long it may take.
     pub progress: &'a dyn Fn(&Activity, Duration),
 }
@@ -92,6 +75,8 @@ pub struct Walked {
     pub made: Vec<ResourceId>,
     /// Those among them that had drifted.
     pub corrected: BTreeSet<ResourceId>,
+    /// Units that did not accept what was declared.
+    pub rejected: BTreeMap<ResourceId, Rejection>,
     /// The steps that were not.
     pub not_made: Vec<NotMade>,
     /// Why the record does not have all of it.
@@ -111,7 +96,7 @@ impl Walked {
     }
 
     /// Keeps the first failure to write the record.
-    fn note(&mut self, written: Result<(), Failure>) {
+    pub fn note(&mut self, written: Result<(), Failure>) {
         if let Err(failure) = written {
             self.unrecorded.get_or_insert(failure);
         }
@@ -163,6 +148,7 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
     let mut diffs = Diffs::default();
 
     walked.note(write_ahead(record, walk, &plan));
+    let readers = Readers::of(&plan);
     let paused = plan.paused;
     // Paths that were not made; what lies below them has no place.
     let mut broken: BTreeMap<Name, ResourceId> = BTreeMap::new();
@@ -215,14 +201,15 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
             continue;
         }
         announce(walk, &steps);
-        let steps = prepare(record, walk, steps, &mut failed, &mut walked);
+        let steps = prepare(record, walk, &readers, steps, &mut failed, &mut walked);
         diffs.take(
             walk.host,
             walk.contents,
             steps.iter().map(|known| &known.step),
         );
         repair_packages(record, walk, &steps, &mut walked);
-        let outcomes = make(walk, &steps);
+        let outcomes = make(record, walk, &steps, &mut walked);
+        let rejected = rejected_among(&steps, &walked);
         for (prepared, outcome) in steps.iter().zip(&outcomes) {
             let id = &prepared.step.id;
             match outcome {
@@ -237,6 +224,9 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
             };
         }
         conclude(record, walk, &mut diffs, steps, outcomes, &mut walked);
+        for (unit, rejection) in rejected {
+            undo(walk, record, &unit, &rejection, &mut walked);
+        }
     }
     walked.note(record.settle_debts(clock::since_boot()));
     walked
@@ -301,6 +291,9 @@ fn owed_action(step: &Step) -> Option<Action> {
 
 fn announce(walk: &Walk<'_>, steps: &[Step]) {
     let silence = match steps.first().map(|step| step.kind) {
+        _ if steps.iter().any(Step::is_validation) => {
+            unit::TIME_LIMIT * steps.len().try_into().unwrap_or(1) + BATCH_SILENCE
+        }
         Some(InventoryKind::Package) => TRANSACTION_SILENCE,
         // One after the other.
         Some(InventoryKind::Command) => {
@@ -321,6 +314,7 @@ fn announce(walk: &Walk<'_>, steps: &[Step]) {
 fn prepare(
     record: &mut Record,
     walk: &Walk<'_>,
+    readers: &Readers,
     steps: Vec<Step>,
     failed: &mut BTreeSet<ResourceId>,
     walked: &mut Walked,
@@ -351,6 +345,8 @@ fn prepare(
         }
         prepared.push(Prepared { step, is_new });
     }
+    let (mut prepared, lost) = keep(record, walk, readers, prepared);
+    hopeless.extend(lost);
     if let Err(failure) = write_new(record, walk, &prepared) {
         // What is never owned, such as a restart, has nothing to be forgotten.
         let (lost, others): (Vec<_>, Vec<_>) = prepared
@@ -433,7 +429,15 @@ fn applied(walk: &Walk<'_>, step: &Step) -> String {
 }
 
 /// Makes a batch; its steps are of one kind, because they share a rank.
-fn make(walk: &Walk<'_>, steps: &[Prepared]) -> Vec<Outcome> {
+fn make(
+    record: &mut Record,
+    walk: &Walk<'_>,
+    steps: &[Prepared],
+    walked: &mut Walked,
+) -> Vec<Outcome> {
+    if steps.iter().any(|prepared| prepared.step.is_validation()) {
+        return judge(record, walk, steps, walked);
+    }
     let mut paths: Vec<&PathChange> = Vec::new();
     let mut packages: Vec<&PackageChange> = Vec::new();
     let mut commands: Vec<&CommandChange> = Vec::new();
@@ -444,6 +448,7 @@ fn make(walk: &Walk<'_>, steps: &[Prepared]) -> Vec<Outcome> {
             Change::Package(change) => packages.push(change),
             Change::Command(change) => commands.push(change),
             Change::Unit(change) => units.push(change),
+            Change::Validation(_) => {}
         }
     }
     if !paths.is_empty() {

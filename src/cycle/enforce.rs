@@ -76,6 +76,10 @@ impl Cycle {
             let failures = plan.blocked.clone();
             return self.conclude(in_force, Looked::at(&plan), failures, is_new, 0);
         }
+        self.end_rejections(in_force);
+        if self.config.apply.mode == ApplyMode::Enforce {
+            self.finish_undoing(in_force, progress)?;
+        }
         let mut tried: Tried = BTreeSet::new();
         let mut not_made = Vec::new();
         let mut made = 0;
@@ -192,6 +196,7 @@ impl Cycle {
     ) -> Result<Planned, Failure> {
         let inventory = self.inventory.read(&self.record)?;
         self.end_contests(in_force, &inventory);
+        self.end_rejections(in_force);
         let observed = observe(&self.host, &in_force.desired, &inventory, before);
         let now = clock::instant();
         let mut resting: BTreeMap<ResourceId, Failure> = self
@@ -215,6 +220,7 @@ impl Cycle {
             protect_packages: self.config.apply.protect_packages.clone(),
             limits: Limits::from(&self.config.apply),
             resting,
+            rejected: self.rejections.clone(),
             contested: self.resting_contests(),
             paused: self.paused_resources(),
         };
@@ -310,6 +316,7 @@ impl Cycle {
             contents: &contents,
             declarations: &declarations,
             revision: &in_force.revision,
+            digest: &in_force.desired.digest,
             progress,
         };
         let walked = apply::apply(&walk, &mut self.record, plan);
@@ -320,6 +327,7 @@ impl Cycle {
             self.must_load = true;
         }
         self.note_unwritten(walked.unrecorded.clone().map_or(Ok(()), Err));
+        self.rejections.extend(walked.rejected.clone());
         if let Some(failure) = walked.failure_of(recovery::PACKAGE) {
             self.take_back_broken_package(failure);
         }
@@ -390,12 +398,16 @@ impl Cycle {
     }
 
     /// Lets what failed rest, longer every time.
-    fn rest(&mut self, walked: &Walked, now: Instant) {
+    pub(super) fn rest(&mut self, walked: &Walked, now: Instant) {
         for not_made in &walked.not_made {
             let Cause::Failed(failure) = &not_made.cause else {
                 continue;
             };
             let id = &not_made.id;
+            // What it ran with is what it goes on with: that may be put right at any time.
+            if walked.rejected.contains_key(id) {
+                continue;
+            }
             let attempts = self.resting.get(id).map_or(0, |rest| rest.attempts) + 1;
             let rest = FIRST_REST
                 .saturating_mul(1 << attempts.min(10).saturating_sub(1))

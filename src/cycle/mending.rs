@@ -73,6 +73,7 @@ impl Cycle {
         let debts = forget_debts_of_the_last_boot(&self.host, &state.record);
         tell_what_is_missing(&state);
         self.record = state.record;
+        self.rejections = self.record.rejections();
         self.inventory = inventory::Known::default();
         self.objects = state.objects;
         self.head = state.head;

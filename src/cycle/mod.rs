@@ -24,7 +24,7 @@ use crate::git::{ObjectId, Objects, Tree};
 use crate::model::{Class, Failure, ResourceId};
 use crate::record::history::ADOPTED;
 use crate::record::objects::ObjectStore;
-use crate::record::{HistoryEntry, Record};
+use crate::record::{HistoryEntry, Record, Rejection};
 use crate::recovery::taken_back::TakenBack;
 use crate::report::journal;
 use crate::report::preview::Preview;
@@ -54,6 +54,7 @@ mod pace;
 pub mod pause;
 mod preview;
 mod probation;
+mod rejections;
 pub mod rollback;
 pub mod situation;
 pub mod state;
@@ -132,6 +133,8 @@ pub struct Cycle {
     /// The last tip that was judged; it is judged once.
     judged: Option<ObjectId>,
     resting: BTreeMap<ResourceId, Rest>,
+    /// Units that did not accept what is declared.
+    rejections: BTreeMap<ResourceId, Rejection>,
     contests: Contests,
     inventory: inventory::Known,
     look: Look,
@@ -257,6 +260,7 @@ impl Cycle {
             },
             standing: recall_standing(&state.record),
             contests: contested::recall(&state.record),
+            rejections: state.record.rejections(),
             silence: None,
             pauses: Vec::new(),
             let_through_by: None,
@@ -364,6 +368,7 @@ impl Cycle {
             self.resting.clear();
             if matches!(trigger, Trigger::Nudge { retry: true, .. }) {
                 self.forgive();
+                self.forgive_rejections();
                 self.must_retry_version = true;
             }
             self.forgive_contests();

@@ -143,6 +143,7 @@ impl Memory {
             limits,
             protect_packages: self.config.apply.protect_packages.clone(),
             resting: BTreeMap::new(),
+            rejected: BTreeMap::new(),
             contested: BTreeMap::new(),
             paused: pause::resources_among(&pauses),
         };

@@ -15,8 +15,7 @@ pub(super) const LATER_KINDS: [&str; 6] =
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 16] = [
-    "validate",
+const LATER_FIELDS: [&str; 15] = [
     "state",
     "url",
     "sha256",
@@ -170,6 +169,7 @@ pub(super) struct Unit {
     _restart_on: Option<Vec<String>>,
     #[serde(rename = "reload_on")]
     _reload_on: Option<Vec<String>>,
+    pub validate: Option<Vec<String>>,
     pub restart: Option<Restart>,
     #[serde(rename = "dropin")]
     _dropin: Option<std::collections::BTreeMap<String, serde::de::IgnoredAny>>,

@@ -273,6 +273,9 @@ pub(super) fn unit_json(unit: &DesiredUnit) -> Value {
     if unit.manual {
         extend(&mut value, json!({ "restart": "manual" }));
     }
+    if let Some(argv) = &unit.validate {
+        extend(&mut value, json!({ "validate": argv }));
+    }
     value.sort_all_objects();
     value
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fleet::DesiredState;
 use crate::kinds::unit::{Operation, UnitChange, is_read_by_systemd};
 use crate::model::{Action, Class, Failure, Reason, ResourceId};
-use crate::plan::{Change, Inventory, InventoryKind, Step, order};
+use crate::plan::{Change, Inventory, InventoryKind, Rules, Step, order};
 
 /// Failure spreads along these edges: what is needed, the parent directory, and a unit's own files.
-pub(super) fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
+pub(super) fn add_blockers(desired: &DesiredState, rules: &Rules, steps: &mut [Step]) {
     let declared: BTreeMap<&str, &ResourceId> = desired
         .paths
         .iter()
@@ -25,14 +25,17 @@ pub(super) fn add_blockers(desired: &DesiredState, steps: &mut [Step]) {
                 path = parent;
             }
         }
-        if step.kind == InventoryKind::Unit && step.reason != Reason::Undeclared {
+        // A unit that did not accept what is declared goes on with what was there before.
+        let is_rejected = rules.rejected.contains_key(&step.id);
+        if step.kind == InventoryKind::Unit && step.reason != Reason::Undeclared && !is_rejected {
             // Its files are declared by the unit itself, so they carry its id.
             step.blockers.push(step.id.clone());
         }
     }
 }
 
-/// Moves the steps that depend on what is blocked to the blocked ones: trying them would end the same way in every cycle.
+/// Moves the steps that depend on what is blocked to the blocked ones: trying them would end the same way in every cycle. What is
+/// triggered stays owed.
 pub(super) fn set_aside_what_is_blocked(steps: &mut Vec<Step>, blocked: &mut Vec<Failure>) {
     let mut ids: BTreeSet<ResourceId> = blocked
         .iter()
@@ -40,12 +43,14 @@ pub(super) fn set_aside_what_is_blocked(steps: &mut Vec<Step>, blocked: &mut Vec
         .collect();
     loop {
         let mut found = Vec::new();
-        steps.retain(|step| {
+        steps.retain_mut(|step| {
             let blocker = step.blockers.iter().find(|id| ids.contains(*id));
-            found.extend(
-                blocker.map(|blocker| (step.id.clone(), skipped(step.action, &step.id, blocker))),
-            );
-            blocker.is_none()
+            let Some(blocker) = blocker.filter(|_| !step.waits) else {
+                return true;
+            };
+            found.push((step.id.clone(), skipped(step.action, &step.id, blocker)));
+            step.waits = step.reason == Reason::Triggered;
+            step.waits
         });
         if found.is_empty() {
             return;
@@ -69,7 +74,7 @@ pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure
 
 /// The package whose scripts restart us, and its rank: the last.
 const OWN_PACKAGE: &str = "limpet";
-const OWN_RANK: u8 = 8;
+const OWN_RANK: u8 = 9;
 
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
@@ -79,12 +84,13 @@ fn rank(step: &Step) -> u8 {
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
         // Our own package restarts us: whatever else is to be done is done before.
         (InventoryKind::Package, _) if step.key == OWN_PACKAGE => OWN_RANK,
-        (InventoryKind::Package, Reason::Undeclared) => 7,
+        (InventoryKind::Package, Reason::Undeclared) => 8,
         (InventoryKind::Package, _) => 2,
         (InventoryKind::Path, _) => 3,
         (InventoryKind::Command, _) => 4,
-        (InventoryKind::Unit, Reason::Triggered) => 6,
-        (InventoryKind::Unit, _) => 5,
+        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 5,
+        (InventoryKind::Unit, Reason::Triggered) => 7,
+        (InventoryKind::Unit, _) => 6,
     }
 }
 
@@ -116,11 +122,13 @@ pub(super) fn into_batches(
                 _ => &[],
             };
             let before = needs.chain(because);
-            let after = before
+            let mut after: Vec<usize> = before
                 .flat_map(|id| by_id.get(id).into_iter().flatten())
                 .copied()
-                .filter(|&index| !is_restart(&steps[index]))
+                .filter(|&index| !is_restart(&steps[index]) && !reads_after(&steps[index], step))
                 .collect();
+            let its_own = by_id.get(&step.id).into_iter().flatten().copied();
+            after.extend(its_own.filter(|&index| reads_after(step, &steps[index])));
             order::Place {
                 rank: rank(step),
                 after,
@@ -192,7 +200,16 @@ fn add_removal_order(
 
 /// Is it a restart or reload that something else makes necessary.
 fn is_restart(step: &Step) -> bool {
-    step.kind == InventoryKind::Unit && step.reason == Reason::Triggered
+    step.kind == InventoryKind::Unit && step.reason == Reason::Triggered && !step.is_validation()
+}
+
+/// Is `step` about the unit that `validation` validates: what it does to the unit comes after.
+fn reads_after(step: &Step, validation: &Step) -> bool {
+    let is_about_unit = step.kind == InventoryKind::Unit && step.reason != Reason::Undeclared;
+    validation.is_validation()
+        && is_about_unit
+        && step.key == validation.key
+        && !step.is_validation()
 }
 
 fn daemon_reload(because: Vec<ResourceId>, is_owed: bool) -> Step {

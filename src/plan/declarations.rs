@@ -157,6 +157,15 @@ impl<'a> Declarations<'a> {
         self.desired.needs.get(id).map_or(&[], Vec::as_slice)
     }
 
+    /// The commands that run when `id` changed.
+    pub fn commands_run_on(&self, id: &ResourceId) -> Vec<&'a ResourceId> {
+        let commands = self.desired.commands.iter();
+        commands
+            .filter(|command| !command.report && command.run_on.contains(id))
+            .map(|command| &command.id)
+            .collect()
+    }
+
     /// Does the inventory know `key`.
     pub fn is_owned(&self, kind: InventoryKind, key: &str) -> bool {
         match kind {

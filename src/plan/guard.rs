@@ -336,7 +336,7 @@ impl Look<'_> {
                 Some(Cause::Protected(what.to_owned()))
             }
             Change::Package(_) if step.removes => self.why_package_stays(&step.key),
-            Change::Package(_) | Change::Command(_) => None,
+            Change::Package(_) | Change::Command(_) | Change::Validation(_) => None,
             Change::Unit(change) => {
                 let ends = matches!(change.operation, Operation::Stop | Operation::Mask);
                 let (_, what) = PROTECTED_UNITS

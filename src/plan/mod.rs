@@ -13,9 +13,10 @@ use crate::kinds::command::Commands;
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
-use crate::kinds::unit::Units;
+use crate::kinds::unit::{Units, Validation};
 use crate::kinds::{self, kind};
 use crate::model::{Action, Class, Failure, Name, Reason, ResourceId};
+use crate::record::Rejection;
 
 mod arrange;
 pub mod contest;
@@ -25,6 +26,7 @@ pub mod order;
 #[cfg(test)]
 mod tests;
 mod trigger;
+mod validation;
 mod way;
 
 pub use arrange::skipped;
@@ -99,6 +101,8 @@ pub struct Rules {
     pub protect_packages: Vec<String>,
     /// Resources that failed a short while ago and are not tried again yet, with their failure.
     pub resting: BTreeMap<ResourceId, Failure>,
+    /// Units that did not accept what is declared: they go on with what was there before.
+    pub rejected: BTreeMap<ResourceId, Rejection>,
     /// Resources that somebody else changes back: their drift is left alone, with this failure.
     pub contested: BTreeMap<ResourceId, Failure>,
     /// Resources that an operator paused: they are looked at and not touched, and what restarts them waits.
@@ -211,6 +215,8 @@ pub enum Change {
     Command(<Commands as Kind>::Change),
     /// For [`Units`].
     Unit(<Units as Kind>::Change),
+    /// Of a unit, before it reads its files.
+    Validation(Validation),
 }
 
 /// Plans.
@@ -280,13 +286,7 @@ pub fn plan(
         });
         plan.released.clear();
     }
-    steps.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
-    let reported: BTreeSet<&ResourceId> = reported_resources(desired);
-    let is_only_reported = |step: &mut Step| {
-        let is_paused = rules.paused.contains(&step.id);
-        rules.report_only || is_paused || reported.contains(&step.id)
-    };
-    plan.reported = steps.extract_if(.., is_only_reported).collect();
+    plan.blocked.extend(validation::failures(desired, rules));
     let look = guard::Look {
         desired,
         observed,
@@ -294,15 +294,25 @@ pub fn plan(
         declarations: &declarations,
         rules,
     };
+    steps.retain(|step| is_open(step, &look, &mut plan.blocked));
+    let reported: BTreeSet<&ResourceId> = reported_resources(desired);
+    let is_only_reported = |step: &mut Step| {
+        let is_paused = rules.paused.contains(&step.id);
+        rules.report_only || is_paused || reported.contains(&step.id)
+    };
+    plan.reported = steps.extract_if(.., is_only_reported).collect();
     steps = guard::hold(steps, &look, &mut plan);
 
     if !rules.report_only {
         let mut triggers = trigger::triggers(desired, observed, inventory, &mut steps);
-        triggers.retain(|step| is_open(step, observed, rules, &mut plan.blocked));
+        for step in &mut triggers {
+            // Owed all the same: what changes in this run will not change again.
+            step.waits |= !is_open(step, &look, &mut plan.blocked);
+        }
         steps.extend(triggers);
     }
     plan.void_debts = trigger::void_debts(desired, observed, inventory);
-    add_blockers(desired, &mut steps);
+    add_blockers(desired, rules, &mut steps);
     set_aside_what_is_blocked(&mut steps, &mut plan.blocked);
     let is_reload = |debt: &&Debt| {
         let is_resting = rules.resting.contains_key(&debt.debtor);
@@ -315,13 +325,15 @@ pub fn plan(
 }
 
 /// May the step be made; if not, why goes to `blocked`.
-fn is_open(step: &Step, observed: &Observed, rules: &Rules, blocked: &mut Vec<Failure>) -> bool {
+fn is_open(step: &Step, look: &guard::Look<'_>, blocked: &mut Vec<Failure>) -> bool {
+    let rules = look.rules;
     let obstacle = rules
         .resting
         .get(&step.id)
         .cloned()
         .or_else(|| is_contested(step, rules).cloned())
-        .or_else(|| leads_astray(step, observed, rules));
+        .or_else(|| leads_astray(step, look.observed, rules))
+        .or_else(|| validation::why_rejected(step, look.desired, rules));
     let is_open = obstacle.is_none();
     blocked.extend(obstacle.filter(|failure| !blocked.contains(failure)));
     is_open

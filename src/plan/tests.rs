@@ -11,15 +11,15 @@ use crate::model::{Kind as ResourceKind, OnRemoval};
 use crate::sys::files::{Entry, Look, hash_bytes};
 
 /// A host with some files and units, as it is declared and as it was seen.
-struct Scene {
-    desired: DesiredState,
-    observed: Observed,
-    inventory: Inventory,
-    rules: Rules,
+pub(super) struct Scene {
+    pub(super) desired: DesiredState,
+    pub(super) observed: Observed,
+    pub(super) inventory: Inventory,
+    pub(super) rules: Rules,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Scene {
             desired: DesiredState::default(),
             observed: Observed {
@@ -33,7 +33,7 @@ impl Scene {
     }
 
     /// Declares a file that is not there yet.
-    fn missing_file(mut self, id: &str, path: &str) -> Self {
+    pub(super) fn missing_file(mut self, id: &str, path: &str) -> Self {
         let bytes: Arc<[u8]> = Arc::from(&b"x"[..]);
         let content = Content {
             sha256: hash_bytes(&bytes),
@@ -73,7 +73,7 @@ impl Scene {
     }
 
     /// Declares `app.service`, which is `active` now; `declare` says more.
-    fn unit(mut self, active: &str, declare: impl FnOnce(&mut DesiredUnit)) -> Self {
+    pub(super) fn unit(mut self, active: &str, declare: impl FnOnce(&mut DesiredUnit)) -> Self {
         let name = "app.service".to_owned();
         let mut unit = DesiredUnit {
             id: ResourceId::new(ResourceKind::Unit, &name),
@@ -84,6 +84,7 @@ impl Scene {
             optional: false,
             restart_on: Vec::new(),
             reload_on: Vec::new(),
+            validate: None,
             manual: false,
             files: Vec::new(),
             report: false,
@@ -111,7 +112,7 @@ impl Scene {
     }
 
     /// What is declared is what was applied before.
-    fn is_as_declared_before(&mut self) {
+    pub(super) fn is_as_declared_before(&mut self) {
         for path in &self.desired.paths {
             let applied = crate::kinds::file::applied_after(path, None);
             self.inventory.paths.push(Owned {
@@ -124,7 +125,7 @@ impl Scene {
         }
     }
 
-    fn owes(mut self, action: Action) -> Self {
+    pub(super) fn owes(mut self, action: Action) -> Self {
         self.inventory.owed.push(Debt {
             debtor: app(),
             action,
@@ -135,7 +136,7 @@ impl Scene {
     }
 
     /// Declares a command that runs when one of `run_on` changed, or once.
-    fn command(mut self, name: &str, run_on: &[ResourceId]) -> Self {
+    pub(super) fn command(mut self, name: &str, run_on: &[ResourceId]) -> Self {
         self.desired.commands.push(DesiredCommand {
             name: name.to_owned(),
             id: ResourceId::new(ResourceKind::Command, name),
@@ -158,13 +159,13 @@ impl Scene {
         self
     }
 
-    fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> Plan {
         plan(&self.desired, &self.observed, &self.inventory, &self.rules)
     }
 
     /// The batches in words.
     #[track_caller]
-    fn check(&self, expected: &[&str]) {
+    pub(super) fn check(&self, expected: &[&str]) {
         let plan = self.plan();
         let words = |batch: &Vec<Step>| {
             let steps: Vec<String> = batch
@@ -177,11 +178,11 @@ impl Scene {
     }
 }
 
-fn app() -> ResourceId {
+pub(super) fn app() -> ResourceId {
     ResourceId::new(ResourceKind::Unit, "app.service")
 }
 
-fn conf() -> ResourceId {
+pub(super) fn conf() -> ResourceId {
     ResourceId::new(ResourceKind::File, "/etc/app.conf")
 }
 

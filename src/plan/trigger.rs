@@ -9,6 +9,7 @@ use crate::kinds::command::DesiredCommand;
 use crate::kinds::kind::Owned;
 use crate::kinds::unit::{DesiredUnit, Operation, Original, UnitChange, is_own_file};
 use crate::model::{Action, Kind, Name, OnRemoval, Reason, ResourceId};
+use crate::plan::validation::validation;
 use crate::plan::{Change, Debt, Inventory, InventoryKind, Observed, Step};
 
 /// The triggers that `steps` and the debts of earlier runs cause. A unit that `steps` start anyway is started afresh instead.
@@ -32,6 +33,13 @@ pub fn triggers(
         .units
         .iter()
         .filter(|owned| !is_declared(&owned.key));
+    for unit in desired.units.iter().filter(|unit| !unit.report) {
+        let (restarts, reloads) = Concerned::declared(unit).causes(&changes);
+        let debts = owed.causes(&unit.id, Action::Run);
+        let is_owed = !debts.is_empty();
+        let because = [restarts, reloads, debts].concat();
+        triggers.extend(validation(unit, because, is_owed, steps));
+    }
     for unit in declared.chain(undeclared.map(Concerned::undeclared)) {
         triggers.extend(restart(&unit, observed, &owed, &changes, steps));
     }
@@ -253,11 +261,9 @@ impl<'a> Concerned<'a> {
 
     /// Why it is to be restarted, and why reloaded.
     fn causes(&self, changes: &Changes) -> (Vec<ResourceId>, Vec<ResourceId>) {
-        let owns = |path: &str| {
-            let brings = self
-                .declared
-                .is_some_and(|unit| unit.files.iter().any(|own| own == path));
-            brings || is_own_file(self.name, path)
+        let owns = |path: &str| match self.declared {
+            Some(unit) => unit.brings(path),
+            None => is_own_file(self.name, path),
         };
         let own_files = changes
             .paths
@@ -299,6 +305,11 @@ fn is_void(
     match (debt.debtor.kind, debt.action) {
         // Whatever asked for it: it concerns all units.
         (_, Action::DaemonReload) => false,
+        // Whether it runs or not: it must not run with what nobody has judged.
+        (Kind::Unit, Action::Run) => {
+            let mut units = desired.units.iter();
+            !units.any(|unit| unit.name == name && unit.validate.is_some())
+        }
         (Kind::Unit, _) => {
             let is_declared = desired.units.iter().any(|unit| unit.name == name);
             let mut owned = inventory.units.iter();

@@ -11,7 +11,7 @@ use crate::model::Failure;
 
 /// Programs of this layout and later ones can use a database of the present layout: all that was added since can be left out of every
 /// question and every line without harm. Raised when something that they write or read means something else.
-pub(super) const OLDEST_LAYOUT: i64 = SCHEMA_VERSION;
+pub(super) const OLDEST_LAYOUT: i64 = 4;
 
 /// How a database stands to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,11 +13,12 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Action, Class, Failure, OnRemoval, ResourceId};
 
+pub mod former;
 pub mod history;
 pub mod layout;
 pub mod objects;
@@ -29,11 +30,12 @@ pub use writing::Writing;
 
 use opening::{is_damage, read_only_uri, with_remedy};
 
+pub use former::{Former, Rejection};
 pub use history::HistoryEntry;
 pub use owed::Owed;
 
 /// The layout of the tables below; a database of a newer layout is refused, an older one is brought up to date.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 /// The first layout; those after it are what the modules below add.
 const SCHEMA: &str = "
@@ -166,7 +168,7 @@ impl<'a> InventoryLine<'a> {
 }
 
 /// One thing limpet applied, as it is stored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InventoryEntry {
     /// Which kind's name space `key` is in: `path`, `package` or `unit`.
     pub kind: String,
@@ -186,6 +188,22 @@ pub struct InventoryEntry {
     pub prevent_removal: bool,
     /// What it needs.
     pub needs: Vec<ResourceId>,
+}
+
+impl From<InventoryLine<'_>> for InventoryEntry {
+    fn from(line: InventoryLine<'_>) -> Self {
+        InventoryEntry {
+            kind: line.kind.to_owned(),
+            key: line.key.to_owned(),
+            resource: line.resource,
+            on_removal: line.on_removal,
+            applied: line.applied.to_owned(),
+            original: line.original.to_owned(),
+            made: line.made,
+            prevent_removal: line.prevent_removal,
+            needs: line.needs,
+        }
+    }
 }
 
 impl Record {
@@ -230,17 +248,7 @@ impl Record {
     pub fn inventory(&self) -> Result<Vec<InventoryEntry>, Failure> {
         let mut entries = Vec::new();
         self.read_inventory(&mut |line| {
-            entries.push(InventoryEntry {
-                kind: line.kind.to_owned(),
-                key: line.key.to_owned(),
-                resource: line.resource,
-                on_removal: line.on_removal,
-                applied: line.applied.to_owned(),
-                original: line.original.to_owned(),
-                made: line.made,
-                prevent_removal: line.prevent_removal,
-                needs: line.needs,
-            });
+            entries.push(InventoryEntry::from(line));
             Ok(())
         })?;
         Ok(entries)

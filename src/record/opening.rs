@@ -8,7 +8,9 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::layout::{Layout, OLDEST_LAYOUT, layout_of};
-use super::{Changes, LAYOUT_3, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, history, owed};
+use super::{
+    Changes, LAYOUT_3, Record, SCHEMA, SCHEMA_VERSION, damaged, failure, former, history, owed,
+};
 use crate::model::{Class, Failure};
 
 /// How many KiB of the database are kept in memory: it is read from one end to the other, or a row at a time.
@@ -72,7 +74,7 @@ impl Record {
         {
             return Err(newer(version));
         }
-        for table in ["memory", "inventory", "owed"] {
+        for table in ["memory", "inventory", "owed", "former"] {
             connection.execute_batch(&format!("INSERT INTO {table} SELECT * FROM disk.{table}"))?;
         }
         connection.execute_batch("DETACH disk")?;
@@ -174,6 +176,9 @@ impl Record {
                 }
                 if version < 4 {
                     transaction.execute_batch(owed::LAYOUT_4)?;
+                }
+                if version < 5 {
+                    transaction.execute_batch(former::LAYOUT_5)?;
                 }
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.pragma_update(None, "application_id", OLDEST_LAYOUT)?;

@@ -59,8 +59,7 @@ impl Record {
             .map_err(failure)?;
         // The clock they are measured by began anew.
         self.connection
-            .execute("UPDATE owed SET caused = NULL", [])
-            .map(drop)
+            .execute_batch("UPDATE owed SET caused = NULL; UPDATE former SET kept = 0")
             .map_err(failure)
     }
 

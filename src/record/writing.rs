@@ -89,9 +89,13 @@ impl<'a> Writing<'a> {
     /// Something that is owed since `at`. What is owed already keeps its cause; that it was caused is to be said again, because it is
     /// about to be caused once more.
     pub fn owe(&self, debt: &Owed, at: Timestamp) -> Result<(), Failure> {
-        self.paid
+        let was_paid = self
+            .paid
             .borrow_mut()
             .remove(&(debt.debtor.clone(), debt.action));
+        if debt.action == Action::Run {
+            self.drop_stale_formers(&debt.debtor, was_paid)?;
+        }
         let sql = "INSERT INTO owed (debtor, action, because, revision, since, caused) VALUES (?1, ?2, ?3, ?4, ?5, NULL)
              ON CONFLICT (debtor, action) DO UPDATE SET caused = NULL";
         self.execute(
@@ -104,6 +108,14 @@ impl<'a> Writing<'a> {
                 at.to_string()
             ],
         )
+    }
+
+    /// What was kept for a debt that is not there any more was accepted, or is of no use: a new debt begins with nothing.
+    fn drop_stale_formers(&self, debtor: &ResourceId, was_paid: bool) -> Result<(), Failure> {
+        let sql = "DELETE FROM former WHERE debtor = ?1 AND (?2 OR NOT EXISTS
+             (SELECT 1 FROM owed WHERE owed.debtor = ?1 AND action = ?3))";
+        let run = Action::Run.as_str();
+        self.execute(sql, params![debtor.to_string(), was_paid, run])
     }
 
     /// A debt that is paid, or need not be.
@@ -126,13 +138,16 @@ impl<'a> Writing<'a> {
         for (debtor, action) in self.paid.borrow().iter() {
             let sql = "DELETE FROM owed WHERE debtor = ?1 AND action = ?2";
             self.execute(sql, params![debtor.to_string(), action.as_str()])?;
+            if *action == Action::Run {
+                self.drop_formers(debtor)?;
+            }
         }
         self.transaction.commit().map_err(failure)?;
         self.paid.borrow_mut().clear();
         Ok(())
     }
 
-    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), Failure> {
+    pub(super) fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), Failure> {
         let mut statement = self.transaction.prepare_cached(sql).map_err(failure)?;
         statement.execute(values).map(drop).map_err(failure)
     }

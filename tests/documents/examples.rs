@@ -51,6 +51,6 @@ fn the_recipes_have_no_mistakes() {
     let output = limpet(&["check"], &in_tree("config/recipes"));
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "checked 1 host, 14 layers: no mistakes\n"
+        "checked 1 host, 15 layers: no mistakes\n"
     );
 }

@@ -1053,11 +1053,44 @@ fn a_directory_that_is_no_fleet_says_what_is_missing() {
 
 #[test]
 fn what_a_later_version_brings_is_refused_and_not_ignored() {
-    assert_snapshot!(base("[unit.\"app.service\"]\nrestart = \"manual\"\nvalidate = [\"true\"]\n"), @r#"
-    error: layers/base/base.toml:3:1: `validate` in unit:app.service is not supported by limpet 0.1.0
+    assert_snapshot!(base("[file.\"/opt/app\"]\nurl = \"https://releases.example/app\"\n"), @r#"
+    error: layers/base/base.toml:2:1: `url` in file:/opt/app is not supported by limpet 0.1.0
       |
-    3 | validate = ["true"]
-      | ^^^^^^^^
+    2 | url = "https://releases.example/app"
+      | ^^^
+    "#);
+}
+
+#[test]
+fn what_a_unit_is_validated_by_is_a_command() {
+    let unit = |validate: &str| {
+        base(&format!(
+            "[unit.\"app.service\"]\nrunning = true\nvalidate = {validate}\n"
+        ))
+    };
+    assert_snapshot!(unit("\"app --check\""), @r#"
+    error: layers/base/base.toml:3:12: expected an array, found string "app --check" for `validate` in unit:app.service
+      |
+    3 | validate = "app --check"
+      |            ^^^^^^^^^^^^^
+      |
+    hint: there is no shell; write an array: validate = ["app", "--check"]
+    "#);
+    assert_snapshot!(unit("[]"), @r#"
+    error: layers/base/base.toml:3:12: `validate` of unit:app.service is no command
+      |
+    3 | validate = []
+      |            ^^
+      |
+    hint: write the program and its arguments: ["nginx", "-t"]
+    "#);
+    assert_snapshot!(unit("[\"./app\"]"), @r#"
+    error: layers/base/base.toml:3:12: `validate` of unit:app.service names './app', which is no absolute path
+      |
+    3 | validate = ["./app"]
+      |            ^^^^^^^^^
+      |
+    hint: name a program by its absolute path, or by its name alone
     "#);
 }
 

@@ -42,3 +42,4 @@ mod schedule;
 mod self_upgrade;
 mod sources;
 mod units;
+mod validation;

@@ -27,6 +27,7 @@ fn unit(name: &str) -> DesiredUnit {
         optional: false,
         restart_on: Vec::new(),
         reload_on: Vec::new(),
+        validate: None,
         manual: false,
         files: Vec::new(),
         report: false,

@@ -1,5 +1,6 @@
 //! Units, with the files and drop-ins they bring.
 
+use super::command::check_argv;
 use super::file::none_or;
 use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table, Value};
@@ -51,6 +52,18 @@ impl Resolver<'_, '_> {
             );
         }
         check_wishes(id, &unit, table, place, &mut mistakes);
+        if let Some(argv) = &unit.validate {
+            let example = "[\"nginx\", \"-t\"]";
+            check_argv(
+                &what,
+                "validate",
+                argv,
+                example,
+                table,
+                place,
+                &mut mistakes,
+            );
+        }
         let bringer = Bringer {
             id,
             report: unit.report.unwrap_or(false),
@@ -137,6 +150,7 @@ impl Resolver<'_, '_> {
             optional: unit.optional.unwrap_or(false),
             restart_on: Vec::new(), // known once every resource is
             reload_on: Vec::new(),
+            validate: unit.validate,
             manual: unit.restart == Some(Restart::Manual),
             files,
             report: bringer.report,

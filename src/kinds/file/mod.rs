@@ -22,12 +22,14 @@ mod diff;
 mod observe;
 mod original;
 mod plan;
+mod put_back;
 
 pub use by_path::ByPath;
 pub use diff::{closing, diff, is_public};
 pub use observe::{ObservedPath, ObservedPaths, SeenBefore};
-pub use original::{Applied, Original, Remembered, save_original};
+pub use original::{Applied, Original, Remembered, read_original, save_original};
 pub use plan::{applied, applied_after};
+pub use put_back::put_back;
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;

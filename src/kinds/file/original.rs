@@ -152,7 +152,19 @@ pub fn save_original(
     path: &str,
     originals: &str,
 ) -> Result<Original, Failure> {
-    Ok(match walk.look(path, Hashing::Skip)?.entry {
+    let (original, bytes) = read_original(walk, path)?;
+    if let (Original::File { sha256, .. }, Some(bytes)) = (&original, bytes) {
+        let copy = format!("{originals}/{}", hex::encode(sha256));
+        if host.look(&copy, Hashing::Skip)?.entry == Entry::Absent {
+            host.write_own_file(&copy, &bytes, 0o600)?;
+        }
+    }
+    Ok(original)
+}
+
+/// What is at `path` now, with the bytes of a file that is not too large to keep.
+pub fn read_original(walk: &mut Walk, path: &str) -> Result<(Original, Option<Vec<u8>>), Failure> {
+    let original = match walk.look(path, Hashing::Skip)?.entry {
         Entry::Absent => Original::Absent,
         Entry::Symlink(target) => Original::Symlink { target },
         Entry::Directory(Attributes { mode, uid, gid }) => Original::Directory {
@@ -176,20 +188,15 @@ pub fn save_original(
                     format!("failed to keep a copy of '{path}': it vanished a moment ago"),
                 )
             })?;
-            let xattrs = walk.read_xattrs(path)?;
-            let sha256 = hash_bytes(&bytes);
-            let copy = format!("{originals}/{}", hex::encode(&sha256));
-            if host.look(&copy, Hashing::Skip)?.entry == Entry::Absent {
-                host.write_own_file(&copy, &bytes, 0o600)?;
-            }
-            Original::File {
-                sha256,
+            let original = Original::File {
+                sha256: hash_bytes(&bytes),
                 size: bytes.len() as u64,
                 mode,
                 uid,
                 gid,
-                xattrs,
-            }
+                xattrs: walk.read_xattrs(path)?,
+            };
+            return Ok((original, Some(bytes)));
         }
         Entry::Special(what) => {
             return Err(Failure::new(
@@ -197,7 +204,8 @@ pub fn save_original(
                 format!("failed to keep a copy of '{path}': it is {what}"),
             ));
         }
-    })
+    };
+    Ok((original, None))
 }
 
 /// SHA-256 sums as hex.

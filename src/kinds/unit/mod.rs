@@ -17,6 +17,9 @@ mod apply;
 mod name;
 mod observe;
 mod plan;
+mod validation;
+
+pub use validation::{TIME_LIMIT, Validation, Verdict, has_started_since, validate};
 
 pub use name::{SUFFIXES, is_own_file, is_read_by_systemd};
 
@@ -39,6 +42,8 @@ pub struct DesiredUnit {
     pub restart_on: Vec<ResourceId>,
     /// Resources whose change reloads it, or restarts it where it cannot reload.
     pub reload_on: Vec<ResourceId>,
+    /// What judges its files once they are written, before it reads them.
+    pub validate: Option<Vec<String>>,
     /// Its restarts wait for a person, or for a boot.
     pub manual: bool,
     /// Does this declaration bring the unit's own file; paths of its file and drop-ins.
@@ -118,6 +123,18 @@ pub enum Operation {
     Restart,
     /// Reloads it if it is active, or restarts it where it cannot reload.
     Reload,
+}
+
+impl DesiredUnit {
+    /// Does it read what is at `path`, which `id` declares, as far as anybody said.
+    pub fn reads(&self, path: &str, id: &ResourceId) -> bool {
+        self.brings(path) || self.restart_on.contains(id) || self.reload_on.contains(id)
+    }
+
+    /// Is `path` its own file, or a drop-in of it.
+    pub fn brings(&self, path: &str) -> bool {
+        self.files.iter().any(|own| own == path) || is_own_file(&self.name, path)
+    }
 }
 
 /// The kind.

@@ -360,6 +360,7 @@ mod tests {
             optional: false,
             restart_on: Vec::new(),
             reload_on: Vec::new(),
+            validate: None,
             manual: false,
             files: Vec::new(),
             report: false,

@@ -1,0 +1,77 @@
+//! Putting paths back as they were a moment ago.
+
+use std::sync::Arc;
+
+use crate::kinds::file::{Access, Edit, Original, PathChange};
+use crate::kinds::kind::{Content, ContentSource};
+use crate::model::{Failure, ResourceId};
+use crate::sys::Host;
+use crate::sys::files::{Entry, Hashing};
+use crate::sys::xattrs::Xattrs;
+
+/// The change that makes what is at `path` now what it was: `original`, with these bytes if it was a file.
+pub fn put_back(
+    host: &Host,
+    id: &ResourceId,
+    path: &str,
+    original: &Original,
+    content: Option<Vec<u8>>,
+) -> Result<PathChange, Failure> {
+    let now = host.look(path, Hashing::Skip)?.entry;
+    let is_directory = matches!(now, Entry::Directory(_));
+    let edit = match original {
+        Original::Absent if is_directory => Edit::RemoveDirectory,
+        Original::Absent => Edit::RemoveFile { expected: None },
+        Original::File {
+            sha256,
+            size,
+            mode,
+            uid,
+            gid,
+            xattrs,
+        } => Edit::WriteFile {
+            content: Content {
+                sha256: *sha256,
+                size: *size,
+                source: ContentSource::Inline(Arc::from(content.unwrap_or_default())),
+            },
+            access: access(*mode, *uid, *gid, xattrs),
+            validate: None,
+            replace: is_directory,
+        },
+        Original::Symlink { target } => Edit::MakeLink {
+            target: target.clone(),
+            replace: is_directory,
+        },
+        Original::Directory {
+            mode,
+            uid,
+            gid,
+            xattrs,
+        } if !is_directory => Edit::MakeDirectory {
+            access: access(*mode, *uid, *gid, xattrs),
+            replace: now != Entry::Absent,
+        },
+        Original::Directory { mode, uid, gid, .. }
+        | Original::AttributesOnly { mode, uid, gid } => Edit::SetAccess {
+            mode: Some(*mode),
+            owner: Some(uid.to_string()),
+            group: Some(gid.to_string()),
+        },
+    };
+    Ok(PathChange {
+        id: id.clone(),
+        path: path.into(),
+        edit,
+        applied: None,
+    })
+}
+
+fn access(mode: u32, uid: u32, gid: u32, xattrs: &Xattrs) -> Access {
+    Access {
+        mode,
+        owner: uid.to_string(),
+        group: gid.to_string(),
+        xattrs: Some(xattrs.clone()),
+    }
+}
