@@ -302,6 +302,10 @@ fn announce(walk: &Walk<'_>, steps: &[Step]) {
         _ => BATCH_SILENCE,
     };
     let message = match steps {
+        // What is deleted of a directory or a tree is not the whole of it.
+        [step] if step.kind == InventoryKind::Path && step.id.name != step.key => {
+            format!("{} {} ({})", step.action, step.id, step.key)
+        }
         [step] => format!("{} {}", step.action, step.id),
         [first, .., last] => format!("{} steps, {} to {}", steps.len(), first.id, last.id),
         [] => return,

@@ -24,6 +24,8 @@ pub enum Kind {
     File,
     /// A symbolic link.
     Symlink,
+    /// A directory of the repository, file by file.
+    Tree,
     /// A program that is run when something changed, or once.
     Command,
     /// A systemd unit: its file, drop-ins, enablement and activity.
@@ -34,11 +36,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Package,
         Kind::Directory,
         Kind::File,
         Kind::Symlink,
+        Kind::Tree,
         Kind::Command,
         Kind::Unit,
         Kind::Health,
@@ -51,6 +54,7 @@ impl Kind {
             Kind::Directory => "directory",
             Kind::File => "file",
             Kind::Symlink => "symlink",
+            Kind::Tree => "tree",
             Kind::Command => "command",
             Kind::Unit => "unit",
             Kind::Health => "health",

@@ -12,7 +12,7 @@ use crate::config::{self, ApplyMode};
 use crate::cycle::contents::StoredContents;
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::{DesiredState, Limits};
-use crate::kinds::file::{Edit, Paths, SeenBefore, save_original};
+use crate::kinds::file::{Edit, Paths, SeenBefore, find_purged, save_original};
 use crate::kinds::kind::Kind;
 use crate::kinds::package::Packages;
 use crate::kinds::unit::Units;
@@ -61,7 +61,7 @@ impl Cycle {
     /// nothing new comes up. A step that was made and is planned again does not converge.
     pub(super) fn enforce(
         &mut self,
-        in_force: &InForce,
+        in_force: &mut InForce,
         allow_removals: bool,
         progress: Progress<'_>,
     ) -> Result<(), Failure> {
@@ -190,11 +190,12 @@ impl Cycle {
 
     pub(super) fn plan(
         &mut self,
-        in_force: &InForce,
+        in_force: &mut InForce,
         allow_removals: bool,
         before: Option<SeenBefore>,
     ) -> Result<Planned, Failure> {
         let inventory = self.inventory.read(&self.record)?;
+        let unpurged = find_purged(&self.host, &mut in_force.desired.paths, &inventory.paths);
         self.end_contests(in_force, &inventory);
         self.end_rejections(in_force);
         let observed = observe(&self.host, &in_force.desired, &inventory, before);
@@ -225,6 +226,7 @@ impl Cycle {
             paused: self.paused_resources(),
         };
         let mut plan = plan::plan(&in_force.desired, &observed, &inventory, &rules);
+        plan.blocked.extend(unpurged);
         self.learn_of_the_other_side(in_force, &mut plan);
         Ok(Planned {
             plan,

@@ -412,22 +412,27 @@ impl Cycle {
         allow_removals: bool,
         progress: Progress<'_>,
     ) -> Option<(String, String)> {
-        let in_force = self.in_force.take()?;
+        let mut in_force = self.in_force.take()?;
         self.retry_version_if_due(&in_force);
         let identity = in_force.identity();
         if self.must_wait(&in_force) {
-            if let Some(stand_in) = self.take_stand_in() {
-                self.enforce_one(&stand_in, allow_removals, progress);
+            if let Some(mut stand_in) = self.take_stand_in() {
+                self.enforce_one(&mut stand_in, allow_removals, progress);
                 self.trial.stand_in = Some(stand_in);
             }
         } else {
-            self.enforce_one(&in_force, allow_removals, progress);
+            self.enforce_one(&mut in_force, allow_removals, progress);
         }
         self.in_force = Some(in_force);
         Some(identity)
     }
 
-    fn enforce_one(&mut self, in_force: &InForce, allow_removals: bool, progress: Progress<'_>) {
+    fn enforce_one(
+        &mut self,
+        in_force: &mut InForce,
+        allow_removals: bool,
+        progress: Progress<'_>,
+    ) {
         let mut result = self.enforce(in_force, allow_removals, progress);
         if result.is_err() && self.replace_damaged_record() {
             result = self.enforce(in_force, allow_removals, progress);
@@ -648,7 +653,7 @@ impl Cycle {
                 .collect(),
             conditions: self.status().conditions,
         };
-        let Some(in_force) = self.in_force.take() else {
+        let Some(mut in_force) = self.in_force.take() else {
             return preview;
         };
         preview.revision = Some(in_force.revision.clone());
@@ -658,7 +663,7 @@ impl Cycle {
         // What rests is planned, too: a person asks what would change, not what is tried next.
         let resting = std::mem::take(&mut self.resting);
         let contests = std::mem::take(&mut self.contests);
-        let plan = self.plan(&in_force, false, None);
+        let plan = self.plan(&mut in_force, false, None);
         (self.resting, self.contests) = (resting, contests);
         let contents = StoredContents::new(&self.host, &self.objects);
         match plan.and_then(|planned| Ok((planned, contents?))) {

@@ -13,6 +13,7 @@ use crate::cycle::look::Memory;
 use crate::cycle::pause;
 use crate::fleet::{self, Limits};
 use crate::git::{Object, ObjectError, ObjectId, Objects, Tree};
+use crate::kinds::file::find_purged;
 use crate::kinds::kind::Contents;
 use crate::model::Failure;
 use crate::plan::{self, Change, Plan, Rules, Step};
@@ -129,8 +130,10 @@ impl Memory {
         let one = |failure: Failure| vec![failure];
         let identity = judge::measure(&self.host, &self.config).map_err(one)?;
         let limits = Limits::from(&self.config.apply);
-        let rendered = fleet::render(files, &identity, &limits)?;
+        let mut rendered = fleet::render(files, &identity, &limits)?;
         let inventory = inventory::read(&self.record).map_err(one)?;
+        let paths = &mut rendered.state.paths;
+        let unpurged = find_purged(&self.host, paths, &inventory.paths);
         let observed = observe(&self.host, &rendered.state, &inventory, None);
         let pauses = pause::lasting(&self.host, &self.record).map_err(one)?;
         let rules = Rules {
@@ -147,7 +150,8 @@ impl Memory {
             contested: BTreeMap::new(),
             paused: pause::resources_among(&pauses),
         };
-        let plan = plan::plan(&rendered.state, &observed, &inventory, &rules);
+        let mut plan = plan::plan(&rendered.state, &observed, &inventory, &rules);
+        plan.blocked.extend(unpurged);
         let mut preview = Preview {
             revision: Some(revision.to_owned()),
             host: self.config.host.name.clone(),

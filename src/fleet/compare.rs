@@ -170,7 +170,7 @@ impl Difference {
         match (&self.path, self.resource.kind) {
             (Some(path), _) => Some(path),
             (None, Kind::File | Kind::Directory | Kind::Symlink) => Some(&self.resource.name),
-            (None, Kind::Package | Kind::Command | Kind::Unit | Kind::Health) => None,
+            (None, Kind::Tree | Kind::Package | Kind::Command | Kind::Unit | Kind::Health) => None,
         }
     }
 

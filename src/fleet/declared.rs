@@ -8,21 +8,18 @@ use crate::document::{Expectation, Mistake, Place, Table, Value};
 use crate::model::{Kind, OnRemoval};
 
 /// Kinds that this version does not know yet.
-pub(super) const LATER_KINDS: [&str; 6] =
-    ["repository", "group", "user", "tree", "mount", "sysctl"];
+pub(super) const LATER_KINDS: [&str; 5] = ["repository", "group", "user", "mount", "sysctl"];
 
 /// Words reserved for later versions wherever a declaration stands.
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 15] = [
+const LATER_FIELDS: [&str; 13] = [
     "state",
     "url",
     "sha256",
     "unpack",
     "decrypt",
-    "purge",
-    "ignore",
     "as_user",
     "xattrs",
     "capabilities",
@@ -70,6 +67,8 @@ pub(super) struct Directory {
     pub mode: Option<String>,
     pub owner: Option<String>,
     pub group: Option<String>,
+    pub purge: Option<bool>,
+    pub ignore: Option<Vec<String>>,
     pub state: Option<State>,
     #[serde(rename = "template")]
     _template: Option<bool>,
@@ -89,6 +88,28 @@ pub(super) struct Directory {
 pub(super) struct Symlink {
     pub target: Option<String>,
     pub state: Option<State>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[tree."…"]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tree {
+    pub source: Option<String>,
+    pub mode: Option<String>,
+    pub owner: Option<String>,
+    pub group: Option<String>,
+    pub purge: Option<bool>,
+    pub ignore: Option<Vec<String>>,
     #[serde(rename = "template")]
     _template: Option<bool>,
     #[serde(rename = "needs")]
@@ -255,6 +276,7 @@ pub(super) fn read<'de, T: Deserialize<'de>>(
 /// What other tools call a field, and how it is said here.
 fn by_another_name(kind: Kind, field: &str, value: Option<&Value>) -> Option<String> {
     let is_path = matches!(kind, Kind::File | Kind::Directory | Kind::Symlink);
+    let has_access = is_path || kind == Kind::Tree;
     let says = |word: &str| {
         value
             .and_then(Value::as_str)
@@ -283,9 +305,9 @@ fn by_another_name(kind: Kind, field: &str, value: Option<&Value>) -> Option<Str
         ),
         "text" | "contents" | "body" | "data" if kind != Kind::Package => renamed("content"),
         "src" | "file" | "from" if kind != Kind::Package => renamed("source"),
-        "permissions" | "perms" | "chmod" if is_path => renamed("mode"),
-        "user" | "uid" if is_path => renamed("owner"),
-        "gid" if is_path => renamed("group"),
+        "permissions" | "perms" | "chmod" if has_access => renamed("mode"),
+        "user" | "uid" if has_access => renamed("owner"),
+        "gid" if has_access => renamed("group"),
         "to" | "link" | "dest" | "destination" if kind == Kind::Symlink => renamed("target"),
         "path" | "dest" | "destination" | "name" => Some(format!(
             "the name stands in the header: [{kind}.{}]",
@@ -325,6 +347,7 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::File => read::<File>(table, place, what).map(drop),
         Kind::Directory => read::<Directory>(table, place, what).map(drop),
         Kind::Symlink => read::<Symlink>(table, place, what).map(drop),
+        Kind::Tree => read::<Tree>(table, place, what).map(drop),
         Kind::Package => read::<Package>(table, place, what).map(drop),
         Kind::Command => read::<Command>(table, place, what).map(drop),
         Kind::Unit => read::<Unit>(table, place, what).map(drop),

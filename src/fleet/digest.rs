@@ -129,7 +129,9 @@ struct Paths<'a>(&'a [DesiredPath]);
 
 impl Serialize for Paths<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(OnePath))
+        // What is found on a host is no part of what is declared for it.
+        let declared = self.0.iter().filter(|path| path.spec != PathSpec::Purged);
+        serializer.collect_seq(declared.map(OnePath))
     }
 }
 
@@ -147,13 +149,23 @@ impl Serialize for OnePath<'_> {
             PathSpec::File {
                 mode, owner, group, ..
             }
-            | PathSpec::Directory { mode, owner, group } => Some((mode, owner, group)),
-            PathSpec::Symlink { .. } | PathSpec::Absent => None,
+            | PathSpec::Directory {
+                mode, owner, group, ..
+            } => Some((mode, owner, group)),
+            PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => None,
         };
         if let Some((_, _, group)) = access {
             map.serialize_entry("group", group)?;
         }
         map.serialize_entry("id", &path.id)?;
+        let purge = match &path.spec {
+            PathSpec::Directory { purge, .. } => purge.as_ref(),
+            _ => None,
+        };
+        // Left out where nothing is purged, as in the digests of earlier versions.
+        if let Some(purge) = purge {
+            map.serialize_entry("ignore", &purge.ignore)?;
+        }
         if let Some((mode, owner, _)) = access {
             map.serialize_entry("mode", &mode.map(octal))?;
             map.serialize_entry("on_removal", &path.on_removal)?;
@@ -162,6 +174,9 @@ impl Serialize for OnePath<'_> {
             map.serialize_entry("on_removal", &path.on_removal)?;
         }
         map.serialize_entry("path", &path.path)?;
+        if purge.is_some() {
+            map.serialize_entry("purge", &true)?;
+        }
         map.serialize_entry("report", &path.report)?;
         if let PathSpec::Symlink { target } = &path.spec {
             map.serialize_entry("target", target)?;
@@ -170,7 +185,7 @@ impl Serialize for OnePath<'_> {
             PathSpec::File { .. } => "file",
             PathSpec::Directory { .. } => "directory",
             PathSpec::Symlink { .. } => "symlink",
-            PathSpec::Absent => "absent",
+            PathSpec::Absent | PathSpec::Purged => "absent",
         };
         map.serialize_entry("type", kind)?;
         if let PathSpec::File { validate, .. } = &path.spec {
@@ -336,6 +351,7 @@ mod tests {
             validate: Some(vec!["true".into(), "{}".into()]),
         };
         let directory = PathSpec::Directory {
+            purge: None,
             mode: None,
             owner: None,
             group: Some("adm".into()),

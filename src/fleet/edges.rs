@@ -159,7 +159,10 @@ fn waits_for(
     declared: &BTreeMap<ResourceId, &Place>,
 ) -> Vec<ResourceId> {
     let mut waits = needs.get(id).cloned().unwrap_or_default();
-    if matches!(id.kind, Kind::File | Kind::Directory | Kind::Symlink) {
+    if matches!(
+        id.kind,
+        Kind::File | Kind::Directory | Kind::Symlink | Kind::Tree
+    ) {
         let parent = std::iter::successors(id.name.rsplit_once('/'), |(parent, _)| {
             parent.rsplit_once('/')
         })

@@ -9,10 +9,18 @@ use ring::digest::{SHA256, digest};
 use super::inputs::Raw;
 use super::{read_text, unreadable};
 use crate::document::Source;
-use crate::git::{ObjectId, Tree, TreeFile};
+use crate::git::{EntryKind, ObjectId, Tree, TreeFile};
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
 use crate::model::Failure;
+
+/// Something below a directory, as a path from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Below {
+    Directory(String),
+    File(String),
+    Symlink(String),
+}
 
 /// The files of a tree, by path.
 pub(super) struct Sources<'tree> {
@@ -115,20 +123,32 @@ impl<'tree> Sources<'tree> {
 
     /// The files below `directory`, as paths from there; for suggestions.
     pub fn names_below(&self, directory: &str) -> Vec<String> {
-        let mut names = Vec::new();
+        let files = self.below(directory).into_iter();
+        files
+            .filter_map(|below| match below {
+                Below::File(path) => Some(path),
+                Below::Directory(_) | Below::Symlink(_) => None,
+            })
+            .collect()
+    }
+
+    /// What is below `directory`, and itself, a directory before what is in it.
+    pub fn below(&self, directory: &str) -> Vec<Below> {
+        let mut found = Vec::new();
         let mut pending = vec![String::new()];
         while let Some(prefix) = pending.pop() {
+            found.push(Below::Directory(prefix.trim_end_matches('/').to_owned()));
             let path = format!("{directory}/{prefix}");
             let entries = self.tree.list(path.trim_end_matches('/'));
             for (name, kind) in entries.ok().flatten().unwrap_or_default() {
                 match kind {
-                    crate::git::EntryKind::Directory => pending.push(format!("{prefix}{name}/")),
-                    crate::git::EntryKind::File => names.push(format!("{prefix}{name}")),
-                    crate::git::EntryKind::Symlink => {}
+                    EntryKind::Directory => pending.push(format!("{prefix}{name}/")),
+                    EntryKind::File => found.push(Below::File(format!("{prefix}{name}"))),
+                    EntryKind::Symlink => found.push(Below::Symlink(format!("{prefix}{name}"))),
                 }
             }
         }
-        names
+        found
     }
 
     /// The symbolic link at `path`, or on the way to it, as a path.
@@ -142,7 +162,7 @@ impl<'tree> Sources<'tree> {
                 entries
                     .unwrap_or_default()
                     .iter()
-                    .any(|(entry, kind)| entry == name && *kind == crate::git::EntryKind::Symlink)
+                    .any(|(entry, kind)| entry == name && *kind == EntryKind::Symlink)
             })
     }
 
@@ -186,7 +206,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::{HostIdentity, Limits, render_state, render_state_after};
-    use crate::git::{EntryKind, ObjectError, TreeFile};
+    use crate::git::{ObjectError, TreeFile};
 
     /// Files with the ids of blobs; those below `files/` that are read are counted.
     struct Blobs {

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use crate::fleet::DesiredState;
 use crate::kinds;
 use crate::kinds::command::DesiredCommand;
-use crate::kinds::file::{ByPath, DesiredPath, Original, Remembered, applied_after};
+use crate::kinds::file::{
+    Applied, ByPath, DesiredPath, Original, PathSpec, Remembered, applied_after,
+};
 use crate::kinds::kind::Owned;
 use crate::kinds::package::DesiredPackage;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{OnRemoval, ResourceId};
 use crate::plan::{Inventory, InventoryKind};
+use crate::sys::files::above;
 
 /// Everything declared, and the inventory beside it; what is said of one thing is worked out when it is asked for.
 #[derive(Debug)]
@@ -208,8 +211,25 @@ impl<'a> Declarations<'a> {
             && needs.get(&owned).map_or(&[][..], Vec::as_slice) == self.needs(id)
     }
 
+    /// Was what is purged at `key` found in a directory that was purged before: then it came since.
+    fn was_purged_before(&self, key: &str) -> bool {
+        let declared = self.paths().get(key);
+        declared.is_some_and(|path| path.spec == PathSpec::Purged)
+            && above(key).any(|above| {
+                let owned = self.owned_paths().get(above);
+                owned
+                    .and_then(|owned| owned.applied.applied())
+                    .is_some_and(|applied| {
+                        matches!(applied, Applied::Directory { purge: true, .. })
+                    })
+            })
+    }
+
     fn says_the_same(&self, kind: InventoryKind, key: &str) -> bool {
         let same = match kind {
+            InventoryKind::Path if !self.owned_paths().contains(key) => {
+                Some(self.was_purged_before(key))
+            }
             InventoryKind::Path => self.owned_paths().get(key).and_then(|owned| {
                 let declared = applied_after(self.paths().get(key)?, Some(owned));
                 Some(owned.applied.applied() == Some(&declared))

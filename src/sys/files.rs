@@ -543,6 +543,28 @@ impl Walk {
         }
     }
 
+    /// Is something mounted on the directory `path`.
+    pub fn is_mount_point(&mut self, path: &str) -> Result<bool, Failure> {
+        let (parent, name) = split(path);
+        if !self.enter(parent)? {
+            return Ok(false);
+        }
+        let failed = |errno| io_failure("look at", path, errno);
+        let outside = fstat(self.here()).map_err(failed)?;
+        let inside = fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+        if outside.st_dev != inside.st_dev {
+            return Ok(true);
+        }
+        // One file system may be mounted at several places; kernels before 5.8 cannot tell.
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let known = rustix::fs::statx(self.here(), name, flags, rustix::fs::StatxFlags::TYPE);
+        Ok(known.is_ok_and(|known| {
+            known
+                .stx_attributes
+                .contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
+        }))
+    }
+
     /// At most `limit` names in the directory `path`, in no order; none when it does not exist.
     pub fn list(&mut self, path: &str, limit: usize) -> Result<Vec<String>, Failure> {
         if !self.enter(path)? {

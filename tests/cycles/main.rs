@@ -17,6 +17,7 @@ mod guards;
 mod health;
 mod originals;
 mod pauses;
+mod purge;
 mod refusals;
 mod silence;
 

@@ -171,6 +171,6 @@ fn word(spec: &PathSpec) -> String {
         } => format!("bare {mode:?}"),
         PathSpec::File { mode, .. } | PathSpec::Directory { mode, .. } => format!("{mode:?}"),
         PathSpec::Symlink { target } => target.clone(),
-        PathSpec::Absent => "absent".to_owned(),
+        PathSpec::Absent | PathSpec::Purged => "absent".to_owned(),
     }
 }

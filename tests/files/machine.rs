@@ -364,6 +364,7 @@ pub fn directory(path: &str) -> DesiredPath {
         Word::Directory,
         path,
         PathSpec::Directory {
+            purge: None,
             mode: None,
             owner: None,
             group: None,

@@ -1477,3 +1477,44 @@ fn a_source_named_from_the_wrong_place_is_found() {
     hint: did you mean '/shared/issue'?
     "#);
 }
+
+#[test]
+fn a_tree_is_a_directory_of_files_and_ignores_only_what_it_purges() {
+    let layer = "[tree.\"/etc/a\"]\nsource = \"one\"\n[tree.\"/etc/b\"]\nsource = \"nothing\"\n[tree.\"/etc/c\"]\n\
+                 [tree.\"/etc/d\"]\nsource = \"dir\"\nignore = [\"*.x\"]\n\
+                 [directory.\"/etc/e\"]\npurge = true\nignore = [\"a[\"]\n";
+    assert_snapshot!(files(&[
+        ("layers/base/base.toml", layer),
+        ("layers/base/files/one", "1"),
+        ("layers/base/files/dir/two", "2"),
+    ]), @r#"
+    error: layers/base/base.toml:2:10: source 'one' of tree:/etc/a is no directory
+      |
+    2 | source = "one"
+      |          ^^^^^
+      |
+    hint: a tree is a directory of files; for one file declare [file."…"]
+    error: layers/base/base.toml:4:10: source 'nothing' of tree:/etc/b is missing
+      |
+    4 | source = "nothing"
+      |          ^^^^^^^^^ no file 'layers/base/files/nothing'
+    error: layers/base/base.toml:5:7: missing field `source` in tree:/etc/c
+      |
+    5 | [tree."/etc/c"]
+      |       ^^^^^^^^
+      |
+    hint: name a directory below files/ of this layer: source = "nginx/conf.d"
+    error: layers/base/base.toml:8:10: `ignore` of tree:/etc/d ignores nothing
+      |
+    8 | ignore = ["*.x"]
+      |          ^^^^^^^
+      |
+    hint: it says what stays of a directory with purge = true
+    error: layers/base/base.toml:11:10: 'a[' in `ignore` of directory:/etc/e is no pattern
+       |
+    11 | ignore = ["a["]
+       |          ^^^^^^ invalid range pattern
+       |
+    hint: write a name or a glob, such as "*.local"; with a '/', a path below the directory
+    "#);
+}

@@ -2,7 +2,7 @@
 
 use super::Resolver;
 use crate::document::{Mistake, Place, Table, nearest};
-use crate::fleet::sources::inline;
+use crate::fleet::sources::{Below, inline};
 use crate::kinds::kind::Content;
 use crate::model::{Class, Failure};
 
@@ -42,48 +42,94 @@ impl Resolver<'_, '_> {
         let (value, name) = source.and_then(|value| Some((value, value.as_str()?)))?;
         let place = &value.place;
         let Some(path) = source_path(place, name) else {
-            mistakes.push(
-                Mistake::new(place, format!("source '{name}' of {what} is no path below the layer's files/"))
-                    .hint("name a file below files/ of this layer, or from the repository's root with a leading '/'"),
-            );
+            mistakes.push(no_path(what, name, place));
             return None;
         };
-        let fleet = self.fleet;
         if template {
-            let source = match fleet.sources.text(&path) {
-                Ok(Some(source)) => source,
-                Ok(None) => {
-                    mistakes.push(self.missing_source(what, name, &path, place));
-                    return None;
-                }
-                Err(failure) => {
-                    failures.push(failure);
-                    return None;
-                }
-            };
-            let whole = Place::new(&source, 0..source.text().len());
-            return match fleet.templates.render(&whole, source.text(), &self.names) {
-                Ok(text) => Some(Contained {
-                    content: inline(text.as_str()),
-                    text: Some(text),
-                }),
-                Err(mistake) => {
-                    mistakes.push(mistake.note(format!("{what} is rendered from it"), place));
-                    None
-                }
-            };
+            return self.rendered_as(what, name, &path, place, mistakes, failures);
         }
-        match fleet.sources.content(&path) {
-            Ok(Some(content)) => Some(Contained {
-                content,
-                // A text that cannot be read as one is no mistake here: raw sources may hold any bytes.
-                text: wants_text
-                    .then(|| fleet.sources.text(&path).ok().flatten())
-                    .flatten()
-                    .map(|source| source.text().to_owned()),
-            }),
+        let content = self.raw_as(what, name, &path, place, mistakes, failures)?;
+        Some(Contained {
+            content,
+            // A text that cannot be read as one is no mistake here: raw sources may hold any bytes.
+            text: wants_text
+                .then(|| self.fleet.sources.text(&path).ok().flatten())
+                .flatten()
+                .map(|source| source.text().to_owned()),
+        })
+    }
+
+    /// The template at `path` of the repository, rendered; `place` is where its directory is named.
+    pub(super) fn rendered(
+        &self,
+        what: &str,
+        path: &str,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<Contained> {
+        self.rendered_as(what, path, path, place, mistakes, failures)
+    }
+
+    /// The bytes at `path` of the repository, as they are.
+    pub(super) fn raw(
+        &self,
+        what: &str,
+        path: &str,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<Content> {
+        self.raw_as(what, path, path, place, mistakes, failures)
+    }
+
+    fn rendered_as(
+        &self,
+        what: &str,
+        name: &str,
+        path: &str,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<Contained> {
+        let fleet = self.fleet;
+        let source = match fleet.sources.text(path) {
+            Ok(Some(source)) => source,
             Ok(None) => {
-                mistakes.push(self.missing_source(what, name, &path, place));
+                mistakes.push(self.missing_source(what, name, path, place));
+                return None;
+            }
+            Err(failure) => {
+                failures.push(failure);
+                return None;
+            }
+        };
+        let whole = Place::new(&source, 0..source.text().len());
+        match fleet.templates.render(&whole, source.text(), &self.names) {
+            Ok(text) => Some(Contained {
+                content: inline(text.as_str()),
+                text: Some(text),
+            }),
+            Err(mistake) => {
+                mistakes.push(mistake.note(format!("{what} is rendered from it"), place));
+                None
+            }
+        }
+    }
+
+    fn raw_as(
+        &self,
+        what: &str,
+        name: &str,
+        path: &str,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<Content> {
+        match self.fleet.sources.content(path) {
+            Ok(Some(content)) => Some(content),
+            Ok(None) => {
+                mistakes.push(self.missing_source(what, name, path, place));
                 None
             }
             Err(failure) => {
@@ -95,6 +141,33 @@ impl Resolver<'_, '_> {
                 None
             }
         }
+    }
+
+    /// The directory that `name` means, and what is below it, in order. A mistake where it is none.
+    pub(super) fn files_below(
+        &self,
+        what: &str,
+        name: &str,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<(String, Vec<Below>)> {
+        let Some(path) = source_path(place, name.trim_end_matches('/')) else {
+            mistakes.push(no_path(what, name, place));
+            return None;
+        };
+        let sources = &self.fleet.sources;
+        if sources.is_directory(&path) && sources.symlink_on(&path).is_none() {
+            return Some((path.clone(), sources.below(&path)));
+        }
+        let mistake = match sources.content(&path) {
+            Ok(Some(_)) => {
+                Mistake::new(place, format!("source '{name}' of {what} is no directory"))
+                    .hint("a tree is a directory of files; for one file declare [file.\"…\"]")
+            }
+            _ => self.missing_source(what, name, &path, place),
+        };
+        mistakes.push(mistake);
+        None
     }
 
     fn missing_source(&self, what: &str, name: &str, path: &str, place: &Place) -> Mistake {
@@ -153,6 +226,16 @@ impl Resolver<'_, '_> {
             None => mistake,
         }
     }
+}
+
+fn no_path(what: &str, name: &str, place: &Place) -> Mistake {
+    Mistake::new(
+        place,
+        format!("source '{name}' of {what} is no path below the layer's files/"),
+    )
+    .hint(
+        "name a file below files/ of this layer, or from the repository's root with a leading '/'",
+    )
 }
 
 /// The file that `name`, written at `place`, means.

@@ -4,14 +4,19 @@ use super::command::check_argv;
 use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
 use crate::fleet::declared::{self, State};
-use crate::kinds::file::{DesiredPath, PathSpec};
+use crate::kinds::file::{DesiredPath, PathSpec, Purge};
 use crate::model::{OnRemoval, ResourceId};
 
 /// The mode of a file with content that says none.
-const FILE_MODE: u32 = 0o644;
+pub(super) const FILE_MODE: u32 = 0o644;
 
 /// Whom a file with content belongs to that says nothing.
 const ROOT: &str = "root";
+
+/// The same, to be kept.
+pub(super) fn root() -> String {
+    ROOT.to_owned()
+}
 
 impl Resolver<'_, '_> {
     pub(super) fn file(
@@ -73,7 +78,7 @@ impl Resolver<'_, '_> {
         }
         // Only new content brings defaults along; else what is not said is not managed.
         let or_root = |given: Option<String>| match given {
-            None if has_content => Some(ROOT.to_owned()),
+            None if has_content => Some(root()),
             given => given,
         };
         let spec = PathSpec::File {
@@ -137,6 +142,8 @@ impl Resolver<'_, '_> {
             place,
             &mut mistakes,
         );
+        let (purge, ignore) = (directory.purge, directory.ignore);
+        let purge = self.purge(&what, purge, ignore, table, place, &mut mistakes);
         let path = DesiredPath {
             path: id.name.clone(),
             id: id.clone(),
@@ -144,6 +151,7 @@ impl Resolver<'_, '_> {
                 mode,
                 owner: directory.owner,
                 group: directory.group,
+                purge,
             },
             report: directory.report.unwrap_or(false),
             on_removal: directory.on_removal.unwrap_or_default(),
@@ -226,8 +234,43 @@ impl Resolver<'_, '_> {
         none_or(mistakes)
     }
 
+    /// What of a directory is purged, with the globs of what stays.
+    pub(super) fn purge(
+        &self,
+        what: &str,
+        purge: Option<bool>,
+        ignore: Option<Vec<String>>,
+        table: &Table,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<Purge> {
+        let purges = purge.unwrap_or(false);
+        let place = table.place_of("ignore", place);
+        if ignore.is_some() && !purges {
+            mistakes.push(
+                Mistake::new(&place, format!("`ignore` of {what} ignores nothing"))
+                    .hint("it says what stays of a directory with purge = true"),
+            );
+        }
+        let ignore = ignore.unwrap_or_default();
+        for glob in &ignore {
+            let cause = match glob::Pattern::new(glob) {
+                Ok(_) if glob.is_empty() => "it is empty".to_owned(),
+                Ok(_) if glob.starts_with('/') => "it starts with '/'".to_owned(),
+                Ok(_) => continue,
+                Err(error) => error.msg.to_owned(),
+            };
+            mistakes.push(
+                Mistake::new(&place, format!("'{glob}' in `ignore` of {what} is no pattern"))
+                    .label(cause)
+                    .hint("write a name or a glob, such as \"*.local\"; with a '/', a path below the directory"),
+            );
+        }
+        purges.then_some(Purge { ignore })
+    }
+
     /// The permission bits that `text` writes in octal.
-    fn mode(
+    pub(super) fn mode(
         &self,
         what: &str,
         text: Option<&str>,
@@ -291,7 +334,7 @@ fn parse_mode(text: &str) -> Option<u32> {
     u32::from_str_radix(text, 8).ok()
 }
 
-fn check_account(
+pub(super) fn check_account(
     what: &str,
     key: &str,
     name: Option<&str>,

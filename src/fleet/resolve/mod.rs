@@ -25,6 +25,7 @@ mod content;
 mod file;
 mod health;
 mod package;
+mod tree;
 mod unit;
 
 /// The desired state that `merged` declares for the host with `traits`; with the origin of every value, where `with_values`.
@@ -220,8 +221,11 @@ impl Resolver<'_, '_> {
     fn resolve_one(&mut self, id: &ResourceId, resource: &Resource<'_>) {
         let place = resource.place;
         let shareable = match &resource.table {
-            Cow::Borrowed(table) => self.fleet.shared.as_ref().map(|shared| (*table, shared)),
-            Cow::Owned(_) => None,
+            // Which files a tree renders is not seen in its table.
+            Cow::Borrowed(table) if id.kind != Kind::Tree => {
+                self.fleet.shared.as_ref().map(|shared| (*table, shared))
+            }
+            Cow::Borrowed(_) | Cow::Owned(_) => None,
         };
         let resolved = match shareable {
             Some((table, shared)) => {
@@ -270,6 +274,7 @@ impl Resolver<'_, '_> {
             Kind::File => self.file(id, table, place, out),
             Kind::Directory => self.directory(id, table, place, out),
             Kind::Symlink => self.symlink(id, table, place, out),
+            Kind::Tree => self.tree(id, table, place, out),
             Kind::Package => self.package(id, table, place, out),
             Kind::Command => self.command(id, table, place, out),
             Kind::Unit => self.unit(id, table, place, out),

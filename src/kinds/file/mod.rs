@@ -23,6 +23,7 @@ mod observe;
 mod original;
 mod plan;
 mod put_back;
+mod purge;
 
 pub use by_path::ByPath;
 pub use diff::{closing, diff, is_public};
@@ -30,6 +31,7 @@ pub use observe::{ObservedPath, ObservedPaths, SeenBefore};
 pub use original::{Applied, Original, Remembered, read_original, save_original};
 pub use plan::{applied, applied_after};
 pub use put_back::put_back;
+pub use purge::find_purged;
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
@@ -76,6 +78,8 @@ pub enum PathSpec {
         owner: Option<String>,
         /// A group's name or number.
         group: Option<String>,
+        /// What is in it and not declared goes.
+        purge: Option<Purge>,
     },
     /// A symbolic link.
     Symlink {
@@ -84,6 +88,15 @@ pub enum PathSpec {
     },
     /// Nothing: a file or a link is deleted, a directory when it is empty.
     Absent,
+    /// Nothing, because it was found in a directory that is purged: no declaration, and no part of a digest. See [`find_purged`].
+    Purged,
+}
+
+/// What of a purged directory stays although nobody declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Purge {
+    /// Shell globs over names, or over paths below the directory where they have a `/`.
+    pub ignore: Vec<String>,
 }
 
 /// One change to one path.

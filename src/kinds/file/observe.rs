@@ -77,7 +77,7 @@ pub(super) fn observe(
                 users.extend(owner.as_deref());
                 groups.extend(group.as_deref());
             }
-            PathSpec::Symlink { .. } | PathSpec::Absent => {}
+            PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => {}
         }
     }
     for item in owned {

@@ -93,6 +93,9 @@ pub enum Applied {
         /// A group's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
+        /// What was in it and not declared went.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        purge: bool,
     },
     /// A symbolic link.
     Symlink {

@@ -115,7 +115,9 @@ impl Planner<'_> {
             Applied::File {
                 mode, owner, group, ..
             }
-            | Applied::Directory { mode, owner, group } => (mode, owner, group),
+            | Applied::Directory {
+                mode, owner, group, ..
+            } => (mode, owner, group),
             Applied::Symlink { .. } | Applied::Parent | Applied::Absent => return wish,
         };
         let before = match (known.applied, &known.item.original) {

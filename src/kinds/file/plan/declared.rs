@@ -130,7 +130,9 @@ impl<'a> Planner<'a> {
                 };
                 self.bare_file_change(item, seen, wish)
             }
-            PathSpec::Directory { mode, owner, group } => {
+            PathSpec::Directory {
+                mode, owner, group, ..
+            } => {
                 let wish = Wish {
                     mode: *mode,
                     owner: owner.clone(),
@@ -140,7 +142,7 @@ impl<'a> Planner<'a> {
                 self.directory_change(item, seen, wish)
             }
             PathSpec::Symlink { target } => self.link_change(item, seen, target),
-            PathSpec::Absent => self.absence_change(item, seen),
+            PathSpec::Absent | PathSpec::Purged => self.absence_change(item, seen),
         }
     }
 
@@ -366,7 +368,10 @@ impl<'a> Planner<'a> {
             }
             Entry::Symlink(_) => Edit::RemoveFile { expected: None },
             Entry::Directory(_) => {
-                if let Some(child) = seen.children.iter().min() {
+                // What is in a purged one goes with it, or it was not found to go.
+                if item.spec == PathSpec::Absent
+                    && let Some(child) = seen.children.iter().min()
+                {
                     return Err(Failure::new(
                         Class::Host,
                         format!(
@@ -558,12 +563,16 @@ fn wrong_type(item: &DesiredPath, entry: &Entry) -> Failure {
         (Entry::Symlink(target), _) => {
             format!("declare the path it leads to ('{target}'), or remove the link by hand")
         }
+        (_, PathSpec::Purged) => "delete it by hand, or let it stay with `ignore`".to_owned(),
         (_, PathSpec::Absent) => "delete it by hand".to_owned(),
         _ => "move it away by hand, or declare another path".to_owned(),
     };
     Failure::new(
         Class::Host,
-        format!("refused to replace {}: there is {found}", item.id),
+        match item.spec {
+            PathSpec::Purged => format!("refused to delete '{}': it is {found}", item.path),
+            _ => format!("refused to replace {}: there is {found}", item.id),
+        },
     )
     .with_hint(hint)
 }

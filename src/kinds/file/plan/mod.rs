@@ -70,15 +70,21 @@ pub fn applied_after(
             owner: owner.clone(),
             group: group.clone(),
         },
-        PathSpec::Directory { mode, owner, group } => Applied::Directory {
+        PathSpec::Directory {
+            mode,
+            owner,
+            group,
+            purge,
+        } => Applied::Directory {
             mode: *mode,
             owner: owner.clone(),
             group: group.clone(),
+            purge: purge.is_some(),
         },
         PathSpec::Symlink { target } => Applied::Symlink {
             target: target.clone(),
         },
-        PathSpec::Absent => Applied::Absent,
+        PathSpec::Absent | PathSpec::Purged => Applied::Absent,
     }
 }
 
