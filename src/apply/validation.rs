@@ -277,10 +277,7 @@ fn write(walk: &Walk<'_>, formers: &mut [Former]) -> Result<Vec<Outcome>, Failur
 
 /// Has systemd read its files again; where that fails, it is owed.
 fn read_again(walk: &Walk<'_>) -> bool {
-    let reload = UnitChange {
-        name: String::new(),
-        operation: Operation::DaemonReload,
-    };
+    let reload = UnitChange::new("", Operation::DaemonReload);
     let outcomes = Units::apply(walk.host, walk.contents, &[&reload]);
     outcomes == [Outcome::Done]
 }

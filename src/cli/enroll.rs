@@ -533,7 +533,7 @@ fn start(host: &Host, terminal: &Terminal) -> Result<(), Failure> {
     }
     for unit in ["limpet-fetch.socket", "limpet.service"] {
         systemd
-            .enable(unit)
+            .enable(unit, false)
             .map_err(|error| error.into_failure(&format!("enable {unit}")))?;
     }
     run_jobs(

@@ -5,14 +5,17 @@ use crate::document::nearest;
 use crate::fleet::{self, ChosenLayer, OriginatedValue, Rendered};
 use crate::git::Tree;
 use crate::kinds;
-use crate::kinds::file::{Original, PathSpec};
+use crate::kinds::file::PathSpec;
 use crate::model::{Action, Class, Failure, Kind, OnRemoval, ResourceId};
 use crate::record::history::Lines;
-use crate::record::{HistoryEntry, InventoryEntry, Record};
+use crate::record::{HistoryEntry, Record};
 use crate::report::explanation::{Event, Layer, Resource, Restart, Value};
 use crate::report::status::Status;
 use crate::sys::Host;
-use crate::sys::xattrs::Xattrs;
+
+mod original;
+
+use original::original;
 
 /// How many resources are suggested.
 const NEAR_LIMIT: usize = 3;
@@ -356,72 +359,5 @@ fn probable_kind(name: &str) -> Kind {
         Kind::Unit
     } else {
         Kind::Package
-    }
-}
-
-/// What was there before, for people.
-fn original(entry: &InventoryEntry) -> String {
-    let text = entry.original.as_str();
-    let told = match entry.kind.as_str() {
-        "path" => serde_json::from_str(text).ok().map(original_path),
-        "package" => serde_json::from_str(text)
-            .ok()
-            .map(
-                |original: kinds::package::Original| match original.version {
-                    Some(version) => format!("version {version} was installed"),
-                    None => "it was not installed".to_owned(),
-                },
-            ),
-        "command" => Some("it had not been run".to_owned()),
-        _ => serde_json::from_str(text)
-            .ok()
-            .map(|original: kinds::unit::Original| {
-                let word = |is, yes, no| if is { yes } else { no };
-                format!(
-                    "it was {}, {}{}",
-                    word(original.enabled, "enabled", "not enabled"),
-                    word(original.active, "running", "not running"),
-                    word(original.masked, ", masked", "")
-                )
-            }),
-    };
-    told.unwrap_or_else(|| "it cannot be read".to_owned())
-}
-
-fn original_path(original: Original) -> String {
-    match original {
-        Original::Absent => "nothing was there".to_owned(),
-        Original::File {
-            size,
-            mode,
-            uid,
-            gid,
-            xattrs,
-            ..
-        } => format!(
-            "a file of {size} bytes, mode {mode:04o}, owner {uid}:{gid}{}; its content is kept",
-            with_xattrs(&xattrs)
-        ),
-        Original::Directory {
-            mode,
-            uid,
-            gid,
-            xattrs,
-        } => format!(
-            "a directory, mode {mode:04o}, owner {uid}:{gid}{}",
-            with_xattrs(&xattrs)
-        ),
-        Original::Symlink { target } => format!("a symbolic link to {target}"),
-        Original::AttributesOnly { mode, uid, gid } => {
-            format!("a file with mode {mode:04o}, owner {uid}:{gid}; its content is not kept")
-        }
-    }
-}
-
-fn with_xattrs(xattrs: &Xattrs) -> String {
-    let names: Vec<&str> = xattrs.names().collect();
-    match names.is_empty() {
-        true => String::new(),
-        false => format!(", with {}", names.join(", ")),
     }
 }

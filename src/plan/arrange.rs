@@ -79,8 +79,12 @@ const OWN_RANK: u8 = 9;
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
     match (step.kind, step.reason) {
-        // A unit that goes back to running needs its own files back first.
-        (InventoryKind::Unit, Reason::Undeclared) if step.action != Action::Start => 0,
+        // A unit that goes back to running, or to being enabled, needs its own files back first.
+        (InventoryKind::Unit, Reason::Undeclared)
+            if !matches!(step.action, Action::Start | Action::Enable) =>
+        {
+            0
+        }
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
         // Our own package restarts us: whatever else is to be done is done before.
         (InventoryKind::Package, _) if step.key == OWN_PACKAGE => OWN_RANK,
@@ -227,9 +231,6 @@ fn daemon_reload(because: Vec<ResourceId>, is_owed: bool) -> Step {
         is_owed,
         waits: false,
         original: String::new(),
-        change: Change::Unit(UnitChange {
-            name: String::new(),
-            operation: Operation::DaemonReload,
-        }),
+        change: Change::Unit(UnitChange::new("", Operation::DaemonReload)),
     }
 }

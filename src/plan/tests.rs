@@ -103,6 +103,8 @@ impl Scene {
             needs_daemon_reload: false,
             ends_by_itself: false,
             can_reload: None,
+            link: None,
+            boot: None,
         };
         self.observed
             .units

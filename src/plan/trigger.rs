@@ -132,15 +132,13 @@ fn restart(
     if !(is_up(observed, unit.name) || has_failed || changes.packages) {
         return None;
     }
-    let change = Change::Unit(UnitChange {
-        name: unit.name.to_owned(),
-        operation: match action {
-            // A try-restart would leave it as it is.
-            _ if has_failed => Operation::Start,
-            Action::Reload => Operation::Reload,
-            _ => Operation::Restart,
-        },
-    });
+    let operation = match action {
+        // A try-restart would leave it as it is.
+        _ if has_failed => Operation::Start,
+        Action::Reload => Operation::Reload,
+        _ => Operation::Restart,
+    };
+    let change = Change::Unit(UnitChange::new(unit.name, operation));
     let place = (InventoryKind::Unit, unit.name);
     let mut step = trigger(unit.id, place, action, because, is_owed, change);
     step.waits = action == Action::Restart && is_manual;
@@ -179,10 +177,7 @@ fn start_afresh(steps: &mut [Step], unit: &str, because: &[ResourceId]) {
         .filter(|step| step.kind == InventoryKind::Unit && step.key == unit);
     for step in starts.filter(|step| step.action == Action::Start) {
         step.because = because.to_vec();
-        step.change = Change::Unit(UnitChange {
-            name: unit.to_owned(),
-            operation: Operation::StartAfresh,
-        });
+        step.change = Change::Unit(UnitChange::new(unit, Operation::StartAfresh));
     }
 }
 

@@ -16,7 +16,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -31,13 +30,14 @@ pub use touched::Touched;
 use crate::sys::signatures::Signatures;
 use crate::sys::{Host, clock};
 
+mod own;
 mod reading;
+mod safety;
 mod touched;
 
+pub use own::OwnFile;
 pub use reading::{hash, hash_bytes};
-
-/// The most names we read from a directory of our own.
-const OWN_DIRECTORY_LIMIT: usize = 10_000;
+use safety::{Trust, unsafe_directory};
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -104,17 +104,6 @@ impl Look {
     }
 }
 
-/// A file in a directory of limpet's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnFile {
-    /// Its name there.
-    pub name: String,
-    /// In bytes.
-    pub size: u64,
-    /// When it was written, in seconds since 1970.
-    pub written_secs: i64,
-}
-
 /// What to look for beyond type and attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hashing {
@@ -151,47 +140,6 @@ impl Host {
     /// Is there anything at `path`.
     pub fn exists(&self, path: &str) -> Result<bool, Failure> {
         Ok(self.look(path, Hashing::Skip)?.entry != Entry::Absent)
-    }
-
-    /// The names in a directory of limpet's own, sorted; none when there is no such directory.
-    pub fn list_own_directory(&self, path: &str) -> Result<Vec<String>, Failure> {
-        if !self.exists(path)? {
-            return Ok(Vec::new());
-        }
-        let mut names = self.walk()?.list(path, OWN_DIRECTORY_LIMIT)?;
-        names.sort();
-        Ok(names)
-    }
-
-    /// The files in a directory of limpet's own, in no order; none when there is no such directory.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the directory is root's alone, and there may be more files in it than are listed elsewhere"
-    )]
-    pub fn list_own_files(&self, path: &str) -> Result<Vec<OwnFile>, Failure> {
-        let listed = match std::fs::read_dir(self.outer_path(path)) {
-            Ok(listed) => listed,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(read_failure(path, &error)),
-        };
-        let mut files = Vec::new();
-        for entry in listed {
-            let entry = entry.map_err(|error| read_failure(path, &error))?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            let found = entry
-                .metadata()
-                .map_err(|error| read_failure(&join(path, &name), &error))?;
-            if found.is_file() {
-                files.push(OwnFile {
-                    name,
-                    size: found.len(),
-                    written_secs: found.mtime(),
-                });
-            }
-        }
-        Ok(files)
     }
 
     /// Reads a file that the person at the keyboard named: any path of theirs, relative ones and links included.
@@ -251,38 +199,6 @@ struct Level {
     directory: OwnedFd,
 }
 
-/// Whose directories are safe to walk through.
-#[derive(Debug, Clone, Copy)]
-struct Trust {
-    owner: u32,
-    /// A group that may write, for a test's or an image builder's own tree where every user has a group of his own. Never on a running
-    /// system: there the group's bits may stand for an access control list.
-    group: Option<u32>,
-}
-
-impl Trust {
-    /// Why whom a directory or link belongs to makes it unsafe, if it does. A link has no mode of its own: this is all there is to it.
-    fn objection_to_owner(&self, found: &Attributes) -> Option<String> {
-        (found.uid != 0 && found.uid != self.owner)
-            .then(|| format!("it belongs to user {}", found.uid))
-    }
-
-    /// Why a directory is not safe, if it is not.
-    fn objection_to_directory(&self, directory: &Attributes) -> Option<String> {
-        let Attributes { mode, gid, .. } = *directory;
-        if let Some(objection) = self.objection_to_owner(directory) {
-            return Some(objection);
-        }
-        if mode & 0o002 != 0 {
-            return Some(format!("everybody may write in it (mode {mode:04o})"));
-        }
-        if mode & 0o020 != 0 && self.group != Some(gid) {
-            return Some(format!("group {gid} may write in it (mode {mode:04o})"));
-        }
-        None
-    }
-}
-
 enum Reached {
     Directory(OwnedFd),
     Link(String),
@@ -297,17 +213,7 @@ impl Walk {
             .map_err(|errno| io_failure("open root directory", &shown, errno))?;
         let stat =
             fstat(&root).map_err(|errno| io_failure("look at root directory", &shown, errno))?;
-        let trust = if host.is_running_system() || stat.st_uid == 0 {
-            Trust {
-                owner: 0,
-                group: None,
-            }
-        } else {
-            Trust {
-                owner: stat.st_uid,
-                group: Some(stat.st_gid),
-            }
-        };
+        let trust = Trust::of(host, &stat);
         if let Some(objection) = trust.objection_to_directory(&attributes_of(&stat)) {
             return Err(unsafe_directory(&shown, &objection));
         }
@@ -660,13 +566,6 @@ pub(super) fn read_failure(path: &str, error: &std::io::Error) -> Failure {
         Some(number) => io_failure("read", path, Errno::from_raw(number)),
         None => Failure::new(Class::Host, format!("failed to read '{path}': {error}")),
     }
-}
-
-fn unsafe_directory(path: &str, objection: &str) -> Failure {
-    Failure::new(Class::Host, format!("refused to work in directory '{path}': {objection}"))
-        .with_hint(format!(
-            "below it, others could redirect what root writes; make it root's alone (chown root '{path}', chmod go-w '{path}') or leave the path out"
-        ))
 }
 
 pub(super) fn attributes_of(stat: &FileStat) -> Attributes {

@@ -307,10 +307,10 @@ impl Systemd {
             .collect())
     }
 
-    /// Enables a unit: makes the links its `[Install]` section asks for.
-    pub fn enable(&self, unit: &str) -> Result<(), Error> {
+    /// Enables a unit: makes the links its `[Install]` section asks for, for good or until the next boot.
+    pub fn enable(&self, unit: &str, is_runtime: bool) -> Result<(), Error> {
         self.unit_files().clear();
-        let (is_runtime, is_forced) = (false, false);
+        let is_forced = false;
         let (_has_install, _links) = self.run(ANSWER_LIMIT, async |connection| {
             let body = (&[unit][..], is_runtime, is_forced);
             call::<_, (bool, Vec<LinkChange>)>(
@@ -330,14 +330,22 @@ impl Systemd {
         self.remove_links("DisableUnitFiles", unit)
     }
 
-    /// Masks a unit: links it to nothing, so that nobody can start it.
-    pub fn mask(&self, unit: &str) -> Result<(), Error> {
+    /// Masks a unit, for good or until the next boot: links it to nothing, so that nobody can start it.
+    pub fn mask(&self, unit: &str, is_runtime: bool) -> Result<(), Error> {
+        self.make_links("MaskUnitFiles", unit, is_runtime)
+    }
+
+    /// Makes a unit known whose file lies outside systemd's directories, for good or until the next boot.
+    pub fn link(&self, file: &str, is_runtime: bool) -> Result<(), Error> {
+        self.make_links("LinkUnitFiles", file, is_runtime)
+    }
+
+    fn make_links(&self, method: &'static str, file: &str, is_runtime: bool) -> Result<(), Error> {
         self.unit_files().clear();
-        let (is_runtime, is_forced) = (false, false);
+        let is_forced = false;
         self.run(ANSWER_LIMIT, async |connection| {
-            let body = (&[unit][..], is_runtime, is_forced);
-            call::<_, Vec<LinkChange>>(&connection, MANAGER_PATH, MANAGER, "MaskUnitFiles", &body)
-                .await
+            let body = (&[file][..], is_runtime, is_forced);
+            call::<_, Vec<LinkChange>>(&connection, MANAGER_PATH, MANAGER, method, &body).await
         })?;
         Ok(())
     }
@@ -350,10 +358,15 @@ impl Systemd {
     fn remove_links(&self, method: &'static str, unit: &str) -> Result<(), Error> {
         self.unit_files().clear();
         for is_runtime in [false, true] {
-            self.run(ANSWER_LIMIT, async |connection| {
+            let removed = self.run(ANSWER_LIMIT, async |connection| {
                 let body = (&[unit][..], is_runtime);
                 call::<_, Vec<LinkChange>>(&connection, MANAGER_PATH, MANAGER, method, &body).await
-            })?;
+            });
+            match removed {
+                // The link that it was found by is gone with the others.
+                Err(error) if is_runtime && error.is_missing_unit() => {}
+                removed => drop(removed?),
+            }
         }
         Ok(())
     }

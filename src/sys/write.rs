@@ -16,10 +16,9 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, syncfs, unlinkat};
-use ring::rand::{SecureRandom, SystemRandom};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, syncfs, unlinkat};
 
 use crate::model::{Class, Failure};
 use crate::sys::Host;
@@ -28,10 +27,11 @@ use crate::sys::files::{
 };
 use crate::sys::xattrs::{self, Xattrs};
 
-const PREFIX: &str = ".limpet-";
-const RANDOM_DIGITS: usize = 16;
-/// A longer suffix is no suffix that a program would look for, and the whole name must fit into 255 bytes.
-const MAX_SUFFIX_BYTES: usize = 64;
+mod candidate;
+
+use candidate::candidate_name;
+pub use candidate::is_candidate_name;
+
 /// How many names of a directory are looked at for leftovers.
 const SWEEP_LIMIT: usize = 100_000;
 
@@ -216,12 +216,35 @@ impl Batch {
         write_xattrs(&directory, path, xattrs, mode)
     }
 
-    /// Makes the candidate for a symbolic link. The target's directory must exist.
-    pub fn stage_link(&mut self, target: &str, content: &str) -> Result<Candidate, Failure> {
+    /// Makes the candidate for a symbolic link that belongs to `owner`, a user and a group, or to us. The target's directory must exist.
+    pub fn stage_link(
+        &mut self,
+        target: &str,
+        content: &str,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Candidate, Failure> {
         let candidate = self.prepare(target)?;
         symlinkat(content, self.walk.here(), candidate.name.as_str())
             .map_err(|errno| io_failure("create a symbolic link beside", target, errno))?;
-        Ok(candidate)
+        let Some((uid, gid)) = owner else {
+            return Ok(candidate);
+        };
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        let name = candidate.name.as_str();
+        let given = fchownat(
+            self.walk.here(),
+            name,
+            uid,
+            gid,
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        );
+        match given {
+            Ok(()) => Ok(candidate),
+            Err(errno) => {
+                self.discard(candidate);
+                Err(io_failure("change the owner of", target, errno))
+            }
+        }
     }
 
     /// Renames a candidate onto its target, which must be absent, a regular file with one name, or a symbolic link.
@@ -523,78 +546,5 @@ fn write_failure(path: &str, error: &std::io::Error) -> Failure {
     match error.raw_os_error() {
         Some(number) => io_failure("write", path, Errno::from_raw(number)),
         None => Failure::new(Class::Host, format!("failed to write '{path}': {error}")),
-    }
-}
-
-fn candidate_name(target: &str) -> Result<String, Failure> {
-    let mut random = [0; RANDOM_DIGITS / 2];
-    SystemRandom::new().fill(&mut random).map_err(|_| {
-        Failure::new(
-            Class::Transient,
-            "failed to get random numbers from the kernel",
-        )
-    })?;
-    let number = u64::from_be_bytes(random);
-    Ok(format!(
-        "{PREFIX}{number:0width$x}{}",
-        suffix_of(target),
-        width = RANDOM_DIGITS
-    ))
-}
-
-/// The last `.` of the name and what follows it; nothing for hidden files without another one.
-fn suffix_of(path: &str) -> &str {
-    let name = split(path).1;
-    match name.rfind('.') {
-        Some(at) if at > 0 && name.len() - at <= MAX_SUFFIX_BYTES => &name[at..],
-        _ => "",
-    }
-}
-
-/// Is this the name of a candidate: of a batch that is under way, or left by a run that was killed.
-pub fn is_candidate_name(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(PREFIX) else {
-        return false;
-    };
-    let Some((digits, suffix)) = rest.split_at_checked(RANDOM_DIGITS) else {
-        return false;
-    };
-    digits
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        && (suffix.is_empty() || suffix.starts_with('.'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_candidate_has_the_suffix_of_its_target_and_is_recognised() {
-        let check = |target: &str, suffix: &str| {
-            let name = candidate_name(target).unwrap();
-            assert_eq!(&name[PREFIX.len() + RANDOM_DIGITS..], suffix, "{target}");
-            assert!(is_candidate_name(&name), "{name}");
-        };
-        check("/etc/nginx/nginx.conf", ".conf");
-        check("/etc/app.tar.zst", ".zst");
-        check("/etc/motd", "");
-        check("/root/.profile", "");
-        check("/root/.config.toml", ".toml");
-        check("/etc/v1.2/plain", "");
-    }
-
-    #[test]
-    fn other_names_are_nobodys_leftovers() {
-        for name in [
-            ".limpet-",
-            ".limpet-0123456789abcde",
-            ".limpet-0123456789ABCDEF",
-            "limpet-0123456789abcdef",
-            ".limpet-0123456789abcdefx",
-            ".limpet-ééééééééé",
-        ] {
-            assert!(!is_candidate_name(name), "{name}");
-        }
     }
 }

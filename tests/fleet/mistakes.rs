@@ -695,7 +695,7 @@ fn an_impossible_version_is_refused() {
     5 | d = { state = "absent", hold = true }
       |                                ^^^^
       |
-    hint: what is not installed has no version to hold: leave one of them out
+    hint: what is not installed has no version to hold: leave one of them out, or say hold = false to remove it whoever holds it
     "#);
 }
 

@@ -27,6 +27,7 @@ mod doctor;
 mod enrolment;
 mod files;
 mod health;
+mod inverse;
 mod mistakes;
 mod operations;
 mod operator;

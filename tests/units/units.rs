@@ -90,10 +90,7 @@ fn converge(
 }
 
 fn operate(host: &Host, name: &str, operation: Operation) -> Outcome {
-    let change = UnitChange {
-        name: name.to_owned(),
-        operation,
-    };
+    let change = UnitChange::new(name, operation);
     Units::apply(host, &NoContents, &[&change]).remove(0)
 }
 
@@ -346,10 +343,8 @@ fn restarts_are_tried_and_reloads_fall_back() {
     }
     // Broken by its own file: the restart fails and says why.
     write_unit(name, "[Service]\nType=exec\nExecStart=/opt/not/there\n");
-    let changes = [Operation::DaemonReload, Operation::Restart].map(|operation| UnitChange {
-        name: name.to_owned(),
-        operation,
-    });
+    let changes = [Operation::DaemonReload, Operation::Restart]
+        .map(|operation| UnitChange::new(name, operation));
     let outcomes = Units::apply(
         &machine.host,
         &NoContents,

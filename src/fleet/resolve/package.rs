@@ -38,13 +38,13 @@ impl Resolver<'_, '_> {
         }
         let name = self.package_name(id, &package, table, place, &mut mistakes);
         let state = package_state(&what, &package, table, place, &mut mistakes);
-        if package.hold.is_some() && state == PackageState::Absent {
+        if package.hold == Some(true) && state == PackageState::Absent {
             mistakes.push(
                 Mistake::new(
                     &table.place_of("hold", place),
                     format!("`hold` of {what}, which is to be absent"),
                 )
-                .hint("what is not installed has no version to hold: leave one of them out"),
+                .hint("what is not installed has no version to hold: leave one of them out, or say hold = false to remove it whoever holds it"),
             );
         }
         if !mistakes.is_empty() {

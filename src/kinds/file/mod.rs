@@ -22,16 +22,16 @@ mod diff;
 mod observe;
 mod original;
 mod plan;
-mod put_back;
 mod purge;
+mod put_back;
 
 pub use by_path::ByPath;
 pub use diff::{closing, diff, is_public};
 pub use observe::{ObservedPath, ObservedPaths, SeenBefore};
 pub use original::{Applied, Original, Remembered, read_original, save_original};
 pub use plan::{applied, applied_after};
-pub use put_back::put_back;
 pub use purge::find_purged;
+pub use put_back::put_back;
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
@@ -138,6 +138,8 @@ pub enum Edit {
     MakeLink {
         /// What it says.
         target: String,
+        /// The numbers of the user and group that it is to belong to, else to us.
+        owner: Option<(u32, u32)>,
         /// An empty directory of ours makes room for it.
         replace: bool,
     },
@@ -402,9 +404,11 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
             }
             Ok(Progress::Staged(candidate))
         }
-        Edit::MakeLink { target, .. } => {
-            Ok(Progress::Staged(batch.stage_link(&change.path, target)?))
-        }
+        Edit::MakeLink { target, owner, .. } => Ok(Progress::Staged(batch.stage_link(
+            &change.path,
+            target,
+            *owner,
+        )?)),
         Edit::SetAccess { .. } | Edit::RemoveFile { .. } | Edit::RemoveDirectory => {
             Ok(Progress::Waiting)
         }

@@ -47,6 +47,9 @@ pub enum Original {
     Symlink {
         /// What it said.
         target: String,
+        /// The numbers of its user and group; older versions did not keep them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<(u32, u32)>,
     },
     /// A file of which only permissions and owner are known: too large to keep, or not kept yet.
     AttributesOnly {
@@ -169,7 +172,10 @@ pub fn save_original(
 pub fn read_original(walk: &mut Walk, path: &str) -> Result<(Original, Option<Vec<u8>>), Failure> {
     let original = match walk.look(path, Hashing::Skip)?.entry {
         Entry::Absent => Original::Absent,
-        Entry::Symlink(target) => Original::Symlink { target },
+        Entry::Symlink(target) => Original::Symlink {
+            target,
+            owner: walk.link_owner(path)?,
+        },
         Entry::Directory(Attributes { mode, uid, gid }) => Original::Directory {
             mode,
             uid,

@@ -39,8 +39,9 @@ pub fn put_back(
             validate: None,
             replace: is_directory,
         },
-        Original::Symlink { target } => Edit::MakeLink {
+        Original::Symlink { target, owner } => Edit::MakeLink {
             target: target.clone(),
+            owner: *owner,
             replace: is_directory,
         },
         Original::Directory {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::kinds::unit::plan::find_enablement_mistake;
-use crate::kinds::unit::{Operation, UnitChange};
+use crate::kinds::unit::mistake::find_enablement_mistake;
+use crate::kinds::unit::{Link, Operation, UnitChange};
 use crate::model::{Class, Failure, Kind, Outcome, ResourceId};
 use crate::sys::jobs::{Job, JobResult, Verb};
 use crate::sys::systemd::{Error, ListedUnit, Property, PropertyName, Systemd};
@@ -16,14 +16,16 @@ const SETTLING_TIME: Duration = Duration::from_millis(300);
 
 /// Makes the changes. One outcome per change, in the same order.
 pub(super) fn apply(systemd: &Systemd, changes: &[UnitChange]) -> Vec<Outcome> {
-    let mut outcomes: Vec<Option<Failure>> = changes.iter().map(|_| None).collect();
-    reload(systemd, changes, &mut outcomes);
-    change_files(systemd, changes, &mut outcomes);
-    run_jobs(systemd, changes, &mut outcomes);
-    outcomes
-        .into_iter()
-        .map(|failure| failure.map_or(Outcome::Done, Outcome::Failed))
-        .collect()
+    let mut failures: Vec<Option<Failure>> = changes.iter().map(|_| None).collect();
+    reload(systemd, changes, &mut failures);
+    let hopeless = change_files(systemd, changes, &mut failures);
+    run_jobs(systemd, changes, &mut failures);
+    let outcome = |(index, failure): (usize, Option<Failure>)| match failure {
+        None => Outcome::Done,
+        Some(failure) if hopeless.contains(&index) => Outcome::Left(failure),
+        Some(failure) => Outcome::Failed(failure),
+    };
+    failures.into_iter().enumerate().map(outcome).collect()
 }
 
 fn reload(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Failure>]) {
@@ -41,23 +43,38 @@ fn reload(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fail
     }
 }
 
-/// Masks and enablement, in this order over all units, and systemd told of the new links.
-fn change_files(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Failure>]) {
+/// Masks and enablement, in this order over all units, and systemd told of the new links. Returns what puts something back that cannot
+/// be any more, however often it is tried.
+fn change_files(
+    systemd: &Systemd,
+    changes: &[UnitChange],
+    outcomes: &mut [Option<Failure>],
+) -> BTreeSet<usize> {
     let order = [
         Operation::Unmask,
-        Operation::Enable,
         Operation::Disable,
+        Operation::Link,
+        Operation::Enable,
+        Operation::EnableUntilBoot,
         Operation::Mask,
+        Operation::MaskUntilBoot,
     ];
     let mut has_changed = false;
+    let mut hopeless = BTreeSet::new();
     for operation in order {
-        for (outcome, change) in outcomes.iter_mut().zip(changes) {
+        for (index, (outcome, change)) in outcomes.iter_mut().zip(changes).enumerate() {
             if change.operation != operation {
                 continue;
             }
             match change_file(systemd, change) {
                 Ok(()) => has_changed = true,
-                Err(failure) => *outcome = Some(failure.about(id(change))),
+                Err(failure) => {
+                    // systemd does not refuse what it cannot do for now; it is the unit that does not allow it.
+                    if change.takes_back && failure.class == Class::Author {
+                        hopeless.insert(index);
+                    }
+                    *outcome = Some(failure.about(id(change)));
+                }
             }
         }
     }
@@ -69,6 +86,7 @@ fn change_files(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Optio
             }
         }
     }
+    hopeless
 }
 
 fn change_file(systemd: &Systemd, change: &UnitChange) -> Result<(), Failure> {
@@ -90,11 +108,18 @@ fn change_file(systemd: &Systemd, change: &UnitChange) -> Result<(), Failure> {
         }
     };
     match change.operation {
-        Operation::Mask => systemd.mask(name).map_err(fail),
+        Operation::Mask => systemd.mask(name, false).map_err(fail),
+        Operation::MaskUntilBoot => systemd.mask(name, true).map_err(fail),
         Operation::Unmask => systemd.unmask(name).map_err(fail),
-        Operation::Disable => systemd.disable(name).map_err(fail),
-        Operation::Enable => {
-            systemd.enable(name).map_err(fail)?;
+        Operation::Disable => {
+            systemd.disable(name).map_err(fail)?;
+            // systemd removes all links to the file, and nobody would find it any more.
+            make_link(systemd, change).map_err(fail)
+        }
+        Operation::Link => make_link(systemd, change).map_err(fail),
+        Operation::Enable | Operation::EnableUntilBoot => {
+            let is_runtime = change.operation == Operation::EnableUntilBoot;
+            systemd.enable(name, is_runtime).map_err(fail)?;
             // A unit that came with a package of this run was not there to be judged when the plan was made.
             let states = systemd
                 .unit_file_states(std::slice::from_ref(name))
@@ -117,6 +142,13 @@ fn change_file(systemd: &Systemd, change: &UnitChange) -> Result<(), Failure> {
         | Operation::Stop
         | Operation::Restart
         | Operation::Reload => Ok(()),
+    }
+}
+
+fn make_link(systemd: &Systemd, change: &UnitChange) -> Result<(), Error> {
+    match &change.link {
+        Some(Link { target, runtime }) => systemd.link(target, *runtime),
+        None => Ok(()),
     }
 }
 
@@ -210,8 +242,11 @@ fn verb(operation: Operation) -> Option<Verb> {
         Operation::Reload => Some(Verb::ReloadOrTryRestart),
         Operation::DaemonReload
         | Operation::Mask
+        | Operation::MaskUntilBoot
         | Operation::Unmask
         | Operation::Enable
+        | Operation::EnableUntilBoot
+        | Operation::Link
         | Operation::Disable => None,
     }
 }

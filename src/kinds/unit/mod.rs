@@ -7,21 +7,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use crate::kinds::kind::{Contents, Kind, Owned, Step};
 use crate::model::{Failure, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
 
 mod apply;
+mod mistake;
 mod name;
 mod observe;
+mod original;
 mod plan;
 mod validation;
 
 pub use validation::{TIME_LIMIT, Validation, Verdict, has_started_since, validate};
 
 pub use name::{SUFFIXES, is_own_file, is_read_by_systemd};
+use original::Setting;
+pub use original::{Link, Original};
 
 /// One declared unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,17 +56,6 @@ pub struct DesiredUnit {
     pub on_removal: OnRemoval,
 }
 
-/// What was there before limpet first touched a unit.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Original {
-    /// Was it enabled.
-    pub enabled: bool,
-    /// Was it masked.
-    pub masked: bool,
-    /// Was it active.
-    pub active: bool,
-}
-
 /// One unit as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedUnit {
@@ -80,6 +71,10 @@ pub struct ObservedUnit {
     pub ends_by_itself: bool,
     /// Can it be reloaded; `None` where nobody asked, or it is not loaded.
     pub can_reload: Option<bool>,
+    /// How it is found, where its file lies outside systemd's directories.
+    pub link: Option<Link>,
+    /// The kernel's id of this boot, where something of the unit ends with it.
+    pub boot: Option<String>,
 }
 
 /// The units that were asked about.
@@ -89,6 +84,8 @@ pub struct Observed {
     pub units: BTreeMap<String, Result<ObservedUnit, Failure>>,
     /// When units that owe something were started last, in microseconds since the machine started.
     pub started: BTreeMap<String, u64>,
+    /// The kernel's id of this boot, where something that was there before limpet ended with its boot.
+    pub boot: Option<String>,
 }
 
 /// One change to a unit.
@@ -98,6 +95,10 @@ pub struct UnitChange {
     pub name: String,
     /// What is done to it.
     pub operation: Operation,
+    /// The link that it is to be found by: the one that would go along when it is disabled, or the one to make again.
+    pub link: Option<Link>,
+    /// It puts back what was there before: where that cannot be, it is not tried again.
+    pub takes_back: bool,
 }
 
 /// What can be done to a unit, in the order in which it is done.
@@ -107,12 +108,18 @@ pub enum Operation {
     DaemonReload,
     /// Takes the mask away.
     Unmask,
-    /// Makes its links for the next boot.
-    Enable,
-    /// Removes its links.
+    /// Removes its links, but for the one that it is found by.
     Disable,
+    /// Makes the link again that it was found by.
+    Link,
+    /// Makes its links for every boot.
+    Enable,
+    /// Makes its links until the next boot.
+    EnableUntilBoot,
     /// Links it to nothing; after the links, which cannot be changed below a mask.
     Mask,
+    /// The same, until the next boot.
+    MaskUntilBoot,
     /// Stops it.
     Stop,
     /// Starts it, after forgetting that it failed.
@@ -159,7 +166,7 @@ impl Kind for Units {
             .filter(|unit| !unit.reload_on.is_empty())
             .map(|unit| unit.name.as_str())
             .collect();
-        observe::observe(host.systemd(), &names, &reloading)
+        observe::observe(host, &names, &reloading, owned)
     }
 
     fn plan(
@@ -189,32 +196,44 @@ impl Observed {
     /// What there is of `name` now, to be kept as its original; `None` when it could not be looked at.
     pub fn original(&self, name: &str) -> Option<Original> {
         let unit = self.units.get(name)?.as_ref().ok()?;
-        Some(unit.original())
+        Some(Original::of(unit))
+    }
+}
+
+impl UnitChange {
+    /// `operation` on the unit called `name`.
+    pub fn new(name: &str, operation: Operation) -> Self {
+        UnitChange {
+            name: name.to_owned(),
+            operation,
+            link: None,
+            takes_back: false,
+        }
     }
 }
 
 impl ObservedUnit {
     /// Is it linked to nothing.
     pub fn is_masked(&self) -> bool {
-        matches!(self.file_state.as_str(), "masked" | "masked-runtime")
+        self.masking() != Setting::Off
     }
 
     /// Will it be started at boot.
     pub fn is_enabled(&self) -> bool {
-        matches!(self.file_state.as_str(), "enabled" | "enabled-runtime")
+        self.enablement() != Setting::Off
+    }
+
+    fn masking(&self) -> Setting {
+        Setting::of_mask(&self.file_state)
+    }
+
+    fn enablement(&self) -> Setting {
+        Setting::of_enablement(&self.file_state)
     }
 
     /// Does it run, or is it about to, or about to end.
     pub fn is_up(&self) -> bool {
         !matches!(self.active.as_str(), "inactive" | "failed" | "")
-    }
-
-    fn original(&self) -> Original {
-        Original {
-            enabled: self.is_enabled(),
-            masked: self.is_masked(),
-            active: self.is_up(),
-        }
     }
 }
 

@@ -3,17 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kinds::kind::Owned;
 use crate::kinds::unit::name::{is_template, is_unit_name};
-use crate::kinds::unit::{Observed, ObservedUnit};
+use crate::kinds::unit::{Link, Observed, ObservedUnit, Original};
 use crate::model::{Class, Failure, Kind, ResourceId};
+use crate::sys::Host;
+use crate::sys::files::{Entry, Hashing, split};
 use crate::sys::systemd::{Error, ListedUnit, Property, PropertyName, Systemd};
 
 /// Looks at the named units. Changes nothing.
 pub(super) fn observe(
-    systemd: &Systemd,
+    host: &Host,
     names: &BTreeSet<&str>,
     reloading: &BTreeSet<&str>,
+    owned: &[Owned<Original>],
 ) -> Observed {
+    let systemd = host.systemd();
     let mut units: BTreeMap<String, Result<ObservedUnit, Failure>> = BTreeMap::new();
     let mut askable = Vec::new();
     for name in names {
@@ -38,10 +43,85 @@ pub(super) fn observe(
             }
         }
     }
+    look_for_links(host, &mut units, owned);
+    let ends = |unit: &Result<ObservedUnit, Failure>| {
+        unit.as_ref().is_ok_and(|unit| {
+            unit.file_state.ends_with("-runtime")
+                || unit.link.as_ref().is_some_and(|link| link.runtime)
+        })
+    };
+    let ended = owned.iter().any(|owned| owned.original.boot.is_some());
+    let boot = match ended || units.values().any(ends) {
+        true => read_boot_id(host),
+        false => None,
+    };
+    for unit in units.values_mut().filter(|unit| ends(unit)).flatten() {
+        unit.boot = boot.clone();
+    }
     Observed {
         units,
         started: BTreeMap::new(),
+        boot,
     }
+}
+
+/// Where systemd keeps its links to unit files elsewhere, and whether they end with the boot.
+const LINK_DIRECTORIES: [(&str, bool); 2] = [
+    ("/etc/systemd/system", false),
+    ("/run/systemd/system", true),
+];
+
+/// Where systemd finds unit files without a link.
+const UNIT_DIRECTORIES: [&str; 5] = [
+    "/etc/systemd",
+    "/run/systemd",
+    "/usr/local/lib/systemd",
+    "/usr/lib/systemd",
+    "/lib/systemd",
+];
+
+/// Looks how units are found whose files lie elsewhere: those that are, or were before limpet, in a state that allows for it.
+fn look_for_links(host: &Host, units: &mut Found, owned: &[Owned<Original>]) {
+    let had_link: BTreeSet<&str> = owned
+        .iter()
+        .filter(|owned| owned.original.link.is_some())
+        .map(|owned| owned.key.as_str())
+        .collect();
+    for (name, unit) in units {
+        let Ok(unit) = unit else { continue };
+        let may_be_linked = matches!(
+            unit.file_state.as_str(),
+            "enabled" | "enabled-runtime" | "linked" | "linked-runtime"
+        );
+        if may_be_linked || had_link.contains(name.as_str()) {
+            unit.link = LINK_DIRECTORIES
+                .into_iter()
+                .find_map(|(directory, runtime)| read_link(host, directory, name, runtime));
+        }
+    }
+}
+
+fn read_link(host: &Host, directory: &str, name: &str, runtime: bool) -> Option<Link> {
+    let path = format!("{directory}/{name}");
+    let Ok(Entry::Symlink(target)) = host.look(&path, Hashing::Skip).map(|look| look.entry) else {
+        return None;
+    };
+    let (parent, file) = split(&target);
+    let is_elsewhere = target.starts_with('/')
+        && !UNIT_DIRECTORIES.iter().any(|known| {
+            parent
+                .strip_prefix(known)
+                .is_some_and(|rest| rest.starts_with('/'))
+        });
+    // Another name is an alias; nothing at all is a mask.
+    (is_elsewhere && file == name).then_some(Link { target, runtime })
+}
+
+/// The kernel's name for this boot; nothing where it cannot be read, and then nothing is said to have ended.
+fn read_boot_id(host: &Host) -> Option<String> {
+    let bytes = host.read_file("/proc/sys/kernel/random/boot_id", 64);
+    let text = String::from_utf8(bytes.ok()??).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// When each of the units left its inactive state last, in microseconds since the machine started.
@@ -138,6 +218,8 @@ fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Resu
                 needs_daemon_reload: is_set(flag),
                 ends_by_itself: ending.contains(unit.id.as_str()),
                 can_reload: can_reload.get(name.as_str()).copied(),
+                link: None,
+                boot: None,
             });
         found.insert(name.clone(), observed);
     }
@@ -152,6 +234,8 @@ fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Resu
                 needs_daemon_reload: false,
                 ends_by_itself: false,
                 can_reload: None,
+                link: None,
+                boot: None,
             });
         found.insert(name.clone(), observed);
     }

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::PoisonError;
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::fstatfs;
 use ring::digest::{Context, SHA256};
 
@@ -107,6 +107,17 @@ impl Walk {
             }
             Entry::Absent | Entry::Symlink(_) | Entry::Special(_) => Ok(Xattrs::default()),
         }
+    }
+
+    /// Whom the symbolic link at `path` belongs to: the numbers of its user and group.
+    pub fn link_owner(&mut self, path: &str) -> Result<Option<(u32, u32)>, Failure> {
+        let (parent, name) = split(path);
+        if !self.enter(parent)? {
+            return Ok(None);
+        }
+        let stat = fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| io_failure("look at", path, errno))?;
+        Ok(is_type(&stat, SFlag::S_IFLNK).then_some((stat.st_uid, stat.st_gid)))
     }
 
     /// Reads the regular file at `path`, as [`Host::read_file`] does.

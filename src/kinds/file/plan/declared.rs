@@ -336,6 +336,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Option<PlannedChange<Original, PathChange>>, Failure> {
         let make = |replace| Edit::MakeLink {
             target: target.to_owned(),
+            owner: None,
             replace,
         };
         let (edit, reason, fields) = match &seen.look.entry {
@@ -530,6 +531,7 @@ fn original_of(entry: &Entry) -> Original {
         },
         Entry::Symlink(target) => Original::Symlink {
             target: target.clone(),
+            owner: None, // looked at when it is about to be changed
         },
     }
 }

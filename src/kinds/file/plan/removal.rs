@@ -126,9 +126,10 @@ impl Planner<'_> {
                 let edit = restored_file(*sha256, *size, access, true);
                 undeclared(known, Action::Restore, edit, vec!["type".to_owned()])
             }
-            Original::Symlink { target } if known.item.on_removal == OnRemoval::Restore => {
+            Original::Symlink { target, owner } if known.item.on_removal == OnRemoval::Restore => {
                 let edit = Edit::MakeLink {
                     target: target.clone(),
+                    owner: *owner,
                     replace: true,
                 };
                 undeclared(known, Action::Restore, edit, vec!["type".to_owned()])
@@ -269,9 +270,10 @@ impl Planner<'_> {
                     }
                 }
             }
-            Original::Symlink { target } => {
+            Original::Symlink { target, owner } => {
                 let edit = Edit::MakeLink {
                     target: target.clone(),
+                    owner: *owner,
                     replace: false,
                 };
                 undeclared(known, Action::Restore, edit, replaced)
@@ -385,7 +387,7 @@ fn undeclared(
 fn is_already(entry: &Entry, original: &Original) -> bool {
     match (entry, original) {
         (Entry::Absent, Original::Absent) => true,
-        (Entry::Symlink(found), Original::Symlink { target }) => found == target,
+        (Entry::Symlink(found), Original::Symlink { target, .. }) => found == target,
         (
             Entry::File {
                 attributes,

@@ -1,0 +1,89 @@
+//! What was there before limpet, in words.
+
+use crate::kinds::file::Original;
+use crate::kinds::{package, unit};
+use crate::record::InventoryEntry;
+use crate::sys::xattrs::Xattrs;
+
+/// What was there before, for people.
+pub(super) fn original(entry: &InventoryEntry) -> String {
+    let text = entry.original.as_str();
+    let told = match entry.kind.as_str() {
+        "path" => serde_json::from_str(text).ok().map(original_path),
+        "package" => serde_json::from_str(text).ok().map(original_package),
+        "command" => Some("it had not been run".to_owned()),
+        _ => serde_json::from_str(text).ok().map(original_unit),
+    };
+    told.unwrap_or_else(|| "it cannot be read".to_owned())
+}
+
+fn original_package(original: package::Original) -> String {
+    let held = if original.held { ", on hold" } else { "" };
+    match original.version {
+        Some(version) => format!("version {version} was installed{held}"),
+        None => format!("it was not installed{held}"),
+    }
+}
+
+fn original_unit(original: unit::Original) -> String {
+    let word = |is, yes: &str, no: &str| if is { yes.to_owned() } else { no.to_owned() };
+    let state = match original.file_state.as_str() {
+        // So much older versions kept.
+        "" => word(original.enabled, "enabled", "not enabled"),
+        "disabled" => "not enabled".to_owned(),
+        state => state.to_owned(),
+    };
+    let running = word(original.active, "running", "not running");
+    let masked = match original.masked && original.file_state.is_empty() {
+        true => ", masked",
+        false => "",
+    };
+    let link = original
+        .link
+        .map(|link| format!(", linked to {}", link.target));
+    format!(
+        "it was {state}, {running}{masked}{}",
+        link.unwrap_or_default()
+    )
+}
+
+fn original_path(original: Original) -> String {
+    match original {
+        Original::Absent => "nothing was there".to_owned(),
+        Original::File {
+            size,
+            mode,
+            uid,
+            gid,
+            xattrs,
+            ..
+        } => format!(
+            "a file of {size} bytes, mode {mode:04o}, owner {uid}:{gid}{}; its content is kept",
+            with_xattrs(&xattrs)
+        ),
+        Original::Directory {
+            mode,
+            uid,
+            gid,
+            xattrs,
+        } => format!(
+            "a directory, mode {mode:04o}, owner {uid}:{gid}{}",
+            with_xattrs(&xattrs)
+        ),
+        Original::Symlink { target, owner } => {
+            let owner = owner.map(|(uid, gid)| format!(", owner {uid}:{gid}"));
+            format!("a symbolic link to {target}{}", owner.unwrap_or_default())
+        }
+        Original::AttributesOnly { mode, uid, gid } => {
+            format!("a file with mode {mode:04o}, owner {uid}:{gid}; its content is not kept")
+        }
+    }
+}
+
+fn with_xattrs(xattrs: &Xattrs) -> String {
+    let names: Vec<&str> = xattrs.names().collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(", with {}", names.join(", ")),
+    }
+}
