@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::ORIGINALS_DIRECTORY;
-use crate::kinds::command::{self, CommandChange, Commands};
+use crate::kinds::command::{CommandChange, Commands};
 use crate::kinds::file::{Applied, PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
-use crate::kinds::unit::{self, UnitChange, Units};
+use crate::kinds::unit::{UnitChange, Units};
 use crate::model::{self, Action, Failure, Name, OnRemoval, Outcome, Reason, ResourceId};
 use crate::plan::{Change, Declarations, InventoryKind, Plan, Step};
 use crate::record::{HistoryEntry, InventoryEntry, Owed, Record, Rejection, Writing};
@@ -28,18 +28,18 @@ mod activity;
 mod diffs;
 mod repair;
 mod validation;
+mod withholding;
 
 pub use activity::Activity;
+use activity::announce;
 use diffs::Diffs;
 use repair::repair_packages;
 pub use validation::undo;
 use validation::{Readers, judge, keep, rejected_among};
+pub use withholding::owe_what_was_withheld;
 
 /// How long a package transaction may be silent: its time limit and some.
 pub const TRANSACTION_SILENCE: Duration = Duration::from_secs(35 * 60);
-
-/// How long any other batch may be silent; starting units takes what their time-outs allow.
-const BATCH_SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How many paths of a batch are made in one go: each takes memory from its preparation to its end, and each go costs two barriers.
 const MOST_PATHS_AT_ONCE: usize = 2000;
@@ -207,8 +207,14 @@ pub fn apply(walk: &Walk<'_>, record: &mut Record, plan: Plan) -> Walked {
             walk.contents,
             steps.iter().map(|known| &known.step),
         );
-        repair_packages(record, walk, &steps, &mut walked);
-        let outcomes = make(record, walk, &steps, &mut walked);
+        let outcomes = match withholding::begin(walk, &steps) {
+            Ok(()) => {
+                repair_packages(record, walk, &steps, &mut walked);
+                make(record, walk, &steps, &mut walked)
+            }
+            Err(failure) => vec![Outcome::Failed(failure); steps.len()],
+        };
+        withholding::end(record, walk, &steps, &mut walked);
         let rejected = rejected_among(&steps, &walked);
         for (prepared, outcome) in steps.iter().zip(&outcomes) {
             let id = &prepared.step.id;
@@ -287,30 +293,6 @@ fn owed_action(step: &Step) -> Option<Action> {
         Action::Run if step.reason == Reason::Triggered => Some(Action::Run),
         _ => None,
     }
-}
-
-fn announce(walk: &Walk<'_>, steps: &[Step]) {
-    let silence = match steps.first().map(|step| step.kind) {
-        _ if steps.iter().any(Step::is_validation) => {
-            unit::TIME_LIMIT * steps.len().try_into().unwrap_or(1) + BATCH_SILENCE
-        }
-        Some(InventoryKind::Package) => TRANSACTION_SILENCE,
-        // One after the other.
-        Some(InventoryKind::Command) => {
-            command::LONGEST_TIMEOUT * steps.len().try_into().unwrap_or(1)
-        }
-        _ => BATCH_SILENCE,
-    };
-    let message = match steps {
-        // What is deleted of a directory or a tree is not the whole of it.
-        [step] if step.kind == InventoryKind::Path && step.id.name != step.key => {
-            format!("{} {} ({})", step.action, step.id, step.key)
-        }
-        [step] => format!("{} {}", step.action, step.id),
-        [first, .., last] => format!("{} steps, {} to {}", steps.len(), first.id, last.id),
-        [] => return,
-    };
-    (walk.progress)(&Activity::Applying(message), silence);
 }
 
 /// Keeps what is there, then writes down that it is about to be ours. Returns the steps to make, and those whose original cannot be

@@ -40,6 +40,8 @@
 //! | `/var/lib/limpet/originals/<sha256>` | what files were before limpet | [`kinds::file`] |
 //! | `/var/lib/limpet/on-probation` | there while a revision is on probation, for limpet-probation.timer | [`cycle`] |
 //! | `/var/lib/limpet/previous/` | the last good program, the state of an older layout, what was taken back | [`recovery`], [`cycle`] |
+//! | `/usr/sbin/policy-rc.d`, `policy-rc.d.before-limpet` | ours while packages are changed, and what was there before | [`kinds::package::withholding`] |
+//! | `/run/limpet/withheld` | restarts that packages were kept from making | the same |
 //! | `/var/lib/limpet/lock` | held while limpet may change the machine | [`sys::lock`] |
 //! | `/var/cache/limpet/` | the fetcher's cache | [`fetch`] |
 //! | `/run/limpet/control.sock` | where operators ask | [`agent`] |

@@ -1,5 +1,14 @@
 //! What a cycle is doing, for whoever waits for it.
 
+use std::time::Duration;
+
+use super::{TRANSACTION_SILENCE, Walk};
+use crate::kinds::{command, unit};
+use crate::plan::{InventoryKind, Step};
+
+/// How long any other batch may be silent; starting units takes what their time-outs allow.
+const BATCH_SILENCE: Duration = Duration::from_secs(10 * 60);
+
 /// What is being done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Activity {
@@ -22,4 +31,29 @@ impl std::fmt::Display for Activity {
             Activity::Checking(what) => write!(f, "waiting for {what}"),
         }
     }
+}
+
+/// Tells what is about to be made, and how long it may take.
+pub(super) fn announce(walk: &Walk<'_>, steps: &[Step]) {
+    let silence = match steps.first().map(|step| step.kind) {
+        _ if steps.iter().any(Step::is_validation) => {
+            unit::TIME_LIMIT * steps.len().try_into().unwrap_or(1) + BATCH_SILENCE
+        }
+        Some(InventoryKind::Package) => TRANSACTION_SILENCE,
+        // One after the other.
+        Some(InventoryKind::Command) => {
+            command::LONGEST_TIMEOUT * steps.len().try_into().unwrap_or(1)
+        }
+        _ => BATCH_SILENCE,
+    };
+    let message = match steps {
+        // What is deleted of a directory or a tree is not the whole of it.
+        [step] if step.kind == InventoryKind::Path && step.id.name != step.key => {
+            format!("{} {} ({})", step.action, step.id, step.key)
+        }
+        [step] => format!("{} {}", step.action, step.id),
+        [first, .., last] => format!("{} steps, {} to {}", steps.len(), first.id, last.id),
+        [] => return,
+    };
+    (walk.progress)(&Activity::Applying(message), silence);
 }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::apply::{Activity, TRANSACTION_SILENCE};
+use crate::apply::{self, Activity, TRANSACTION_SILENCE};
 use crate::config::{Config, Source};
 use crate::fetch::client::Upstream;
 use crate::fleet::{DesiredState, Inputs, Rendered};
@@ -524,6 +524,7 @@ impl Cycle {
                 return debug!("failed to look for running package transactions: {failure}");
             }
         };
+        let mut is_over = true;
         for unit in found {
             progress(
                 &Activity::Applying(format!("waiting for {unit}")),
@@ -541,11 +542,19 @@ impl Cycle {
                 }
                 Err(failure) => {
                     warn!("failed to adopt {what}: {failure}");
+                    is_over = false;
                     continue;
                 }
             }
             // Only now: whoever is killed in between adopts it once more.
             self.host.forget_transaction(&unit);
+        }
+        if is_over {
+            let head = self.head.as_ref().map(|head| head.commit.to_string());
+            let revision = head.unwrap_or_default();
+            let owed = apply::owe_what_was_withheld(&self.host, &mut self.record, &revision)
+                .and_then(|()| self.record.settle_debts(clock::since_boot()));
+            self.note_unwritten(owed);
         }
     }
 

@@ -160,6 +160,15 @@ impl<'a> Declarations<'a> {
         self.desired.needs.get(id).map_or(&[], Vec::as_slice)
     }
 
+    /// The units whose restarts wait for a person.
+    pub fn units_with_manual_restart(&self) -> Vec<&'a str> {
+        let units = self.desired.units.iter();
+        units
+            .filter(|unit| unit.manual)
+            .map(|unit| unit.name.as_str())
+            .collect()
+    }
+
     /// The commands that run when `id` changed.
     pub fn commands_run_on(&self, id: &ResourceId) -> Vec<&'a ResourceId> {
         let commands = self.desired.commands.iter();

@@ -13,6 +13,7 @@ pub mod chance;
 pub mod clock;
 pub mod command;
 pub mod disk;
+mod exchange;
 pub mod files;
 pub mod identity;
 pub mod jobs;

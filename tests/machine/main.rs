@@ -44,3 +44,4 @@ mod self_upgrade;
 mod sources;
 mod units;
 mod validation;
+mod withholding;

@@ -27,6 +27,7 @@ pub mod status;
 mod system;
 mod transaction;
 pub mod version;
+pub mod withholding;
 
 /// One declared package.
 #[derive(Debug, Clone, PartialEq, Eq)]
