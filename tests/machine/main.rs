@@ -42,6 +42,7 @@ mod resilience;
 mod schedule;
 mod self_upgrade;
 mod sources;
+mod transactions;
 mod units;
 mod validation;
 mod withholding;

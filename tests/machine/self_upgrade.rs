@@ -122,6 +122,28 @@ fn a_version_that_exits_is_taken_back_and_held() {
 }
 
 #[test]
+fn a_person_may_have_a_version_tried_again_that_was_taken_back() {
+    let (scene, repository, _directory) = scene("retry", &[("99.0.0", EXITS)]);
+    let machine = &scene.machine;
+    let revision = ask_for(&scene, "99.0.0");
+    reaches(&scene, &revision, "held", OLD);
+    // It is made anew under the same name; nobody is told.
+    let anew = TempDir::new().expect("a temporary directory can be made");
+    repository.add(&package::changed("99.0.0", &anew, "true"));
+    repository.copy_to(machine);
+    machine.sh("apt-get -q update");
+    assert_eq!(scene.sync().code(), 1);
+    assert_eq!(version(machine), format!("installed {OLD}"), "it is held");
+    machine.run(&["limpet", "sync", "--retry"]).success();
+    reaches(&scene, &revision, "converged", "99.0.0");
+    let history = machine.sh("limpet history");
+    assert!(
+        history.contains("went back from limpet 99.0.0"),
+        "{history}"
+    );
+}
+
+#[test]
 fn a_version_that_hangs_is_taken_back_and_held() {
     is_taken_back(
         "hangs",
