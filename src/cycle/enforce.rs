@@ -210,7 +210,7 @@ impl Cycle {
         let rules = Rules {
             report_only: self.config.apply.mode == ApplyMode::Report,
             max_removals: Some(self.config.apply.max_removals),
-            allowed_removals: in_force.allowed_removals.unwrap_or(0),
+            allowed_removals: self.allowance(in_force),
             is_known_state: self
                 .applied
                 .as_ref()

@@ -362,6 +362,7 @@ impl Cycle {
             self.put_in_force(revision, rendered);
             return Ok(());
         }
+        self.note_allowance(revision)?;
         state::trust(&self.host, &self.record, head)?;
         self.record
             .remember(state::HOST_NAME, &self.config.host.name)?;

@@ -34,6 +34,7 @@ use crate::sys::jobs::{Job, Verb};
 use crate::sys::{Host, clock};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 
+mod allowance;
 pub mod audit;
 mod checks;
 pub mod contents;
@@ -59,6 +60,7 @@ pub mod rollback;
 pub mod situation;
 pub mod state;
 
+use allowance::allowed_removals;
 use contents::StoredContents;
 use contested::Contests;
 use enforce::Planned;
@@ -722,15 +724,4 @@ fn stop_fetcher(host: &Host) {
     for error in results.into_iter().filter_map(Result::err) {
         debug!("failed to stop the fetcher, ignoring: {error:?}");
     }
-}
-
-/// What the message of `revision` allows to be removed, beyond what the host does.
-fn allowed_removals(revision: &VerifiedRevision) -> Option<usize> {
-    let allowed = revision
-        .trailers()
-        .iter()
-        .filter(|(key, _)| key.eq_ignore_ascii_case("Limpet-Allow-Removals"));
-    allowed
-        .filter_map(|(_, value)| value.trim().parse().ok())
-        .max()
 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::ApplyMode;
+use crate::cycle::allowance::{allowed_on_the_way, allowed_removals};
 use crate::cycle::contents::StoredContents;
 use crate::cycle::enforce::observe;
 use crate::cycle::inventory;
@@ -109,7 +110,9 @@ impl Memory {
         let files = trust::unverified_files(objects, &self.config.source.path, id)
             .map_err(|failure| vec![failure])?;
         let removals = match verdict {
-            Verdict::Accepted(revision) => super::allowed_removals(revision),
+            Verdict::Accepted(revision) => {
+                allowed_removals(revision).max(allowed_on_the_way(revision))
+            }
             _ => None,
         };
         self.preview(&files, objects, &id.to_string(), removals)

@@ -6,8 +6,10 @@
 //! Invariant: only [`verify`] and [`resume`] make a [`VerifiedRevision`]. Nothing here opens a file, runs a program or reads the
 //! clock, and no date that a commit claims decides whether it is trusted.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::config::{Anchor, TrustMode};
 use crate::git::{ObjectError, ObjectId, Objects, Tree, hex};
@@ -22,6 +24,7 @@ mod fixture;
 mod fleet_name;
 mod key;
 mod path;
+mod revision;
 mod revoked;
 mod rule;
 mod sshsig;
@@ -33,6 +36,7 @@ mod wire;
 pub use allowed_signers::{AllowedSigners, ListedKey};
 pub use authority::Signer;
 pub use key::{KeyError, PublicKey};
+pub use revision::{TrustedHead, VerifiedRevision};
 pub use revoked::Revoked;
 pub use rule::{Refusal, Rule, Stop, unavailable};
 
@@ -43,6 +47,9 @@ use tree::{ChangeCheck, Files};
 
 /// The most commits that may lie between the trusted head and a tip, unless said otherwise.
 pub const MAX_CATCHUP: usize = 10_000;
+
+/// How the keys of lines begin with which a commit's message speaks to limpet.
+const PREFIX: &str = "Limpet-";
 
 /// What a host was told to believe.
 #[derive(Debug, Clone)]
@@ -70,109 +77,6 @@ impl Policy {
             revoked: &self.revoked,
             now,
         }
-    }
-}
-
-/// The last commit that was verified, as it is remembered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrustedHead {
-    /// Its id.
-    #[serde(with = "hex_id")]
-    pub commit: ObjectId,
-    /// SHA-256 of its payload, in hex. Together with the id it is the commit's identity.
-    pub payload_sha256: String,
-    /// Its root tree.
-    #[serde(with = "hex_id")]
-    pub tree: ObjectId,
-    /// The name of its fleet, unless it has no fleet.toml yet.
-    pub fleet: Option<String>,
-    /// Who signed it; None when local root set it.
-    pub signer: Option<Signer>,
-}
-
-impl TrustedHead {
-    /// The commit `id`, trusted because local root says so.
-    pub fn set(objects: &dyn Objects, policy: &Policy, id: ObjectId) -> Result<Self, Stop> {
-        let commit = read_commit(objects, id)?;
-        ChangeCheck::new(objects).check(id, None, commit.tree)?;
-        Ok(TrustedHead {
-            commit: id,
-            payload_sha256: hex(&commit.payload_sha256),
-            tree: commit.tree,
-            fleet: read_fleet_name(objects, policy, id, commit.tree)?,
-            signer: None,
-        })
-    }
-}
-
-/// A revision that is trusted.
-#[derive(Debug, Clone)]
-pub struct VerifiedRevision {
-    head: TrustedHead,
-    subject: String,
-    trailers: Vec<(String, String)>,
-    source_path: String,
-}
-
-impl VerifiedRevision {
-    fn new(
-        commit: &Commit,
-        source_path: &str,
-        fleet: Option<String>,
-        signer: Option<Signer>,
-    ) -> Self {
-        VerifiedRevision {
-            head: TrustedHead {
-                commit: commit.id,
-                payload_sha256: hex(&commit.payload_sha256),
-                tree: commit.tree,
-                fleet,
-                signer,
-            },
-            subject: commit.subject(),
-            trailers: commit.trailers(),
-            source_path: source_path.to_owned(),
-        }
-    }
-
-    /// Its commit.
-    pub fn commit(&self) -> ObjectId {
-        self.head.commit
-    }
-
-    /// SHA-256 of its payload, in hex.
-    pub fn payload_sha256(&self) -> &str {
-        &self.head.payload_sha256
-    }
-
-    /// Its root tree.
-    pub fn tree(&self) -> ObjectId {
-        self.head.tree
-    }
-
-    /// Who signed it; None when local root set it as the head.
-    pub fn signer(&self) -> Option<&Signer> {
-        self.head.signer.as_ref()
-    }
-
-    /// The first line of its message, safe to show.
-    pub fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// The `Key: value` lines that end its message.
-    pub fn trailers(&self) -> &[(String, String)] {
-        &self.trailers
-    }
-
-    /// What to remember of it once it is the head.
-    pub fn trusted_head(&self) -> &TrustedHead {
-        &self.head
-    }
-
-    /// Its files, relative to the directory that holds fleet.toml. `objects` must hash what it returns.
-    pub fn files<'a>(&self, objects: &'a dyn Objects) -> impl Tree + 'a {
-        Files::new(objects, self.head.tree, &self.source_path)
     }
 }
 
@@ -355,6 +259,7 @@ fn judge_tip(
     };
 
     let authority = policy.authority(now);
+    let passed: RefCell<BTreeMap<ObjectId, Vec<(String, String)>>> = RefCell::default();
     let judge_head = |commit: &Commit| {
         authority
             .judge(commit)
@@ -367,7 +272,14 @@ fn judge_tip(
         // A key that expired since may have signed a step below the tip: the tip's own key is valid now, so it is another one,
         // and vouches for what it builds on.
         TrustMode::Path => match authority.judge(commit) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                let mut trailers = commit.trailers();
+                trailers.retain(|(key, _)| is_for_limpet(key));
+                if !trailers.is_empty() {
+                    passed.borrow_mut().insert(commit.id, trailers);
+                }
+                Ok(())
+            }
             Err(refusal) => Err(name_remedy(refusal, &start)),
         },
     };
@@ -406,12 +318,18 @@ fn judge_tip(
 
     let fleet = check_steps(objects, policy, &start, &steps, &head)?;
     let signed = judge_head(&head)?;
-    Ok(Verdict::Accepted(VerifiedRevision::new(
-        &head,
-        &policy.source_path,
-        fleet,
-        Some(signed.signer),
-    )))
+    let revision = VerifiedRevision::new(&head, &policy.source_path, fleet, Some(signed.signer));
+    let mut passed = passed.into_inner();
+    let on_the_way = steps.iter().filter_map(|step| passed.remove(&step.commit));
+    Ok(Verdict::Accepted(
+        revision.passing(on_the_way.flatten().collect()),
+    ))
+}
+
+/// Does a line of a message speak to limpet.
+fn is_for_limpet(key: &str) -> bool {
+    let start = key.get(..PREFIX.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
 fn start_at_head(trusted: &TrustedHead) -> Result<Start, Stop> {
@@ -599,26 +517,5 @@ pub fn parse_sha256(text: &str) -> Option<[u8; 32]> {
     {
         Ok(hash) if text.len() == 64 => Some(hash),
         _ => None,
-    }
-}
-
-/// Object ids as hex, in what is stored.
-mod hex_id {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::git::ObjectId;
-
-    pub(super) fn serialize<S: Serializer>(
-        id: &ObjectId,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<ObjectId, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        ObjectId::from_hex(text.as_bytes()).map_err(serde::de::Error::custom)
     }
 }

@@ -245,3 +245,42 @@ fn packages_that_the_host_cannot_do_without_stay_and_what_they_need() {
         .says("held remove package:lim-app: the host's protect_packages names it")
         .says("held remove package:dpkg: it is the package manager");
 }
+
+/// Commits `layer`, with `trailer` at the end of its message, and pushes it.
+fn push_with(scene: &Scene, layer: &str, trailer: &str) {
+    scene.repository.write("layers/base/base.toml", layer);
+    let message = format!("change it\n\n{trailer}\n");
+    scene.repository.commit(&scene.alice, &message);
+    scene.repository.push();
+}
+
+#[test]
+fn the_trailer_of_a_commit_that_a_host_jumps_over_counts_until_its_removals_are_made() {
+    let scene = Scene::new(&files(40));
+    scene.apply().expect(0);
+
+    push_with(&scene, &files(22), "Limpet-Allow-Removals: 18");
+    scene.push_layer(&files(22).replace("\"0\"", "\"new\""));
+    scene.apply().expect(0);
+    assert_eq!(scene.get("srv/f39"), None);
+    assert_eq!(scene.get("srv/f00").unwrap(), "new");
+
+    // It is used up.
+    scene.push_layer(&files(10));
+    scene
+        .apply()
+        .expect(1)
+        .says("held a plan that removes 12 things: max_removals is 10");
+
+    // The largest one on the way counts, no sum of them; also over a commit that stays held.
+    push_with(&scene, &files(9), "Limpet-Allow-Removals: 12");
+    push_with(&scene, &files(8), "Limpet-Allow-Removals: 4");
+    scene
+        .apply()
+        .expect(1)
+        .says("held a plan that removes 14 things: max_removals is 12");
+    scene.push_layer(&files(10));
+    scene.apply().expect(0);
+    assert_eq!(scene.get("srv/f10"), None);
+    assert_eq!(scene.get("srv/f09").unwrap(), "9");
+}
