@@ -18,21 +18,37 @@ use crate::plan::{Change, Declarations, Inventory, InventoryKind, Observed, Plan
 /// With fewer things than this, a state that declares nothing any more is nothing odd: somebody tries limpet out, or takes back all he did.
 const FEWEST_TO_MISS: usize = 10;
 
-/// Units without which the host is out of reach, blind or not managed.
-const PROTECTED_UNITS: [(&str, &str); 13] = [
+/// Units without which the host is out of reach, blind, not managed, or does not come up.
+const PROTECTED_UNITS: [(&str, &str); 29] = [
     ("ssh.service", "the ssh server"),
     ("ssh.socket", "the ssh server"),
+    ("ssh@.service", "the ssh server"),
     ("sshd.service", "the ssh server"),
     ("sshd.socket", "the ssh server"),
+    ("sshd@.service", "the ssh server"),
+    ("dropbear.service", "the ssh server"),
     ("systemd-journald.service", "the journal"),
     ("systemd-journald.socket", "the journal"),
     ("systemd-journald-dev-log.socket", "the journal"),
     ("dbus.service", "the system's bus"),
     ("dbus.socket", "the system's bus"),
     ("dbus-broker.service", "the system's bus"),
+    ("systemd-udevd.service", "the init system's own"),
+    ("systemd-udevd-control.socket", "the init system's own"),
+    ("systemd-udevd-kernel.socket", "the init system's own"),
+    ("systemd-logind.service", "the init system's own"),
+    ("init.scope", "the init system's own"),
+    ("system.slice", "the init system's own"),
+    ("local-fs.target", "the init system's own"),
+    ("sockets.target", "the init system's own"),
+    ("sysinit.target", "the init system's own"),
+    ("basic.target", "the init system's own"),
+    ("multi-user.target", "the init system's own"),
     ("limpet.service", "limpet itself"),
     ("limpet-fetch.service", "limpet itself"),
     ("limpet-fetch.socket", "limpet itself"),
+    ("limpet-probation.timer", "limpet itself"),
+    ("limpet-recover.service", "limpet itself"),
 ];
 
 /// Files without which nobody gets in or becomes root, or the host does not boot.
@@ -338,13 +354,29 @@ impl Look<'_> {
             Change::Package(_) if step.removes => self.why_package_stays(&step.key),
             Change::Package(_) | Change::Command(_) | Change::Validation(_) => None,
             Change::Unit(change) => {
-                let ends = matches!(change.operation, Operation::Stop | Operation::Mask);
                 let (_, what) = PROTECTED_UNITS
                     .iter()
-                    .find(|(name, _)| ends && step.key == **name)?;
-                Some(Cause::Protected((*what).to_owned()))
+                    .find(|(name, _)| step.key == **name)?;
+                let ends = match change.operation {
+                    Operation::Stop | Operation::Mask | Operation::MaskUntilBoot => true,
+                    // After the next boot it would be as if it were stopped.
+                    Operation::Disable => !self.starts_otherwise(&step.key),
+                    _ => false,
+                };
+                ends.then(|| Cause::Protected((*what).to_owned()))
             }
         }
+    }
+
+    /// Is the socket of a service declared to start it, or the service of a socket to be there by itself.
+    fn starts_otherwise(&self, unit: &str) -> bool {
+        let other = match unit.rsplit_once('.') {
+            Some((name, "service")) => format!("{name}.socket"),
+            Some((name, "socket")) => format!("{name}.service"),
+            _ => return false,
+        };
+        let mut units = self.desired.units.iter();
+        units.any(|declared| declared.name == other && declared.enabled == Some(true))
     }
 
     fn why_package_stays(&self, name: &str) -> Option<Cause> {

@@ -10,6 +10,8 @@ use crate::kinds::unit::{DesiredUnit, ObservedUnit};
 use crate::model::{Kind as ResourceKind, OnRemoval};
 use crate::sys::files::{Entry, Look, hash_bytes};
 
+mod undeclared;
+
 /// A host with some files and units, as it is declared and as it was seen.
 pub(super) struct Scene {
     pub(super) desired: DesiredState,

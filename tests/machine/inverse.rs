@@ -118,7 +118,7 @@ running = true
 ground-tool = { version = "2.*", hold = true }
 ground-kept = { version = "2.0", hold = false }
 ground-gone = { state = "absent", hold = false }
-ground-new = "installed"
+ground-new = { needs = ["file:/etc/ground/new/deep/er"] }
 "#;
 
 const UNITS: [&str; 10] = [
@@ -339,9 +339,38 @@ fn git_revert_puts_everything_back_as_it_was() {
         assert!(told.contains(original), "{resource}: {told}");
     }
 
-    scene.repository.revert(&scene.alice, &revision);
+    let cursor = scene.machine.journal_cursor();
+    let reverted = scene.repository.revert(&scene.alice, &revision);
     scene.repository.push();
     scene.converge();
+    // What needed something goes before it: the package before its file, and a unit stops before its file goes.
+    let told = scene
+        .machine
+        .journal_after(&cursor, "LIMPET_REVISION", &reverted);
+    let messages: Vec<&str> = told
+        .iter()
+        .filter_map(|entry| entry["MESSAGE"].as_str())
+        .collect();
+    let place = |message: &str| {
+        let found = messages.iter().position(|told| told.starts_with(message));
+        found.unwrap_or_else(|| panic!("{message}: {messages:#?}"))
+    };
+    for [first, second] in [
+        [
+            "package:ground-new: remove",
+            "file:/etc/ground/new/deep/er: delete",
+        ],
+        [
+            "unit:ground-new.service: stop",
+            "unit:ground-new.service: delete",
+        ],
+        [
+            "file:/etc/ground/new/deep/er: delete",
+            "file:/etc/ground/new/deep/er: delete /etc/ground/new",
+        ],
+    ] {
+        assert!(place(first) < place(second), "{first}: {messages:#?}");
+    }
     let left = differences(&before, &fingerprint(&scene.machine));
     assert_eq!(left, Vec::<String>::new());
 }

@@ -1,5 +1,6 @@
 //! Mistakes of the author: the old state stays enforced, and the status names the place.
 
+use crate::operator::as_operator;
 use crate::scene::{LAYER, Scene};
 
 const GOOD: &str = "[file.\"/etc/scene\"]\ncontent = \"good\\n\"\n";
@@ -85,14 +86,37 @@ fn a_plan_that_removes_too_much_is_held() {
         .map(|number| format!("[file.\"/srv/held/{number}\"]\ncontent = \"x\"\n"))
         .collect();
     let scene = Scene::enrolled("held", &files);
+    let machine = &scene.machine;
+    machine.sh("useradd --groups limpet-operators olga");
     scene.declare("");
     assert_eq!(scene.sync().code(), 1);
+    let status = scene.status();
+    assert_eq!(status["state"], "held");
+    let conditions = status["conditions"].to_string();
+    let why = "held a plan that removes 12 things: max_removals is 10";
+    assert!(conditions.contains(why), "{status:#}");
+    let plan = machine.run(&["limpet", "plan", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).expect("it prints an object");
+    assert_eq!(plan["changes"], serde_json::json!([]), "{plan:#}");
+    assert_eq!(plan["held"].as_array().map(Vec::len), Some(13), "{plan:#}");
+    let shown = machine.run(&["limpet", "status"]).stdout;
+    assert!(shown.contains(why), "{shown}");
+
+    // Whoever may only look and poll may not let it through.
+    let refused = as_operator(&scene, &["sync", "--wait", "--allow-removals"]);
+    assert_ne!(refused.code(), 0, "{refused:?}");
+    assert!(refused.stderr.contains("root"), "{refused:?}");
     assert_eq!(scene.status()["state"], "held");
-    assert!(scene.machine.exists("/srv/held/11"));
-    scene
-        .machine
+    assert!(machine.exists("/srv/held/11"));
+
+    machine
         .run(&["limpet", "sync", "--wait", "--allow-removals"])
         .success();
+    let history = machine.sh("limpet history");
+    assert!(
+        history.contains("that removes 12 things") && history.contains("by root"),
+        "{history}"
+    );
     assert!(!scene.machine.exists("/srv/held"));
     scene.converge();
 }
