@@ -209,7 +209,7 @@ fn host_trust() -> Result<verify::HostTrust, Vec<Failure>> {
     let policy =
         crate::cycle::judge::read_policy(&host, &config).map_err(|failure| vec![failure])?;
     let trusted = crate::cycle::state::read_mark(&host).map_err(|failure| vec![failure])?;
-    let now = crate::cycle::judge::trusted_time(&host);
+    let now = crate::cycle::trusted_time::trusted_time(&host);
     Ok(verify::HostTrust {
         policy,
         trusted,

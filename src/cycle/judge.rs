@@ -7,19 +7,19 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::apply::Activity;
-use crate::config::{self, Config};
+use crate::config::Config;
+use crate::cycle::trusted_time::{remember_time, trusted_now};
 use crate::cycle::{Cycle, POLL_SILENCE, Progress, fetcher, state};
 use crate::fetch::{Lane, Trouble, Upstream};
 use crate::fleet::{self, HostIdentity, Rendered};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
+use crate::record::HistoryEntry;
 use crate::record::history::{MISTAKEN, Note, REFUSED};
 use crate::record::objects::ReadThrough;
-use crate::record::{HistoryEntry, Record};
 use crate::report::journal;
 use crate::report::status::Poll;
 use crate::sys::{Host, clock};
@@ -363,11 +363,15 @@ impl Cycle {
             return Ok(());
         }
         self.note_allowance(revision)?;
+        let is_quarantined = self.stays_quarantined(revision, &rendered.state.digest)?;
         state::trust(&self.host, &self.record, head)?;
         self.record
             .remember(state::HOST_NAME, &self.config.host.name)?;
         let is_another = self.head.as_ref() != Some(head);
         self.head = Some(head.clone());
+        if is_quarantined {
+            return Ok(());
+        }
         if is_another {
             self.forget_rollback();
         }
@@ -459,52 +463,6 @@ impl From<Failure> for Obstacle {
     }
 }
 
-/// Under which name the record keeps the highest time this host was sure of.
-const HIGHEST_TIME: &str = "highest-time";
-
-/// systemd-timesyncd and chrony's and ntp's units for it say here that the clock is right (systemd-time-wait-sync.service(8)).
-pub const CLOCK_IS_RIGHT: &str = "/run/systemd/timesync/synchronized";
-
-/// When this program was built, where its build says so.
-fn build_time() -> Timestamp {
-    option_env!("LIMPET_BUILD_TIME")
-        .and_then(|text| text.parse().ok())
-        .and_then(|seconds| Timestamp::from_second(seconds).ok())
-        .unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// The time to judge keys by: the clock, but never before what was the time once, or before this program was built. A machine
-/// without a battery wakes up in 1970, where every expired key is valid again.
-fn latest(clock: Timestamp, built: Timestamp, highest: Option<Timestamp>) -> Timestamp {
-    clock.max(built).max(highest.unwrap_or(built))
-}
-
-/// The time to judge keys by, now.
-pub fn trusted_now(record: &Record) -> Timestamp {
-    let highest = record.recall(HIGHEST_TIME).unwrap_or_default();
-    latest(clock::now(), build_time(), highest)
-}
-
-/// The same for a command beside the agent. Who may not read the agent's database is told by the clock.
-pub fn trusted_time(host: &Host) -> Timestamp {
-    match Record::open_read_only(&host.outer_path(config::STATE_DATABASE)) {
-        Ok(record) => trusted_now(&record),
-        Err(failure) => {
-            debug!("failed to read the highest time, ignoring: {failure}");
-            latest(clock::now(), build_time(), None)
-        }
-    }
-}
-
-/// Remembers that it is `now`, where the clock is known to be right; a wrong clock must not age all keys for ever.
-fn remember_time(host: &Host, record: &Record) -> Result<(), Failure> {
-    if host.exists(CLOCK_IS_RIGHT)? {
-        record.remember(HIGHEST_TIME, &trusted_now(record))
-    } else {
-        Ok(())
-    }
-}
-
 /// What the host configuration says to believe, with the files it names.
 pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
     let read = |path: &str| match host.read_file(path, TRUST_FILE_LIMIT) {
@@ -559,39 +517,4 @@ fn unreadable(error: &crate::git::ObjectError) -> Failure {
         Class::Transient,
         format!("failed to read the revision: {error}"),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_starts_in_1970_makes_no_expired_key_valid_again() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let (woken, built, known) = (at(12), at(1_780_000_000), at(1_790_000_000));
-        assert_eq!(latest(woken, built, Some(known)), known);
-        assert_eq!(latest(woken, built, None), built);
-        assert_eq!(latest(woken, built, Some(at(1_700_000_000))), built);
-        let later = at(1_800_000_000);
-        assert_eq!(latest(later, built, Some(known)), later);
-    }
-
-    #[test]
-    fn a_command_judges_by_the_highest_time_that_the_agent_knew() {
-        let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path());
-        let before = clock::now();
-        assert!(
-            trusted_time(&host) >= before,
-            "without a database it is the clock"
-        );
-        host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)
-            .unwrap();
-        let record = Record::open(&host.outer_path(config::STATE_DATABASE)).unwrap();
-        let future = before
-            .checked_add(jiff::SignedDuration::from_hours(1000))
-            .unwrap();
-        record.remember(HIGHEST_TIME, &future).unwrap();
-        assert_eq!(trusted_time(&host), future);
-    }
 }

@@ -59,6 +59,7 @@ mod rejections;
 pub mod rollback;
 pub mod situation;
 pub mod state;
+pub mod trusted_time;
 
 use allowance::allowed_removals;
 use contents::StoredContents;

@@ -200,7 +200,7 @@ impl Cycle {
 
     /// Says whether the clock lies behind what was the time once.
     pub(super) fn look_at_the_clock(&mut self) {
-        let (now, known) = (clock::now(), super::judge::trusted_now(&self.record));
+        let (now, known) = (clock::now(), super::trusted_time::trusted_now(&self.record));
         let lies_behind = known.duration_since(now) > CLOCK_TOLERANCE;
         self.situation.clock = lies_behind.then(|| wrong_clock(now, known));
     }

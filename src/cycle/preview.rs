@@ -11,7 +11,7 @@ use crate::cycle::enforce::observe;
 use crate::cycle::inventory;
 use crate::cycle::judge;
 use crate::cycle::look::Memory;
-use crate::cycle::pause;
+use crate::cycle::{pause, trusted_time};
 use crate::fleet::{self, Limits};
 use crate::git::{Object, ObjectError, ObjectId, Objects, Tree};
 use crate::kinds::file::find_purged;
@@ -88,7 +88,7 @@ impl Memory {
     /// Judges `id` as this host would judge it as the tip of its source.
     pub fn judge(&self, objects: &dyn Objects, id: ObjectId) -> Result<Verdict, Failure> {
         let policy: Policy = judge::read_policy(&self.host, &self.config)?;
-        let now = judge::trusted_now(&self.record);
+        let now = trusted_time::trusted_now(&self.record);
         Ok(trust::verify(objects, &policy, self.head.as_ref(), id, now))
     }
 

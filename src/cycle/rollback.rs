@@ -2,7 +2,8 @@
 //!
 //! A revision is *good* once it passed: its checks held, or it has none and everything was as declared. A *rollback* puts a good
 //! revision in force instead of the trusted head, which stays where it is: nothing older is trusted by this. The head is *quarantined*
-//! where it was the cause. A rollback ends when another head is trusted, when its time is over, or by local root.
+//! where it was the cause, and so is every later head that declares the same here: what failed is the state, whatever commit it comes
+//! in. A rollback ends when a head is trusted that declares something else, when its time is over, or by local root.
 //!
 //! Invariant: a rollback is on disk before the first change it brings, and what it needs is kept on this host, so that it depends on
 //! no network. A quarantined revision is never put in force by itself again.
@@ -13,7 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::cycle::judge::{Limited, Obstacle, read_policy, trusted_now};
+use crate::cycle::judge::{Limited, Obstacle, read_policy};
+use crate::cycle::trusted_time::trusted_now;
 use crate::cycle::{Cycle, InForce, Progress, allowed_removals, state};
 use crate::fetch::Upstream;
 use crate::git::{Hashed, ObjectId, Objects};
@@ -55,6 +57,12 @@ pub(super) struct Rollback {
     /// The trusted head, in hex, and the digest of what it declares here.
     from: String,
     digest: String,
+    /// The head before it, where that declared the same: a crash may leave it the trusted one.
+    #[serde(default)]
+    before: Option<String>,
+    /// The revision that was tried, where the trusted head only declares the same.
+    #[serde(default)]
+    tried: Option<String>,
     pub(super) cause: Cause,
     reason: String,
     since: Timestamp,
@@ -88,6 +96,8 @@ pub struct RollbackRequest {
     pub by: String,
 }
 
+mod quarantine;
+
 impl Cycle {
     /// Takes up what an agent before us went back to.
     pub(super) fn recall_rollback(&mut self) {
@@ -98,9 +108,9 @@ impl Cycle {
         match self.record.recall::<Rollback>(ROLLBACK) {
             // Another head is trusted since: a crash came before it could be forgotten.
             Ok(rollback) => {
-                let head = self.head.as_ref().map(|head| head.commit.to_string());
+                let head = self.head.as_ref();
                 self.trial.rollback =
-                    rollback.filter(|rollback| Some(&rollback.from) == head.as_ref());
+                    rollback.filter(|rollback| head.is_some_and(|head| rollback.is_from(head)));
             }
             Err(failure) => warn!("lost why this host went back, going on: {failure}"),
         }
@@ -199,6 +209,8 @@ impl Cycle {
             to: good.head,
             from: failed.revision.clone(),
             digest: failed.desired.digest.clone(),
+            before: None,
+            tried: None,
             cause,
             reason: reason.to_owned(),
             since: clock::now(),
@@ -387,6 +399,8 @@ impl Cycle {
             to,
             from: head.commit.to_string(),
             digest,
+            before: None,
+            tried: None,
             cause: Cause::Operator {
                 by: request.by.clone(),
                 until,
@@ -471,13 +485,20 @@ impl Cycle {
         );
         let to = journal::short(&to);
         let (reason, class) = match &rollback.cause {
-            Cause::Unhealthy => (
-                format!(
-                    "revision {from} was undone: {}; {to} is in force",
-                    rollback.reason
-                ),
-                Class::Author,
-            ),
+            Cause::Unhealthy => {
+                let undone = match &rollback.tried {
+                    None => format!("revision {from} was undone"),
+                    Some(tried) => format!(
+                        "revision {from} declares the same as {}, which was undone",
+                        journal::short(tried)
+                    ),
+                };
+                let reason = &rollback.reason;
+                (
+                    format!("{undone}: {reason}; {to} is in force"),
+                    Class::Author,
+                )
+            }
             Cause::CutOff => (
                 format!(
                     "revision {from} was undone: {}; {to} is in force, and the source does not answer without it, either: {from} is tried again once it does",
@@ -524,7 +545,15 @@ impl InForce {
 /// What `record` says is in force instead of `head`.
 pub(super) fn instead_of(record: &Record, head: &TrustedHead) -> Option<TrustedHead> {
     let rollback: Rollback = record.recall(ROLLBACK).ok()??;
-    is_called(head, &rollback.from).then_some(rollback.to)
+    rollback.is_from(head).then_some(rollback.to)
+}
+
+impl Rollback {
+    /// Is it in force instead of `head`.
+    fn is_from(&self, head: &TrustedHead) -> bool {
+        let before = self.before.as_ref();
+        is_called(head, &self.from) || before.is_some_and(|before| is_called(head, before))
+    }
 }
 
 /// Is `revision`, in hex, the commit of `head`.

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::{
     CONFIG_DIRECTORY, CONFIG_FILE, Config, ENROLLED_MARK, STATE_DATABASE, STATE_DIRECTORY,
 };
-use crate::cycle::{judge, state};
+use crate::cycle::{judge, state, trusted_time};
 use crate::doctor::Finding;
 use crate::record::Record;
 use crate::report::moment;
@@ -187,7 +187,7 @@ pub(super) fn clock(host: &Host, is_root: bool) -> Finding {
         && host.exists(STATE_DATABASE).unwrap_or(false)
         && let Ok(record) = Record::open_read_only(&host.outer_path(STATE_DATABASE))
     {
-        let highest: Timestamp = judge::trusted_now(&record);
+        let highest: Timestamp = trusted_time::trusted_now(&record);
         if highest.duration_since(now) > CLOCK_SLACK {
             let detail = format!(
                 "it is {at}, and was {} before: the clock was set back",
@@ -196,7 +196,7 @@ pub(super) fn clock(host: &Host, is_root: bool) -> Finding {
             return Finding::wrong(check, detail).hint("set the clock: timedatectl set-ntp true");
         }
     }
-    if host.exists(judge::CLOCK_IS_RIGHT).unwrap_or(false) {
+    if host.exists(trusted_time::CLOCK_IS_RIGHT).unwrap_or(false) {
         return Finding::ok(check, format!("{at}, synchronised"));
     }
     let units = TIME_UNITS.map(str::to_owned);

@@ -104,6 +104,46 @@ fn an_unhealthy_revision_is_undone_and_not_tried_again_over_restarts() {
 }
 
 #[test]
+fn a_newer_commit_that_declares_what_was_undone_is_trusted_and_not_tried() {
+    let port = Port::free();
+    let (scene, mut agent, way, first, second) = undone(&port);
+    for number in 0..2 {
+        scene.repository.write("README", &format!("{number}\n"));
+        let newer = scene
+            .repository
+            .commit(&scene.alice, "nothing for this host");
+        scene.repository.push();
+        for status in [agent.tick(), agent.sync()] {
+            assert_eq!(status.state, State::RolledBack, "{status:#?}");
+            assert_eq!(revision(&status), first);
+            assert_eq!(status.quarantined[0].revision, newer);
+            assert_eq!(scene.get("etc/motd").unwrap(), "first\n");
+            let told = format!("declares the same as {}, which was undone", &second[..7]);
+            let mut conditions = status.conditions.iter();
+            assert!(
+                conditions.any(|it| it.reason.contains(&told)),
+                "{status:#?}"
+            );
+        }
+        assert!(scene.get("etc/limpet/enrolled").unwrap().contains(&newer));
+        agent = Agent::start(&scene, &way);
+        assert_eq!(agent.begin().state, State::RolledBack);
+        assert_eq!(agent.tick().state, State::RolledBack);
+    }
+    // A person may have it tried again, and what declares something else is tried by itself.
+    let status = agent.retry();
+    assert_eq!(status.state, State::RolledBack, "{status:#?}");
+    let _listener = port.listen();
+    let corrected = scene.push_layer(&(motd("second") + &check(&port, "").replace("1s", "2s")));
+    let status = agent.tick();
+    assert_eq!(
+        (status.state, revision(&status)),
+        (State::Converged, corrected.as_str()),
+        "{status:#?}"
+    );
+}
+
+#[test]
 fn a_revert_of_an_unhealthy_revision_is_applied_as_any_other() {
     let port = Port::free();
     let (scene, mut agent, _way, _, _) = undone(&port);
