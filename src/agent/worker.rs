@@ -2,7 +2,8 @@
 //!
 //! Invariant: it waits for nobody but the loop, and tells it of every step that may take long.
 
-use std::sync::{Mutex, PoisonError, mpsc as worker_queue};
+use std::sync::mpsc::{self as worker_queue, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -16,6 +17,10 @@ use crate::cycle::{Cycle, Trigger};
 use crate::model::{Failure, ResourceId};
 use crate::report::preview::Preview;
 use crate::report::status::Status;
+use crate::sys::memory;
+
+/// How long nobody may want anything of the worker before it counts as at rest.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What the loop asks of the worker.
 pub(super) enum Job {
@@ -92,7 +97,7 @@ pub(super) fn work(
             within,
         });
     };
-    while let Ok(job) = jobs.recv() {
+    while let Some(job) = next(jobs) {
         let news = match job {
             Job::Cycle(trigger, by) => {
                 cycle.let_through(by);
@@ -142,5 +147,17 @@ pub(super) fn work(
         if tell.send(news).is_err() {
             return;
         }
+    }
+}
+
+/// The next job. What the last one needed is given back to the system while none comes.
+fn next(jobs: &worker_queue::Receiver<Job>) -> Option<Job> {
+    match jobs.recv_timeout(SOON) {
+        Ok(job) => Some(job),
+        Err(RecvTimeoutError::Timeout) => {
+            memory::give_back();
+            jobs.recv().ok()
+        }
+        Err(RecvTimeoutError::Disconnected) => None,
     }
 }

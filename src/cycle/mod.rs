@@ -31,7 +31,7 @@ use crate::report::preview::Preview;
 use crate::report::status::{State as HostState, Status, StatusError};
 use crate::sys::command::CommandResult;
 use crate::sys::jobs::{Job, Verb};
-use crate::sys::{Host, clock};
+use crate::sys::{Host, clock, memory};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 
 mod allowance;
@@ -495,6 +495,8 @@ impl Cycle {
             inputs: Some(inputs),
             ..InForce::of(revision, desired)
         });
+        // Rendering takes more than all that follows, which is not to come on top of it.
+        memory::give_back();
     }
 
     /// What `head` declares for this host, as `objects` have it.

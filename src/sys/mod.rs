@@ -18,6 +18,7 @@ pub mod files;
 pub mod identity;
 pub mod jobs;
 pub mod lock;
+pub mod memory;
 pub mod program;
 pub mod signatures;
 pub mod socket;

@@ -88,6 +88,19 @@ fn arrows_point_down() {
 }
 
 #[test]
+fn unsafe_code_is_in_one_module() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let says_it = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap();
+        text.contains("unsafe_code") || text.contains("unsafe {")
+    };
+    files.retain(says_it);
+    assert_eq!(files, [root.join("sys/memory.rs")]);
+}
+
+#[test]
 fn only_the_edges_know_tokio_and_the_pure_floors_know_no_host() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
