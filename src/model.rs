@@ -9,7 +9,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +72,15 @@ impl fmt::Display for Kind {
 #[derive(Clone, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
+/// Whom nearly everything belongs to: thousands of files share one name.
+static ROOT: LazyLock<Arc<str>> = LazyLock::new(|| "root".into());
+
 impl Name {
+    /// The superuser's, and that of its group.
+    pub fn root() -> Self {
+        Name(ROOT.clone())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -101,19 +109,22 @@ impl Borrow<str> for Name {
 
 impl From<&str> for Name {
     fn from(name: &str) -> Self {
-        Name(name.into())
+        match name == &**ROOT {
+            true => Name::root(),
+            false => Name(name.into()),
+        }
     }
 }
 
 impl From<String> for Name {
     fn from(name: String) -> Self {
-        Name(name.into())
+        name.as_str().into()
     }
 }
 
 impl From<&String> for Name {
     fn from(name: &String) -> Self {
-        Name(name.as_str().into())
+        name.as_str().into()
     }
 }
 

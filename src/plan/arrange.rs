@@ -143,14 +143,10 @@ pub(super) fn into_batches(
     let batches = order::batches(&places);
     drop(by_id);
 
-    let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
     let mut planned = Vec::new();
     let mut is_owed = !owed.is_empty();
     let mut unloaded = owed;
-    for batch in batches {
-        let mut made: Vec<Step> = Vec::with_capacity(batch.len());
-        made.extend(batch.into_iter().filter_map(|index| steps[index].take()));
-        let batch = made;
+    for batch in divide(steps, &batches) {
         // A command may ask systemd for something, too.
         let asks_systemd = |step: &Step| match step.kind {
             InventoryKind::Unit => rank(step) > 0,
@@ -173,6 +169,30 @@ pub(super) fn into_batches(
         planned.push(vec![daemon_reload(unloaded, is_owed)]);
     }
     planned
+}
+
+/// Divides the steps into the batches of which these are their indices. There may be tens of thousands of them in one batch, so that they
+/// are moved to their places instead of copied.
+fn divide(mut steps: Vec<Step>, batches: &[Vec<usize>]) -> Vec<Vec<Step>> {
+    let mut places = vec![0; steps.len()];
+    for (place, index) in batches.iter().flatten().enumerate() {
+        places[*index] = place;
+    }
+    for index in 0..steps.len() {
+        while places[index] != index {
+            let place = places[index];
+            steps.swap(index, place);
+            places.swap(index, place);
+        }
+    }
+    let mut divided: Vec<Vec<Step>> = Vec::new();
+    for batch in batches.iter().skip(1).rev() {
+        divided.push(steps.split_off(steps.len() - batch.len()));
+    }
+    steps.shrink_to_fit();
+    divided.extend((!steps.is_empty()).then_some(steps));
+    divided.reverse();
+    divided
 }
 
 /// Removals go the other way round: what needed something goes before it.
@@ -231,6 +251,6 @@ fn daemon_reload(because: Vec<ResourceId>, is_owed: bool) -> Step {
         is_owed,
         waits: false,
         original: String::new(),
-        change: Change::Unit(UnitChange::new("", Operation::DaemonReload)),
+        change: Change::Unit(Box::new(UnitChange::new("", Operation::DaemonReload))),
     }
 }

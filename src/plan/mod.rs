@@ -204,19 +204,19 @@ impl InventoryKind {
     }
 }
 
-/// A kind's own change.
+/// A kind's own change; boxed, because there may be tens of thousands of the smallest.
 #[derive(Debug)]
 pub enum Change {
     /// For [`Paths`].
     Path(Box<<Paths as Kind>::Change>),
     /// For [`Packages`].
-    Package(<Packages as Kind>::Change),
+    Package(Box<<Packages as Kind>::Change>),
     /// For [`Commands`].
-    Command(<Commands as Kind>::Change),
+    Command(Box<<Commands as Kind>::Change>),
     /// For [`Units`].
-    Unit(<Units as Kind>::Change),
+    Unit(Box<<Units as Kind>::Change>),
     /// Of a unit, before it reads its files.
-    Validation(Validation),
+    Validation(Box<Validation>),
 }
 
 /// Plans.
@@ -248,7 +248,7 @@ pub fn plan(
         ),
         InventoryKind::Package,
         &is_unchanged,
-        Change::Package,
+        |change| Change::Package(Box::new(change)),
         &mut steps,
         &mut plan,
     );
@@ -266,7 +266,7 @@ pub fn plan(
         Commands::plan(&desired.commands, &(), &succeeded),
         InventoryKind::Command,
         &is_unchanged,
-        Change::Command,
+        |change| Change::Command(Box::new(change)),
         &mut steps,
         &mut plan,
     );
@@ -274,7 +274,7 @@ pub fn plan(
         Units::plan(&desired.units, &observed.units, &inventory.units),
         InventoryKind::Unit,
         &is_unchanged,
-        Change::Unit,
+        |change| Change::Unit(Box::new(change)),
         &mut steps,
         &mut plan,
     );
@@ -399,7 +399,9 @@ fn read<K: Kind>(
             // A unit's file, or a directory made on the way: say which, because the resource does not.
             fields.insert(0, key.to_string());
         }
-        let original = serde_json::to_string(&original).expect("what a kind keeps is plain data");
+        let mut original =
+            serde_json::to_string(&original).expect("what a kind keeps is plain data");
+        original.shrink_to_fit();
         let is_drift = is_unchanged(kind, &key);
         steps.push(Step {
             id,

@@ -64,7 +64,7 @@ fn commands(desired: &DesiredState, owed: &Owed<'_>, changes: &mut Changes) -> V
             if because.is_empty() {
                 return true;
             }
-            let change = Change::Command(command.change());
+            let change = Change::Command(Box::new(command.change()));
             let place = (InventoryKind::Command, command.name.as_str());
             triggered.push(trigger(
                 &command.id,
@@ -138,7 +138,7 @@ fn restart(
         Action::Reload => Operation::Reload,
         _ => Operation::Restart,
     };
-    let change = Change::Unit(UnitChange::new(unit.name, operation));
+    let change = Change::Unit(Box::new(UnitChange::new(unit.name, operation)));
     let place = (InventoryKind::Unit, unit.name);
     let mut step = trigger(unit.id, place, action, because, is_owed, change);
     step.waits = action == Action::Restart && is_manual;
@@ -177,7 +177,7 @@ fn start_afresh(steps: &mut [Step], unit: &str, because: &[ResourceId]) {
         .filter(|step| step.kind == InventoryKind::Unit && step.key == unit);
     for step in starts.filter(|step| step.action == Action::Start) {
         step.because = because.to_vec();
-        step.change = Change::Unit(UnitChange::new(unit, Operation::StartAfresh));
+        step.change = Change::Unit(Box::new(UnitChange::new(unit, Operation::StartAfresh)));
     }
 }
 

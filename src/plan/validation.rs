@@ -51,11 +51,11 @@ pub(super) fn validation(
         is_owed,
         waits: false,
         original: String::new(),
-        change: Change::Validation(Validation {
+        change: Change::Validation(Box::new(Validation {
             id: unit.id.clone(),
             argv,
             paths,
-        }),
+        })),
     })
 }
 

@@ -140,7 +140,7 @@ fn what_was_there_comes_back_with_its_access_list_and_capabilities() {
     // What is not declared of a file stays as it is, though the kernel takes capabilities away with the owner.
     let bare = with(bare_file("/opt/ping/ping", None), |spec| {
         if let PathSpec::File { owner, .. } = spec {
-            *owner = machine.is_root().then(|| "1".to_owned());
+            *owner = machine.is_root().then(|| "1".into());
         }
     });
     machine.cycle(std::slice::from_ref(&bare));
@@ -385,7 +385,7 @@ fn a_directory_given_to_a_user_goes_when_it_is_no_longer_declared() {
     let before = machine.tree();
     let of_user = with(directory("/srv/u"), |spec| {
         if let PathSpec::Directory { owner, .. } = spec {
-            *owner = Some("1000".to_owned());
+            *owner = Some("1000".into());
         }
     });
     check(
@@ -660,7 +660,7 @@ fn what_lies_in_a_directory_that_failed_is_skipped_and_the_rest_goes_on() {
     let desired = [
         with(directory("/a"), |spec| {
             if let PathSpec::Directory { owner, .. } = spec {
-                *owner = Some("nobody-such".to_owned());
+                *owner = Some("nobody-such".into());
             }
         }),
         file("/a/b", "x"),
@@ -713,8 +713,8 @@ fn owners_are_names_or_numbers_of_the_host() {
                 owner, group, mode, ..
             } = spec
             {
-                *owner = Some(user.to_owned());
-                *group = Some(team.to_owned());
+                *owner = Some(user.into());
+                *group = Some(team.into());
                 *mode = Some(0o4750);
             }
         })

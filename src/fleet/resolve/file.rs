@@ -5,18 +5,10 @@ use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
 use crate::fleet::declared::{self, State};
 use crate::kinds::file::{DesiredPath, PathSpec, Purge};
-use crate::model::{OnRemoval, ResourceId};
+use crate::model::{Name, OnRemoval, ResourceId};
 
 /// The mode of a file with content that says none.
 pub(super) const FILE_MODE: u32 = 0o644;
-
-/// Whom a file with content belongs to that says nothing.
-const ROOT: &str = "root";
-
-/// The same, to be kept.
-pub(super) fn root() -> String {
-    ROOT.to_owned()
-}
 
 impl Resolver<'_, '_> {
     pub(super) fn file(
@@ -78,8 +70,8 @@ impl Resolver<'_, '_> {
         }
         // Only new content brings defaults along; else what is not said is not managed.
         let or_root = |given: Option<String>| match given {
-            None if has_content => Some(root()),
-            given => given,
+            None if has_content => Some(Name::root()),
+            given => given.map(Name::from),
         };
         let spec = PathSpec::File {
             content: contained.map(|contained| contained.content),
@@ -149,8 +141,8 @@ impl Resolver<'_, '_> {
             id: id.clone(),
             spec: PathSpec::Directory {
                 mode,
-                owner: directory.owner,
-                group: directory.group,
+                owner: directory.owner.map(Name::from),
+                group: directory.group.map(Name::from),
                 purge,
             },
             report: directory.report.unwrap_or(false),

@@ -6,7 +6,7 @@ use crate::document::{Mistake, Place, Table};
 use crate::fleet::declared;
 use crate::fleet::sources::Below;
 use crate::kinds::file::{DesiredPath, PathSpec};
-use crate::model::ResourceId;
+use crate::model::{Name, ResourceId};
 
 /// Files with this at the end of their names are rendered, and lose it.
 const TEMPLATE_SUFFIX: &str = ".j2";
@@ -59,14 +59,16 @@ impl Resolver<'_, '_> {
         };
         // Only what is said of directories makes them declared; others come and go with what is in them.
         let are_declared = purge.is_some() || tree.owner.is_some() || tree.group.is_some();
+        let owner = tree.owner.as_deref().map(Name::from);
+        let group = tree.group.as_deref().map(Name::from);
         let mut failures = Vec::new();
         for below in found {
             match below {
                 Below::Directory(below) if are_declared => {
                     let spec = PathSpec::Directory {
                         mode: None,
-                        owner: tree.owner.clone(),
-                        group: tree.group.clone(),
+                        owner: owner.clone(),
+                        group: group.clone(),
                         purge: purge.clone(),
                     };
                     add(&below, spec, &mut mistakes);
@@ -101,8 +103,8 @@ impl Resolver<'_, '_> {
                     let spec = PathSpec::File {
                         content,
                         mode: Some(mode.unwrap_or(super::file::FILE_MODE)),
-                        owner: Some(tree.owner.clone().unwrap_or_else(super::file::root)),
-                        group: Some(tree.group.clone().unwrap_or_else(super::file::root)),
+                        owner: Some(owner.clone().unwrap_or_else(Name::root)),
+                        group: Some(group.clone().unwrap_or_else(Name::root)),
                         validate: None,
                     };
                     add(name, spec, &mut mistakes);

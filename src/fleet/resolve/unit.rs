@@ -9,7 +9,7 @@ use crate::fleet::{paths, unit_file};
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::Content;
 use crate::kinds::unit::DesiredUnit;
-use crate::model::{OnRemoval, ResourceId};
+use crate::model::{Name, OnRemoval, ResourceId};
 
 /// Where declared unit files are written.
 const UNIT_DIRECTORY: &str = "/etc/systemd/system";
@@ -223,8 +223,8 @@ fn brought(bringer: &Bringer<'_>, path: String, content: Content) -> DesiredPath
         spec: PathSpec::File {
             content: Some(content),
             mode: Some(0o644),
-            owner: Some("root".to_owned()),
-            group: Some("root".to_owned()),
+            owner: Some(Name::root()),
+            group: Some(Name::root()),
             validate: None,
         },
         report: bringer.report,

@@ -64,9 +64,9 @@ pub enum PathSpec {
         /// Permission bits.
         mode: Option<u32>,
         /// A user's name or number.
-        owner: Option<String>,
+        owner: Option<Name>,
         /// A group's name or number.
-        group: Option<String>,
+        group: Option<Name>,
         /// A command run on the candidate, `{}` standing for its path, before it replaces anything.
         validate: Option<Vec<String>>,
     },
@@ -75,9 +75,9 @@ pub enum PathSpec {
         /// Permission bits.
         mode: Option<u32>,
         /// A user's name or number.
-        owner: Option<String>,
+        owner: Option<Name>,
         /// A group's name or number.
-        group: Option<String>,
+        group: Option<Name>,
         /// What is in it and not declared goes.
         purge: Option<Purge>,
     },
@@ -148,9 +148,9 @@ pub enum Edit {
         /// Permission bits.
         mode: Option<u32>,
         /// A user's name or number.
-        owner: Option<String>,
+        owner: Option<Name>,
         /// A group's name or number.
-        group: Option<String>,
+        group: Option<Name>,
     },
     /// Delete a file or a link.
     RemoveFile {
@@ -167,9 +167,9 @@ pub struct Access {
     /// Permission bits.
     pub mode: u32,
     /// A user's name or number.
-    pub owner: String,
+    pub owner: Name,
     /// A group's name or number.
-    pub group: String,
+    pub group: Name,
     /// Exactly these extended attributes; `None` leaves them to the file system.
     pub xattrs: Option<Xattrs>,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::file::MAX_CONTENT_BYTES;
-use crate::model::{Class, Failure};
+use crate::model::{Class, Failure, Name};
 use crate::sys::Host;
 use crate::sys::files::{Attributes, Entry, Hashing, Walk, hash_bytes};
 use crate::sys::xattrs::Xattrs;
@@ -80,10 +80,10 @@ pub enum Applied {
         mode: Option<u32>,
         /// A user's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        owner: Option<String>,
+        owner: Option<Name>,
         /// A group's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        group: Option<String>,
+        group: Option<Name>,
     },
     /// A directory.
     Directory {
@@ -92,10 +92,10 @@ pub enum Applied {
         mode: Option<u32>,
         /// A user's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        owner: Option<String>,
+        owner: Option<Name>,
         /// A group's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        group: Option<String>,
+        group: Option<Name>,
         /// What was in it and not declared went.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         purge: bool,

@@ -56,8 +56,8 @@ pub fn put_back(
         Original::Directory { mode, uid, gid, .. }
         | Original::AttributesOnly { mode, uid, gid } => Edit::SetAccess {
             mode: Some(*mode),
-            owner: Some(uid.to_string()),
-            group: Some(gid.to_string()),
+            owner: Some(uid.to_string().into()),
+            group: Some(gid.to_string().into()),
         },
     };
     Ok(PathChange {
@@ -71,8 +71,8 @@ pub fn put_back(
 fn access(mode: u32, uid: u32, gid: u32, xattrs: &Xattrs) -> Access {
     Access {
         mode,
-        owner: uid.to_string(),
-        group: gid.to_string(),
+        owner: uid.to_string().into(),
+        group: gid.to_string().into(),
         xattrs: Some(xattrs.clone()),
     }
 }

@@ -1,7 +1,8 @@
 //! Permissions and owners: what is wished, what differs, what is taken back.
 
-use crate::kinds::file::plan::{DIRECTORY_MODE, Known, Planner, ROOT};
+use crate::kinds::file::plan::{DIRECTORY_MODE, Known, Planner};
 use crate::kinds::file::{Access, Applied, Edit, Original};
+use crate::model::Name;
 use crate::sys::files::Attributes;
 use crate::sys::xattrs::Xattrs;
 
@@ -9,8 +10,8 @@ use crate::sys::xattrs::Xattrs;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wish {
     pub(super) mode: Option<u32>,
-    pub(super) owner: Option<String>,
-    pub(super) group: Option<String>,
+    pub(super) owner: Option<Name>,
+    pub(super) group: Option<Name>,
     /// Only of what is made anew; what is there keeps what it has.
     pub(super) xattrs: Option<Xattrs>,
 }
@@ -19,8 +20,8 @@ impl Wish {
     pub(super) fn exactly(attributes: Attributes) -> Self {
         Wish {
             mode: Some(attributes.mode),
-            owner: Some(attributes.uid.to_string()),
-            group: Some(attributes.gid.to_string()),
+            owner: Some(number(attributes.uid)),
+            group: Some(number(attributes.gid)),
             xattrs: None,
         }
     }
@@ -36,8 +37,8 @@ impl Wish {
     pub(super) fn access(self, mode: u32) -> Access {
         Access {
             mode: self.mode.unwrap_or(mode),
-            owner: self.owner.unwrap_or_else(|| ROOT.to_owned()),
-            group: self.group.unwrap_or_else(|| ROOT.to_owned()),
+            owner: self.owner.unwrap_or_else(Name::root),
+            group: self.group.unwrap_or_else(Name::root),
             xattrs: self.xattrs,
         }
     }
@@ -49,6 +50,10 @@ impl Wish {
             group: self.group,
         }
     }
+}
+
+fn number(id: u32) -> Name {
+    id.to_string().into()
 }
 
 impl Planner<'_> {
@@ -133,8 +138,8 @@ impl Planner<'_> {
             // What a file or nothing was before has no say in how a directory looks.
             (Applied::Directory { .. }, _) => Wish {
                 mode: Some(DIRECTORY_MODE),
-                owner: Some(ROOT.to_owned()),
-                group: Some(ROOT.to_owned()),
+                owner: Some(Name::root()),
+                group: Some(Name::root()),
                 xattrs: None,
             },
             _ => return wish,

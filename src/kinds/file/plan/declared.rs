@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::kinds::file::plan::access::Wish;
-use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, ROOT, applied_after};
+use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, applied_after};
 use crate::kinds::file::{
     Access, Applied, DesiredPath, Edit, MAX_CONTENT_BYTES, ObservedPath, Original, PathChange,
     PathSpec,
 };
 use crate::kinds::kind::{Content, ContentSource, PlannedChange};
-use crate::model::{Action, Class, Failure, Reason};
+use crate::model::{Action, Class, Failure, Name, Reason};
 use crate::sys::files::{Attributes, Entry};
 use crate::sys::xattrs::Xattrs;
 
@@ -109,8 +109,8 @@ impl<'a> Planner<'a> {
             } => {
                 let wish = Wish {
                     mode: Some(mode.unwrap_or(FILE_MODE)),
-                    owner: Some(owner.clone().unwrap_or_else(|| ROOT.to_owned())),
-                    group: Some(group.clone().unwrap_or_else(|| ROOT.to_owned())),
+                    owner: Some(owner.clone().unwrap_or_else(Name::root)),
+                    group: Some(group.clone().unwrap_or_else(Name::root)),
                     xattrs: None,
                 };
                 self.file_change(item, seen, content, wish, validate)

@@ -23,7 +23,6 @@ mod removal;
 
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
-const ROOT: &str = "root";
 
 type PathStep = Step<Original, PathChange>;
 
@@ -48,8 +47,8 @@ pub fn applied_after(
         } => Applied::File {
             sha256: Some(content.sha256),
             mode: Some(mode.unwrap_or(FILE_MODE)),
-            owner: Some(owner.clone().unwrap_or_else(|| ROOT.to_owned())),
-            group: Some(group.clone().unwrap_or_else(|| ROOT.to_owned())),
+            owner: Some(owner.clone().unwrap_or_else(Name::root)),
+            group: Some(group.clone().unwrap_or_else(Name::root)),
         },
         PathSpec::File {
             content: None,
