@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::ORIGINALS_DIRECTORY;
+use crate::kinds::account::{AccountChange, Accounts};
 use crate::kinds::command::{CommandChange, Commands};
 use crate::kinds::file::{Applied, PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
@@ -426,12 +427,14 @@ fn make(
     }
     let mut paths: Vec<&PathChange> = Vec::new();
     let mut packages: Vec<&PackageChange> = Vec::new();
+    let mut accounts: Vec<&AccountChange> = Vec::new();
     let mut commands: Vec<&CommandChange> = Vec::new();
     let mut units: Vec<&UnitChange> = Vec::new();
     for Prepared { step, .. } in steps {
         match &step.change {
             Change::Path(change) => paths.push(change),
             Change::Package(change) => packages.push(change),
+            Change::Account(change) => accounts.push(change),
             Change::Command(change) => commands.push(change),
             Change::Unit(change) => units.push(change),
             Change::Validation(_) => {}
@@ -441,6 +444,8 @@ fn make(
         Paths::apply(walk.host, walk.contents, &paths)
     } else if !packages.is_empty() {
         Packages::apply(walk.host, walk.contents, &packages)
+    } else if !accounts.is_empty() {
+        Accounts::apply(walk.host, walk.contents, &accounts)
     } else if !commands.is_empty() {
         Commands::apply(walk.host, walk.contents, &commands)
     } else {

@@ -18,6 +18,10 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     /// A package of the host's package manager.
     Package,
+    /// A group of users.
+    Group,
+    /// A user.
+    User,
     /// A directory.
     Directory,
     /// A regular file.
@@ -36,8 +40,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Package,
+        Kind::Group,
+        Kind::User,
         Kind::Directory,
         Kind::File,
         Kind::Symlink,
@@ -51,6 +57,8 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Package => "package",
+            Kind::Group => "group",
+            Kind::User => "user",
             Kind::Directory => "directory",
             Kind::File => "file",
             Kind::Symlink => "symlink",

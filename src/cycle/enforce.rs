@@ -12,6 +12,7 @@ use crate::config::{self, ApplyMode};
 use crate::cycle::contents::StoredContents;
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::{DesiredState, Limits};
+use crate::kinds::account::{self, Accounts};
 use crate::kinds::file::{Edit, Paths, SeenBefore, find_purged, save_original};
 use crate::kinds::kind::Kind;
 use crate::kinds::package::Packages;
@@ -373,6 +374,9 @@ impl Cycle {
                     Some(json(&save_original(&self.host, way, key, originals)?))
                 }
                 InventoryKind::Package => observed.packages.original(key).map(|it| json(&it)),
+                InventoryKind::Account => {
+                    account::original(&observed.accounts, key).map(|it| json(&it))
+                }
                 InventoryKind::Unit => observed.units.original(key).map(|it| json(&it)),
                 InventoryKind::Command => None, // it is remembered when it was run
             };
@@ -738,6 +742,7 @@ pub(super) fn observe(
             None => Paths::observe(host, &desired.paths, &inventory.paths),
         },
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
+        accounts: Accounts::observe(host, &desired.accounts, &inventory.accounts),
         units,
     }
 }

@@ -78,6 +78,7 @@ fn forget(inventory: &mut Inventory, kind: InventoryKind, key: &str) {
     match kind {
         InventoryKind::Path => take_out(&mut inventory.paths, key),
         InventoryKind::Package => take_out(&mut inventory.packages, key),
+        InventoryKind::Account => take_out(&mut inventory.accounts, key),
         InventoryKind::Command => take_out(&mut inventory.commands, key),
         InventoryKind::Unit => take_out(&mut inventory.units, key),
     }
@@ -105,6 +106,10 @@ fn insert(inventory: &mut Inventory, line: InventoryLine<'_>) -> Result<(), Fail
         InventoryKind::Package => {
             let applied = value(&line)?;
             put(&mut inventory.packages, owned(line, applied)?);
+        }
+        InventoryKind::Account => {
+            let applied = value(&line)?;
+            put(&mut inventory.accounts, owned(line, applied)?);
         }
         InventoryKind::Command => {
             let applied = value(&line)?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{DesiredState, digest};
+use crate::kinds::account::AccountSpec;
 use crate::kinds::file::PathSpec;
 use crate::kinds::kind::Content;
 use crate::kinds::package::PackageState;
@@ -170,7 +171,7 @@ impl Difference {
         match (&self.path, self.resource.kind) {
             (Some(path), _) => Some(path),
             (None, Kind::File | Kind::Directory | Kind::Symlink) => Some(&self.resource.name),
-            (None, Kind::Tree | Kind::Package | Kind::Command | Kind::Unit | Kind::Health) => None,
+            (None, _) => None,
         }
     }
 
@@ -201,6 +202,7 @@ impl Difference {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Owned {
     Package(String),
+    Account(String),
     Path(String),
     Command(String),
     Unit(String),
@@ -239,6 +241,15 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
         };
         things.insert(Owned::Package(package.name.clone()), thing);
     }
+    for account in &state.accounts {
+        let thing = Thing {
+            id: account.id.clone(),
+            fields: plain_fields(digest::account_json(account), &["id"]),
+            content: None,
+            is_absent: account.spec == AccountSpec::Absent,
+        };
+        things.insert(Owned::Account(account.key()), thing);
+    }
     for command in &state.commands {
         let thing = Thing {
             id: command.id.clone(),
@@ -270,7 +281,7 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
     for (owned, thing) in &mut things {
         let bears_its_name = match owned {
             Owned::Path(path) => *path == thing.id.name,
-            Owned::Package(_) | Owned::Command(_) | Owned::Unit(_) | Owned::Health(_) => true,
+            _ => true,
         };
         if let Some(needs) = state.needs.get(&thing.id).filter(|_| bears_its_name) {
             let needs: Value = needs.iter().map(ToString::to_string).collect();

@@ -8,7 +8,7 @@ use crate::document::{Expectation, Mistake, Place, Table, Value};
 use crate::model::{Kind, OnRemoval};
 
 /// Kinds that this version does not know yet.
-pub(super) const LATER_KINDS: [&str; 5] = ["repository", "group", "user", "mount", "sysctl"];
+pub(super) const LATER_KINDS: [&str; 3] = ["repository", "mount", "sysctl"];
 
 /// Words reserved for later versions wherever a declaration stands.
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
@@ -132,6 +132,50 @@ pub(super) struct Package {
     pub hold: Option<bool>,
     pub apt: Option<String>,
     pub dnf: Option<String>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[group.…]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    pub gid: Option<u32>,
+    pub system: Option<bool>,
+    pub state: Option<State>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[user.…]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct User {
+    pub uid: Option<u32>,
+    pub group: Option<String>,
+    pub groups: Option<Vec<String>>,
+    pub shell: Option<String>,
+    pub home: Option<String>,
+    pub system: Option<bool>,
+    pub authorized_keys: Option<Vec<String>>,
+    pub locked: Option<bool>,
+    pub state: Option<State>,
     #[serde(rename = "template")]
     _template: Option<bool>,
     #[serde(rename = "needs")]
@@ -348,6 +392,8 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::Directory => read::<Directory>(table, place, what).map(drop),
         Kind::Symlink => read::<Symlink>(table, place, what).map(drop),
         Kind::Tree => read::<Tree>(table, place, what).map(drop),
+        Kind::Group => read::<Group>(table, place, what).map(drop),
+        Kind::User => read::<User>(table, place, what).map(drop),
         Kind::Package => read::<Package>(table, place, what).map(drop),
         Kind::Command => read::<Command>(table, place, what).map(drop),
         Kind::Unit => read::<Unit>(table, place, what).map(drop),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kinds::account::DesiredAccount;
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::DesiredPath;
 use crate::kinds::health::DesiredHealth;
@@ -18,6 +19,8 @@ pub struct DesiredState {
     pub paths: Vec<DesiredPath>,
     /// Packages, by name.
     pub packages: Vec<DesiredPackage>,
+    /// Users and groups, groups first, by name.
+    pub accounts: Vec<DesiredAccount>,
     /// Commands, by name.
     pub commands: Vec<DesiredCommand>,
     /// Units, by name.
@@ -42,7 +45,8 @@ impl DesiredState {
         let commands = self.commands.iter().map(|command| &command.id);
         let units = self.units.iter().map(|unit| &unit.id);
         let health = self.health.iter().map(|health| &health.id);
-        let others = commands.chain(units).chain(health);
+        let accounts = self.accounts.iter().map(|account| &account.id);
+        let others = accounts.chain(commands).chain(units).chain(health);
         paths.chain(packages).chain(others).collect()
     }
 }

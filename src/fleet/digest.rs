@@ -4,12 +4,12 @@
 //! the order of their bytes) that says everything an apply depends on and nothing else:
 //!
 //! ```text
-//! {"commands": [{"name", "id", "command", …}], "fleet": "…", "format": 1, "health": [{"id", …}], "needs": {"kind:name": ["kind:name"]},
+//! {"accounts": [{"id", …}], "commands": [{"name", "id", "command", …}], "fleet": "…", "format": 1, "health": [{"id", …}], "needs": {"kind:name": ["kind:name"]},
 //!  "packages": [{"name", "id", "state", …}], "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" |
 //!  "absent", …}], "prevent_removal": ["kind:name"], "units": [{"name", "id", …}]}
 //! ```
 //!
-//! `health` and `prevent_removal` are left out where they would be empty.
+//! `accounts`, `health` and `prevent_removal` are left out where they would be empty.
 //!
 //! A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
 //! part of it, so that a comment changes no digest.
@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use super::DesiredState;
 use crate::git::hex;
+use crate::kinds::account::{AccountSpec, DesiredAccount};
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::{DesiredHealth, Probe};
@@ -79,6 +80,9 @@ impl Serialize for Canonical<'_> {
         let state = self.0;
         let mut map = serializer.serialize_map(None)?;
         // Left out where there is none, as those below: who declares none keeps the digest that earlier versions reckoned.
+        if !state.accounts.is_empty() {
+            map.serialize_entry("accounts", &Each(&state.accounts, account_json))?;
+        }
         if !state.commands.is_empty() {
             map.serialize_entry("commands", &Each(&state.commands, command_json))?;
         }
@@ -223,6 +227,34 @@ fn extend(value: &mut Value, more: Value) {
 
 fn octal(mode: u32) -> String {
     format!("{mode:04o}")
+}
+
+/// One user or group.
+pub(super) fn account_json(account: &DesiredAccount) -> Value {
+    let mut value = json!({
+        "id": account.id,
+        "report": account.report,
+        "on_removal": account.on_removal,
+    });
+    extend(
+        &mut value,
+        match &account.spec {
+            AccountSpec::Absent => json!({ "state": "absent" }),
+            AccountSpec::Group { gid, system } => json!({ "gid": gid, "system": system }),
+            AccountSpec::User(user) => json!({
+                "uid": user.uid,
+                "group": user.group,
+                "groups": user.groups,
+                "shell": user.shell,
+                "home": user.home,
+                "system": user.system,
+                "locked": user.locked,
+                "authorized_keys": user.keys,
+            }),
+        },
+    );
+    value.sort_all_objects();
+    value
 }
 
 /// One package.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::declared::{self, LATER_KINDS, RESERVED};
+use super::resolve::account::check_account_name;
 use super::{author, list_directories, list_toml_files, paths, read_text, unsupported};
 use crate::document::{Data, Entry, Expectation, Mistake, Place, Table, Value, parse};
 use crate::git::Tree;
@@ -313,6 +314,7 @@ fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
             Mistake::new(place, format!("'{name}' is no package name"))
                 .hint("use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'")
         }),
+        Kind::Group | Kind::User => check_account_name(kind, name, place),
         Kind::Command => check_command_name(name, place),
         Kind::Unit => check_unit_name(name, place),
         Kind::Health => (!is_check_name(name)).then(|| {

@@ -1,5 +1,6 @@
 //! The kinds of resource: one module each, and the contract they keep.
 
+pub mod account;
 pub mod command;
 pub mod file;
 pub mod health;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::DesiredState;
+use crate::kinds::account::DesiredAccount;
+use crate::kinds::file::PathSpec;
 use crate::kinds::unit::{Operation, UnitChange, is_read_by_systemd};
-use crate::model::{Action, Class, Failure, Reason, ResourceId};
+use crate::model::{Action, Class, Failure, Kind, Reason, ResourceId};
 use crate::plan::{Change, Inventory, InventoryKind, Rules, Step, order};
 
 /// Failure spreads along these edges: what is needed, the parent directory, and a unit's own files.
@@ -14,9 +16,25 @@ pub(super) fn add_blockers(desired: &DesiredState, rules: &Rules, steps: &mut [S
         .iter()
         .map(|path| (path.path.as_str(), &path.id))
         .collect();
+    let owners = if desired.accounts.is_empty() {
+        BTreeMap::new()
+    } else {
+        owners(desired)
+    };
     for step in steps {
         step.blockers = desired.needs.get(&step.id).cloned().unwrap_or_default();
+        if step.kind == InventoryKind::Account {
+            let account = desired
+                .accounts
+                .iter()
+                .find(|account| account.id == step.id);
+            let groups = account.into_iter().flat_map(DesiredAccount::groups);
+            let is_declared = |id: &ResourceId| desired.accounts.iter().any(|it| it.id == *id);
+            step.blockers.extend(groups.filter(is_declared));
+        }
         if step.kind == InventoryKind::Path {
+            let owners = owners.get(step.key.as_str()).into_iter().flatten();
+            step.blockers.extend(owners.cloned());
             let mut path = step.key.as_str();
             while let Some((parent, _)) = path.rsplit_once('/') {
                 if let Some(id) = declared.get(parent) {
@@ -32,6 +50,31 @@ pub(super) fn add_blockers(desired: &DesiredState, rules: &Rules, steps: &mut [S
             step.blockers.push(step.id.clone());
         }
     }
+}
+
+/// The declared users and groups that declared paths are to belong to, by path.
+fn owners(desired: &DesiredState) -> BTreeMap<&str, Vec<ResourceId>> {
+    let is_declared = |id: &ResourceId| desired.accounts.iter().any(|account| account.id == *id);
+    let of_path = |spec: &PathSpec| -> Vec<ResourceId> {
+        let (PathSpec::File { owner, group, .. } | PathSpec::Directory { owner, group, .. }) = spec
+        else {
+            return Vec::new();
+        };
+        let user = owner
+            .as_deref()
+            .map(|name| ResourceId::new(Kind::User, name));
+        let group = group
+            .as_deref()
+            .map(|name| ResourceId::new(Kind::Group, name));
+        let named = user.into_iter().chain(group);
+        named.filter(is_declared).collect()
+    };
+    desired
+        .paths
+        .iter()
+        .map(|path| (path.path.as_str(), of_path(&path.spec)))
+        .filter(|(_, owners)| !owners.is_empty())
+        .collect()
 }
 
 /// Moves the steps that depend on what is blocked to the blocked ones: trying them would end the same way in every cycle. What is
@@ -74,7 +117,7 @@ pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure
 
 /// The package whose scripts restart us, and its rank: the last.
 const OWN_PACKAGE: &str = "limpet";
-const OWN_RANK: u8 = 9;
+const OWN_RANK: u8 = 13;
 
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
@@ -88,13 +131,18 @@ fn rank(step: &Step) -> u8 {
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
         // Our own package restarts us: whatever else is to be done is done before.
         (InventoryKind::Package, _) if step.key == OWN_PACKAGE => OWN_RANK,
-        (InventoryKind::Package, Reason::Undeclared) => 8,
+        (InventoryKind::Package, Reason::Undeclared) => 12,
         (InventoryKind::Package, _) => 2,
-        (InventoryKind::Path, _) => 3,
-        (InventoryKind::Command, _) => 4,
-        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 5,
-        (InventoryKind::Unit, Reason::Triggered) => 7,
-        (InventoryKind::Unit, _) => 6,
+        // Who is gone is gone from whatever belonged to it: after everything else, and groups after their members.
+        (InventoryKind::Account, Reason::Undeclared) if step.id.kind == Kind::User => 10,
+        (InventoryKind::Account, Reason::Undeclared) => 11,
+        (InventoryKind::Account, _) if step.id.kind == Kind::Group => 3,
+        (InventoryKind::Account, _) => 4,
+        (InventoryKind::Path, _) => 5,
+        (InventoryKind::Command, _) => 6,
+        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 7,
+        (InventoryKind::Unit, Reason::Triggered) => 9,
+        (InventoryKind::Unit, _) => 8,
     }
 }
 
@@ -153,7 +201,7 @@ pub(super) fn into_batches(
             InventoryKind::Command => true,
             // Our own package restarts us: nothing is to be left for after it.
             InventoryKind::Package => rank(step) == OWN_RANK,
-            InventoryKind::Path => false,
+            InventoryKind::Path | InventoryKind::Account => false,
         };
         if batch.iter().any(asks_systemd) && !unloaded.is_empty() {
             planned.push(vec![daemon_reload(std::mem::take(&mut unloaded), is_owed)]);

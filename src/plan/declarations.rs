@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::fleet::DesiredState;
 use crate::kinds;
+use crate::kinds::account::DesiredAccount;
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{
     Applied, ByPath, DesiredPath, Original, PathSpec, Remembered, applied_after,
@@ -74,6 +75,12 @@ impl<'a> Declarations<'a> {
         })
     }
 
+    /// There are few.
+    fn account(&self, key: &str) -> Option<&'a DesiredAccount> {
+        let mut accounts = self.desired.accounts.iter();
+        accounts.find(|account| account.key() == key)
+    }
+
     /// Those that are remembered: what runs when something changed, leaves nothing.
     fn commands(&self) -> &BTreeMap<&'a str, &'a DesiredCommand> {
         self.commands.get_or_init(|| {
@@ -114,6 +121,10 @@ impl<'a> Declarations<'a> {
                 let package = self.packages().get(key)?;
                 Some((&package.id, package.on_removal))
             }
+            InventoryKind::Account => {
+                let account = self.account(key)?;
+                Some((&account.id, account.on_removal))
+            }
             InventoryKind::Command => {
                 let command = self.commands().get(key)?;
                 Some((&command.id, OnRemoval::Keep))
@@ -136,6 +147,7 @@ impl<'a> Declarations<'a> {
             InventoryKind::Package => {
                 kinds::package::applied(self.packages().get(key)?).to_string()
             }
+            InventoryKind::Account => kinds::account::applied(self.account(key)?).to_string(),
             InventoryKind::Command => {
                 kinds::command::applied(self.commands().get(key)?).to_string()
             }
@@ -183,6 +195,7 @@ impl<'a> Declarations<'a> {
         match kind {
             InventoryKind::Path => self.owned_paths().contains(key),
             InventoryKind::Package => find(&self.inventory.packages, key).is_some(),
+            InventoryKind::Account => find(&self.inventory.accounts, key).is_some(),
             InventoryKind::Command => find(&self.inventory.commands, key).is_some(),
             InventoryKind::Unit => find(&self.inventory.units, key).is_some(),
         }
@@ -198,6 +211,7 @@ impl<'a> Declarations<'a> {
         let recorded = match kind {
             InventoryKind::Path => self.owned_paths().get(key).map(|item| recorded(item)),
             InventoryKind::Package => find(&self.inventory.packages, key).map(recorded),
+            InventoryKind::Account => find(&self.inventory.accounts, key).map(recorded),
             InventoryKind::Command => find(&self.inventory.commands, key).map(recorded),
             InventoryKind::Unit => find(&self.inventory.units, key).map(recorded),
         };
@@ -245,6 +259,9 @@ impl<'a> Declarations<'a> {
             }),
             InventoryKind::Package => find(&self.inventory.packages, key).and_then(|owned| {
                 Some(owned.applied == kinds::package::applied(self.packages().get(key)?))
+            }),
+            InventoryKind::Account => find(&self.inventory.accounts, key).and_then(|owned| {
+                Some(owned.applied == kinds::account::applied(self.account(key)?))
             }),
             // One that failed is no drift.
             InventoryKind::Command => None,

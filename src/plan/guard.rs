@@ -235,10 +235,11 @@ impl Look<'_> {
         let DesiredState {
             paths,
             packages,
+            accounts,
             units,
             ..
         } = self.desired;
-        paths.is_empty() && packages.is_empty() && units.is_empty()
+        paths.is_empty() && packages.is_empty() && accounts.is_empty() && units.is_empty()
     }
 
     /// How many things were declared before, and how many of them no longer are.
@@ -246,6 +247,7 @@ impl Look<'_> {
         let Inventory {
             paths,
             packages,
+            accounts,
             units,
             ..
         } = self.inventory;
@@ -257,16 +259,19 @@ impl Look<'_> {
         let packages = packages
             .iter()
             .map(|owned| (InventoryKind::Package, owned.key.as_str()));
+        let accounts = accounts
+            .iter()
+            .map(|owned| (InventoryKind::Account, owned.key.as_str()));
         let units = units
             .iter()
             .map(|owned| (InventoryKind::Unit, owned.key.as_str()));
-        paths
-            .chain(packages)
-            .chain(units)
-            .fold((0, 0), |(before, lost), (kind, key)| {
+        paths.chain(packages).chain(accounts).chain(units).fold(
+            (0, 0),
+            |(before, lost), (kind, key)| {
                 let is_lost = self.declarations.declared_by(kind, key).is_none();
                 (before + 1, lost + usize::from(is_lost))
-            })
+            },
+        )
     }
 
     /// Why each of the steps has to wait, if it has to.
@@ -352,7 +357,10 @@ impl Look<'_> {
                 Some(Cause::Protected(what.to_owned()))
             }
             Change::Package(_) if step.removes => self.why_package_stays(&step.key),
-            Change::Package(_) | Change::Command(_) | Change::Validation(_) => None,
+            Change::Package(_)
+            | Change::Account(_)
+            | Change::Command(_)
+            | Change::Validation(_) => None,
             Change::Unit(change) => {
                 let (_, what) = PROTECTED_UNITS
                     .iter()

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::{self, DesiredState, Limits};
+use crate::kinds::account::Accounts;
 use crate::kinds::command::Commands;
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
@@ -42,6 +43,8 @@ pub struct Observed {
     pub paths: <Paths as Kind>::Observed,
     /// Packages.
     pub packages: <Packages as Kind>::Observed,
+    /// Users and groups.
+    pub accounts: <Accounts as Kind>::Observed,
     /// Units.
     pub units: <Units as Kind>::Observed,
 }
@@ -53,6 +56,8 @@ pub struct Inventory {
     pub paths: Vec<Owned<<Paths as Kind>::Original, <Paths as Kind>::Applied>>,
     /// Packages.
     pub packages: Vec<Owned<<Packages as Kind>::Original>>,
+    /// Users and groups.
+    pub accounts: Vec<Owned<<Accounts as Kind>::Original>>,
     /// Units.
     pub units: Vec<Owned<<Units as Kind>::Original>>,
     /// Commands that were run once.
@@ -174,6 +179,8 @@ pub enum InventoryKind {
     Path,
     /// Packages.
     Package,
+    /// Users and groups; their names tell which.
+    Account,
     /// Commands.
     Command,
     /// Units.
@@ -186,6 +193,7 @@ impl InventoryKind {
         match self {
             InventoryKind::Path => "path",
             InventoryKind::Package => "package",
+            InventoryKind::Account => "account",
             InventoryKind::Command => "command",
             InventoryKind::Unit => "unit",
         }
@@ -196,6 +204,7 @@ impl InventoryKind {
         [
             InventoryKind::Path,
             InventoryKind::Package,
+            InventoryKind::Account,
             InventoryKind::Command,
             InventoryKind::Unit,
         ]
@@ -211,6 +220,8 @@ pub enum Change {
     Path(Box<<Paths as Kind>::Change>),
     /// For [`Packages`].
     Package(Box<<Packages as Kind>::Change>),
+    /// For [`Accounts`].
+    Account(Box<<Accounts as Kind>::Change>),
     /// For [`Commands`].
     Command(Box<<Commands as Kind>::Change>),
     /// For [`Units`].
@@ -249,6 +260,14 @@ pub fn plan(
         InventoryKind::Package,
         &is_unchanged,
         |change| Change::Package(Box::new(change)),
+        &mut steps,
+        &mut plan,
+    );
+    read::<Accounts>(
+        Accounts::plan(&desired.accounts, &observed.accounts, &inventory.accounts),
+        InventoryKind::Account,
+        &is_unchanged,
+        |change| Change::Account(Box::new(change)),
         &mut steps,
         &mut plan,
     );

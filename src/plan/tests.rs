@@ -25,6 +25,7 @@ impl Scene {
         Scene {
             desired: DesiredState::default(),
             observed: Observed {
+                accounts: Default::default(),
                 paths: Default::default(),
                 packages: Default::default(),
                 units: Default::default(),

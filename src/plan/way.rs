@@ -174,6 +174,7 @@ fn part_of_the_way(step: &Step) -> Option<&'static str> {
     match step.kind {
         InventoryKind::Path => part_with_path(&step.key),
         InventoryKind::Package => part_called(&step.key),
+        InventoryKind::Account => None,
         // Nobody knows what it does.
         InventoryKind::Command => Some("whatever a command changes"),
         InventoryKind::Unit => part_called(stem(&step.key)),

@@ -1,7 +1,12 @@
 //! Users and groups by name.
 
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
 use nix::sys::stat::stat;
 use nix::unistd::{Group, User};
+use rustix::fs::{Mode as FileMode, OFlags, ResolveFlags, openat2};
 
 use crate::model::{Class, Failure};
 use crate::sys::Host;
@@ -49,6 +54,61 @@ impl Host {
         Group::from_name(name)
             .map(|group| group.map(|group| group.gid.as_raw()))
             .map_err(|errno| lookup_failure("group", name, errno))
+    }
+
+    /// The home directory of the user `name`, as passwd(5) has it; `None` where it names none that is there.
+    pub fn home_of(&self, name: &str) -> Result<Option<String>, Failure> {
+        let bytes = self
+            .read_file("/etc/passwd", LIMIT_BYTES)?
+            .unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text
+            .lines()
+            .find(|line| line.split(':').next() == Some(name));
+        let home = line.and_then(|line| line.split(':').nth(5));
+        let home = home.filter(|home| home.starts_with('/') && *home != "/");
+        Ok(home
+            .filter(|home| self.open_home(home).is_some())
+            .map(str::to_owned))
+    }
+
+    /// The `authorized_keys` of the user `uid` in the directory `home`; `None` when there are none. They are only looked at: a file that is
+    /// not the user's own, is not plain, or lies behind a link in there counts as none.
+    pub fn read_authorized_keys(
+        &self,
+        home: &str,
+        uid: u32,
+        limit: u64,
+    ) -> Result<Option<String>, Failure> {
+        let Some(directory) = self.open_home(home) else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let no_links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let path = ".ssh/authorized_keys";
+        let Ok(file) = openat2(&directory, path, flags, FileMode::empty(), no_links) else {
+            return Ok(None);
+        };
+        let file = std::fs::File::from(file);
+        let shown = format!("{home}/{path}");
+        let failed = |error: &std::io::Error| super::files::read_failure(&shown, error);
+        let found = file.metadata().map_err(|error| failed(&error))?;
+        if !found.is_file() || found.uid() != uid || found.len() > limit {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        file.take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|error| failed(&error))?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn open_home(&self, home: &str) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(self.root(), flags, FileMode::empty()).ok()?;
+        // Links on the way are those of the root directory's owner, and none leaves it.
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        openat2(&root, home, flags, FileMode::empty(), inside).ok()
     }
 
     /// The user and group that stand for root.

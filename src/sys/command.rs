@@ -5,7 +5,7 @@
 //!
 //! Invariant: no shell; arguments reach the program as they are.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const CHILD_OUTPUT_LIMIT_BYTES: u64 = 16 << 20;
 /// How often a child is asked whether it has ended, at most.
 const CHILD_POLL_LIMIT: Duration = Duration::from_millis(50);
 
-/// A program to run, as `systemd-run` would: no shell, nothing on its input, its errors among its output.
+/// A program to run, as `systemd-run` would: no shell, its errors among its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// The program, by absolute path or by name, and its arguments.
@@ -38,6 +38,10 @@ pub struct Command {
     pub time_limit: Duration,
     /// Beside PATH and LC_ALL, all that it finds in its environment.
     pub environment: Vec<(String, String)>,
+    /// Who runs it; root where nobody is named. What it makes is that user's alone.
+    pub user: Option<String>,
+    /// What it finds on its input.
+    pub input: Option<Vec<u8>>,
     /// Where [`Host::root`] is an alternate root: change into it first, so that paths are those of that system.
     pub inside_root: bool,
 }
@@ -48,6 +52,8 @@ impl Default for Command {
             argv: Vec::new(),
             time_limit: Duration::from_secs(60),
             environment: Vec::new(),
+            user: None,
+            input: None,
             inside_root: false,
         }
     }
@@ -140,9 +146,13 @@ impl Host {
         })?;
         let program = find_program(root, program)?;
         let mut argv = Vec::with_capacity(command.argv.len() + 2);
-        if changes_root {
+        // A unit of systemd changes its user by itself.
+        let user = command.user.as_deref();
+        let user = user.filter(|_| !self.systemd().is_available());
+        if changes_root || user.is_some() {
             let chroot = find_program(Path::new("/"), "chroot")?;
             argv.push(chroot.to_string_lossy().into_owned());
+            argv.extend(user.map(|user| format!("--userspec={user}")));
             argv.push(root.to_string_lossy().into_owned());
         }
         argv.push(program.to_string_lossy().into_owned());
@@ -224,7 +234,12 @@ fn run_as_child(argv: &[String], command: &Command) -> Result<CommandResult, Fai
         .envs(complete_environment(command))
         .current_dir("/")
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(match &command.input {
+            Some(input) => {
+                Stdio::from(in_memory(input).map_err(|error| failed(error.to_string()))?)
+            }
+            None => Stdio::null(),
+        })
         .stdout(stream()?)
         .stderr(stream()?);
     let mut child = prepared
@@ -234,6 +249,15 @@ fn run_as_child(argv: &[String], command: &Command) -> Result<CommandResult, Fai
         .map_err(|error| failed(error.to_string()))?;
     let output = read_end(&mut output).map_err(|error| failed(error.to_string()))?;
     Ok(CommandResult { ending, output })
+}
+
+/// A file in memory with these bytes, to be read from its beginning.
+fn in_memory(bytes: &[u8]) -> std::io::Result<std::fs::File> {
+    let file = memfd_create("input", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Waits until the child has ended, and ends it and its children when it takes or writes too much.

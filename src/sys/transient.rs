@@ -184,13 +184,30 @@ impl Host {
             ("RemainAfterExit", true.into()),
             ("ExecStart", start.into()),
             ("Environment", environment.into()),
-            ("UMask", 0o022_u32.into()),
+            (
+                "UMask",
+                if command.user.is_some() {
+                    0o077_u32
+                } else {
+                    0o022
+                }
+                .into(),
+            ),
             ("WorkingDirectory", "/".into()),
-            ("StandardInput", "null".into()),
             ("StandardOutputFileToAppend", output.clone().into()),
             ("StandardErrorFileToAppend", output.into()),
             ("TimeoutStartUSec", time_limit.into()),
         ];
+        match &command.input {
+            Some(input) => {
+                properties.push(("StandardInput", "data".into()));
+                properties.push(("StandardInputData", input.clone().into()));
+            }
+            None => properties.push(("StandardInput", "null".into())),
+        }
+        if let Some(user) = &command.user {
+            properties.push(("User", user.clone().into()));
+        }
         if role == Role::Transaction {
             // Ending a package manager's children in the middle is worse than letting them finish.
             properties.push(("KillMode", Variant::from("process")));

@@ -151,7 +151,9 @@ fn the_kinds_are_in_the_page_of_layers() {
     let page = read("packaging/man/limpet-layer.5");
     for kind in limpet::model::Kind::ALL {
         let heading = match kind.as_str() {
-            "package" | "command" | "health" => format!("\n.BI [{kind}. name ]\n"),
+            "package" | "group" | "user" | "command" | "health" => {
+                format!("\n.BI [{kind}. name ]\n")
+            }
             kind => format!("\n.BI [{kind}.\\(dq"),
         };
         assert!(page.contains(&heading), "{kind}");

@@ -40,6 +40,7 @@ fn the_layer_of_the_readme_has_no_mistakes() {
         INVENTORY,
         ("layers/base/base.toml", &layers[0]),
         ("layers/base/files/chrony.conf.j2", "{{ ntp | first }}\n"),
+        ("layers/base/files/deploy.pub", "ssh-ed25519 AAAA deploy\n"),
         ("layers/base/files/nginx/conf.d/site.conf", "server {}\n"),
         (
             "layers/base/files/app.service",

@@ -17,6 +17,7 @@ mod fixture {
 mod bad_days;
 mod scene;
 
+mod accounts;
 mod bad_days_disk;
 mod bad_days_process;
 mod bad_days_server;

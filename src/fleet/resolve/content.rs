@@ -143,6 +143,30 @@ impl Resolver<'_, '_> {
         }
     }
 
+    /// The text of the file that `name` means, as it is.
+    pub(super) fn text_of(
+        &self,
+        what: &str,
+        name: &str,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<String> {
+        let Some(path) = source_path(place, name) else {
+            mistakes.push(no_path(what, name, place));
+            return None;
+        };
+        match self.fleet.sources.text(&path) {
+            Ok(Some(source)) => return Some(source.text().to_owned()),
+            Ok(None) => mistakes.push(self.missing_source(what, name, &path, place)),
+            Err(failure) if failure.class == Class::Author => {
+                mistakes.push(Mistake::new(place, failure.message));
+            }
+            Err(failure) => failures.push(failure),
+        }
+        None
+    }
+
     /// The directory that `name` means, and what is below it, in order. A mistake where it is none.
     pub(super) fn files_below(
         &self,

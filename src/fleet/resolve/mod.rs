@@ -13,6 +13,7 @@ use super::{
     edges, layer, paths,
 };
 use crate::document::{Data, Mistake, Place, Table, Value};
+use crate::kinds::account::DesiredAccount;
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::DesiredHealth;
@@ -20,6 +21,7 @@ use crate::kinds::package::DesiredPackage;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Class, Failure, Kind, Name, ResourceId};
 
+pub(in crate::fleet) mod account;
 mod command;
 mod content;
 mod file;
@@ -115,6 +117,7 @@ struct Resolved {
     /// The paths it brings, each with the place of its declaration.
     paths: Vec<(DesiredPath, Place)>,
     package: Option<DesiredPackage>,
+    account: Option<DesiredAccount>,
     command: Option<DesiredCommand>,
     unit: Option<DesiredUnit>,
     health: Option<DesiredHealth>,
@@ -276,6 +279,8 @@ impl Resolver<'_, '_> {
             Kind::Symlink => self.symlink(id, table, place, out),
             Kind::Tree => self.tree(id, table, place, out),
             Kind::Package => self.package(id, table, place, out),
+            Kind::Group => self.group(id, table, place, out),
+            Kind::User => self.user(id, table, place, out),
             Kind::Command => self.command(id, table, place, out),
             Kind::Unit => self.unit(id, table, place, out),
             Kind::Health => self.health(id, table, place, out),
@@ -305,6 +310,8 @@ impl Resolver<'_, '_> {
             self.state.paths.push(path);
             self.path_places.push(place);
         }
+        // Groups come first, and both in the order of their names.
+        self.state.accounts.extend(resolved.account);
         self.state.commands.extend(resolved.command);
         self.state.units.extend(resolved.unit);
         self.state.health.extend(resolved.health);

@@ -226,6 +226,7 @@ fn command(argv: Vec<String>, time_limit: Duration) -> Command {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         inside_root: true,
+        ..Command::default()
     }
 }
 
