@@ -363,7 +363,12 @@ fn what_a_schema_can_see_is_refused_by_both() {
         "[unit.\"c.service\".dropin.\"x.conf\"]\ncontent = \"\"\n",
         "[file.\"/etc/motd\"]\ncontent = \"\"\nneeds = [\"chrony\"]\n",
         "[file.\"/etc/motd\"]\ncontent = \"\"\nneeds = \"package:chrony\"\n",
-        "[user.deploy]\nuid = 1\n",
+        "[user.deploy]\nuid = \"1\"\n",
+        "[user.Deploy]\nuid = 1\n",
+        "[user.deploy]\nshell = \"bash\"\n",
+        "[group.ops]\ngid = -1\n",
+        "[tree.\"/etc/app\"]\nsource = \"\"\n",
+        "[mount.\"/srv\"]\ntype = \"xfs\"\n",
         "[layer]\nuse = [\"layers/a\"]\n",
         "[vars]\nhost = 1\n",
     ] {
