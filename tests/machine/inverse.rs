@@ -48,6 +48,7 @@ systemctl enable --quiet --now /opt/ground/ground-linked-on.service
 systemctl start ground-still.service
 apt-get -q -y install ground-tool=1.0 ground-kept=1.0 ground-gone=1.0
 apt-mark hold ground-kept ground-gone
+apt-mark auto ground-gone ground-tool
 "#;
 
 /// A revision that changes all of it.
@@ -203,6 +204,9 @@ fn fingerprint(machine: &Machine) -> BTreeMap<String, String> {
             "systemctl is-active ground-{unit}.service || true; systemctl show -p Nice --value ground-{unit}.service"
         ));
         lines.insert(format!("unit {unit}"), shown.replace('\n', " "));
+    }
+    for package in machine.sh("apt-mark showauto").lines() {
+        lines.insert(format!("automatic {package}"), String::new());
     }
     let packages =
         machine.sh("dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev} ${Version}\\n'");

@@ -183,6 +183,7 @@ fn owned(desired: &DesiredPackage, original: Option<&str>) -> Owned<Original> {
         original: Original {
             version: original.map(str::to_owned),
             held: false,
+            automatic: false,
         },
         on_removal: OnRemoval::Restore,
         applied: applied(desired),
@@ -315,6 +316,7 @@ fn lists_are_fetched_when_a_package_is_not_among_them() {
 fn a_change_made_twice_is_made_once() {
     let machine = prepared();
     let change = PackageChange {
+        automatic: false,
         name: "lim-solo".to_owned(),
         id: ResourceId::new(limpet::model::Kind::Package, "lim-solo"),
         wanted: Wanted::Installed,

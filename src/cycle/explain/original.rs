@@ -20,6 +20,9 @@ pub(super) fn original(entry: &InventoryEntry) -> String {
 fn original_package(original: package::Original) -> String {
     let held = if original.held { ", on hold" } else { "" };
     match original.version {
+        Some(version) if original.automatic => {
+            format!("version {version} was installed, along with another package{held}")
+        }
         Some(version) => format!("version {version} was installed{held}"),
         None => format!("it was not installed{held}"),
     }

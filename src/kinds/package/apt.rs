@@ -102,6 +102,13 @@ pub fn mark_held(names: &[&str], is_held: bool) -> Command {
     command(argv, SIMULATION_LIMIT)
 }
 
+/// Marks packages as having come along with others.
+pub fn mark_automatic(names: &[&str]) -> Command {
+    let mut argv = words(&["apt-mark", "auto", "--"]);
+    argv.extend(names.iter().map(|name| (*name).to_owned()));
+    command(argv, SIMULATION_LIMIT)
+}
+
 /// Fetches the lists of packages; a list that cannot be fetched is an error.
 pub fn refresh() -> Command {
     let arguments = ["-o", "APT::Update::Error-Mode=any", "update"];

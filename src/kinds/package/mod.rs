@@ -19,6 +19,7 @@ use status::{Database, State};
 use version::{compare_versions, fits};
 
 pub mod apt;
+mod automatic;
 mod dependants;
 mod plan;
 mod protected;
@@ -70,6 +71,9 @@ pub struct Original {
     /// Was it on hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// Did it come along with another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automatic: bool,
 }
 
 /// What the package database says about the packages that were asked for.
@@ -84,6 +88,8 @@ struct ObservedPackage {
     state: State,
     version: String,
     is_held: bool,
+    /// It came along with another one; asked only of what was never touched.
+    is_automatic: bool,
     /// What the host would be without, if it is something that it cannot do without.
     protected: Option<&'static str>,
     /// The installed packages that go with it, where it may have to go.
@@ -108,6 +114,8 @@ pub struct PackageChange {
     pub id: ResourceId,
     /// What it shall be.
     pub wanted: Wanted,
+    /// It came along with another package once, and is to be marked so again.
+    pub automatic: bool,
     /// Packages that must not be removed in passing: all that are declared, and those the operator protects.
     pub keep: Arc<BTreeSet<String>>,
 }
@@ -199,6 +207,7 @@ impl Kind for Packages {
                     .map(|entry| entry.version.clone())
                     .unwrap_or_default(),
                 is_held: database.get(name).is_some_and(|entry| entry.is_held),
+                is_automatic: false,
                 protected: why(name),
                 dependants: Vec::new(),
             };
@@ -206,6 +215,17 @@ impl Kind for Packages {
                 .into_iter()
                 .map(|name| (name.to_owned(), observe(name)))
                 .collect();
+            let known: BTreeSet<&str> = owned.iter().map(|owned| owned.key.as_str()).collect();
+            let new = packages.iter_mut().filter(|(name, package)| {
+                !known.contains(name.as_str()) && package.state == State::Installed
+            });
+            let mut new = new.peekable();
+            if new.peek().is_some() {
+                let marked = automatic::read(host)?;
+                for (name, package) in new {
+                    package.is_automatic = marked.contains(apt::without_architecture(name));
+                }
+            }
             let going = plan::may_go(desired, owned, &packages);
             if !going.is_empty() {
                 // What depends on what is read only for them: there are tens of thousands of such words.
@@ -247,6 +267,7 @@ pub fn install_version(host: &Host, name: &str, version: &str) -> Outcome {
             version: version.to_owned(),
             is_downgrade: true,
         },
+        automatic: false,
         keep: Arc::default(),
     };
     let mut outcomes = transaction::apply(&system::HostPackages(host), &[change]);
@@ -322,6 +343,7 @@ impl ObservedPackage {
                 State::NotInstalled | State::ConfigFiles => None,
             },
             held: self.is_held,
+            automatic: self.is_automatic,
         }
     }
 }

@@ -59,6 +59,7 @@ pub(super) fn plan(
         state: State::NotInstalled,
         version: String::new(),
         is_held: false,
+        is_automatic: false,
         protected: None,
         dependants: Vec::new(),
     };
@@ -255,6 +256,7 @@ impl Planner {
         wanted: Wanted,
     ) -> PackageStep {
         let Subject { id, name, original } = subject;
+        let automatic = original.automatic && matches!(wanted, Wanted::PutBack { .. });
         Step::Change(Box::new(PlannedChange {
             id: id.clone(),
             key: name.into(),
@@ -266,6 +268,7 @@ impl Planner {
             change: PackageChange {
                 name: name.to_owned(),
                 id: id.clone(),
+                automatic,
                 wanted,
                 keep: self.keep.clone(),
             },

@@ -27,6 +27,7 @@ fn seen(name: &str, state: State, version: &str) -> Observed {
         state,
         version: version.to_owned(),
         is_held: false,
+        is_automatic: false,
         protected: None,
         dependants: Vec::new(),
     };
@@ -42,6 +43,7 @@ fn own(desired: &DesiredPackage, original: Option<&str>, on_removal: OnRemoval) 
         original: Original {
             version: original.map(str::to_owned),
             held: false,
+            automatic: false,
         },
         on_removal,
         applied: applied(desired),

@@ -88,6 +88,7 @@ impl Transaction<'_> {
             let possible = self.select_possible(group)?;
             self.execute(possible)?;
         }
+        self.mark()?;
         self.hold()
     }
 

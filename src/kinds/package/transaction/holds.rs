@@ -1,4 +1,4 @@
-//! Holds: set and taken after the transaction, because a new version may lose one.
+//! Holds and marks: set and taken after the transaction, which may lose them.
 
 use std::collections::BTreeSet;
 
@@ -68,6 +68,31 @@ impl Transaction<'_> {
                     let failure = self.explain(index, &result);
                     self.fail(index, failure);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks again what came along with other packages before limpet named it to apt.
+    pub(super) fn mark(&mut self) -> Result<(), Failure> {
+        let database = self.system.read()?;
+        let is_to_be = |index: &usize| {
+            let change = &self.changes[*index];
+            change.automatic && database.state(&change.name) == State::Installed
+        };
+        let indices: Vec<usize> = (0..self.changes.len()).filter(is_to_be).collect();
+        if indices.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = indices
+            .iter()
+            .map(|index| self.changes[*index].name.as_str())
+            .collect();
+        let result = self.system.run(&apt::mark_automatic(&names))?;
+        if !result.is_success() {
+            for index in indices {
+                let failure = self.explain(index, &result);
+                self.fail(index, failure);
             }
         }
         Ok(())

@@ -135,6 +135,7 @@ fn change(text: &str) -> PackageChange {
         name: name.to_owned(),
         id: ResourceId::new(Kind::Package, name),
         wanted,
+        automatic: false,
         keep: BTreeSet::from(["kept".to_owned()]).into(),
     }
 }
