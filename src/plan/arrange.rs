@@ -122,9 +122,9 @@ const OWN_RANK: u8 = 13;
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
     match (step.kind, step.reason) {
-        // A unit that goes back to running, or to being enabled, needs its own files back first.
+        // A unit that goes back to running, or to being enabled, needs its own files back first; below a mask nothing is enabled.
         (InventoryKind::Unit, Reason::Undeclared)
-            if !matches!(step.action, Action::Start | Action::Enable) =>
+            if !matches!(step.action, Action::Start | Action::Enable | Action::Mask) =>
         {
             0
         }

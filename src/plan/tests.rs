@@ -108,6 +108,7 @@ impl Scene {
             can_reload: None,
             link: None,
             boot: None,
+            is_enabled_below: false,
         };
         self.observed
             .units

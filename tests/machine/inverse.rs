@@ -33,7 +33,7 @@ service() {
 }
 install='[Install]\nWantedBy=multi-user.target\n'
 vendor=/usr/lib/systemd/system
-for unit in on off brief hidden masked; do service $vendor $unit "$install"; done
+for unit in on off brief hidden masked below; do service $vendor $unit "$install"; done
 service $vendor still ''
 service /opt/ground linked "$install"
 service /opt/ground linked-on "$install"
@@ -43,6 +43,8 @@ systemctl enable --quiet --now ground-on.service ground-own.service
 systemctl enable --quiet --runtime ground-brief.service
 systemctl mask --quiet --runtime ground-hidden.service
 systemctl mask --quiet ground-masked.service
+systemctl enable --quiet ground-below.service
+systemctl mask --quiet ground-below.service
 systemctl link --quiet /opt/ground/ground-linked.service
 systemctl enable --quiet --now /opt/ground/ground-linked-on.service
 systemctl start ground-still.service
@@ -96,6 +98,10 @@ running = true
 masked = false
 enabled = true
 running = true
+[unit."ground-below.service"]
+masked = false
+enabled = false
+running = true
 [unit."ground-still.service"]
 masked = true
 running = false
@@ -122,12 +128,13 @@ ground-gone = { state = "absent", hold = false }
 ground-new = { needs = ["file:/etc/ground/new/deep/er"] }
 "#;
 
-const UNITS: [&str; 10] = [
+const UNITS: [&str; 11] = [
     "on",
     "off",
     "brief",
     "hidden",
     "masked",
+    "below",
     "still",
     "linked",
     "linked-on",
@@ -297,6 +304,7 @@ fn change(scene: &Scene, before: &BTreeMap<String, String>) -> String {
         "brief",
         "hidden",
         "masked",
+        "below",
         "still",
         "linked",
         "linked-on",

@@ -37,9 +37,10 @@ fn original_unit(original: unit::Original) -> String {
         state => state.to_owned(),
     };
     let running = word(original.active, "running", "not running");
-    let masked = match original.masked && original.file_state.is_empty() {
-        true => ", masked",
-        false => "",
+    let masked = match (original.masked, original.file_state.as_str()) {
+        (true, "") => ", masked",
+        (true, _) if original.enabled => ", enabled below the mask",
+        _ => "",
     };
     let link = original
         .link

@@ -75,6 +75,8 @@ pub struct ObservedUnit {
     pub link: Option<Link>,
     /// The kernel's id of this boot, where something of the unit ends with it.
     pub boot: Option<String>,
+    /// It is masked, and enabled below the mask; asked only of what was never touched.
+    pub is_enabled_below: bool,
 }
 
 /// The units that were asked about.

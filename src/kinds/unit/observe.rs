@@ -8,7 +8,7 @@ use crate::kinds::unit::name::{is_template, is_unit_name};
 use crate::kinds::unit::{Link, Observed, ObservedUnit, Original};
 use crate::model::{Class, Failure, Kind, ResourceId};
 use crate::sys::Host;
-use crate::sys::files::{Entry, Hashing, split};
+use crate::sys::files::{Entry, Hashing, join, split};
 use crate::sys::systemd::{Error, ListedUnit, Property, PropertyName, Systemd};
 
 /// Looks at the named units. Changes nothing.
@@ -44,6 +44,7 @@ pub(super) fn observe(
         }
     }
     look_for_links(host, &mut units, owned);
+    look_below_masks(host, &mut units, owned);
     let ends = |unit: &Result<ObservedUnit, Failure>| {
         unit.as_ref().is_ok_and(|unit| {
             unit.file_state.ends_with("-runtime")
@@ -70,6 +71,9 @@ const LINK_DIRECTORIES: [(&str, bool); 2] = [
     ("/etc/systemd/system", false),
     ("/run/systemd/system", true),
 ];
+
+/// The most names that are looked at where an administrator keeps unit files.
+const MOST_UNIT_FILES: usize = 10_000;
 
 /// Where systemd finds unit files without a link.
 const UNIT_DIRECTORIES: [&str; 5] = [
@@ -99,6 +103,37 @@ fn look_for_links(host: &Host, units: &mut Found, owned: &[Owned<Original>]) {
                 .find_map(|(directory, runtime)| read_link(host, directory, name, runtime));
         }
     }
+}
+
+/// Looks whether units that nobody touched yet are enabled below their masks: systemd tells only of the mask.
+fn look_below_masks(host: &Host, units: &mut Found, owned: &[Owned<Original>]) {
+    let is_new = |name: &str| !owned.iter().any(|owned| owned.key == name);
+    let masked = units.iter_mut().filter_map(|(name, unit)| {
+        let unit = unit.as_mut().ok()?;
+        (unit.is_masked() && is_new(name)).then_some((name, unit))
+    });
+    let mut directories = None;
+    for (name, unit) in masked {
+        let directories = directories.get_or_insert_with(|| directories_of_links(host));
+        unit.is_enabled_below = directories
+            .iter()
+            .any(|directory| host.exists(&join(directory, name)).unwrap_or(false));
+    }
+}
+
+/// Where enabled units are linked from those that want them.
+fn directories_of_links(host: &Host) -> Vec<String> {
+    const SYSTEM: &str = "/etc/systemd/system";
+    let names = host
+        .walk()
+        .and_then(|mut walk| walk.list(SYSTEM, MOST_UNIT_FILES));
+    let mut names = names.unwrap_or_default();
+    names.retain(|name| {
+        [".wants", ".requires", ".upholds"]
+            .iter()
+            .any(|ending| name.ends_with(ending))
+    });
+    names.iter().map(|name| join(SYSTEM, name)).collect()
 }
 
 fn read_link(host: &Host, directory: &str, name: &str, runtime: bool) -> Option<Link> {
@@ -220,6 +255,7 @@ fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Resu
                 can_reload: can_reload.get(name.as_str()).copied(),
                 link: None,
                 boot: None,
+                is_enabled_below: false,
             });
         found.insert(name.clone(), observed);
     }
@@ -236,6 +272,7 @@ fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Resu
                 can_reload: None,
                 link: None,
                 boot: None,
+                is_enabled_below: false,
             });
         found.insert(name.clone(), observed);
     }

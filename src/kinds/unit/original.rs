@@ -86,7 +86,7 @@ impl Original {
         let ends_with_boot = settings.contains(&Setting::UntilBoot)
             || unit.link.as_ref().is_some_and(|link| link.runtime);
         Original {
-            enabled: unit.is_enabled(),
+            enabled: unit.is_enabled() || unit.is_enabled_below,
             masked: unit.is_masked(),
             active: unit.is_up(),
             file_state: unit.file_state.clone(),
@@ -98,7 +98,8 @@ impl Original {
     /// How it was enabled, as it would be in the boot `boot` had nobody touched it.
     pub(super) fn enablement(&self, boot: Option<&str>) -> Setting {
         match self.file_state.as_str() {
-            "" => Setting::declared(self.enabled),
+            // Below a mask its links say so.
+            "" | "masked" | "masked-runtime" => Setting::declared(self.enabled),
             state => self.in_boot(Setting::of_enablement(state), boot),
         }
     }

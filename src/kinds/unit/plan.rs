@@ -193,7 +193,11 @@ fn keys_to_take_back<'a>(
 /// Without the keys that cannot be given back to the unit as it is now, because somebody masked it or it is over when it has run.
 fn only_possible<'a>(mut keys: Keys<'a>, unit: &ObservedUnit, masking: Setting) -> Keys<'a> {
     if keys.masked.unwrap_or(masking) != Setting::Off {
-        keys.enabled = keys.enabled.filter(|enabled| *enabled == Setting::Off);
+        // Below a mask that is only put back now it can be enabled before.
+        let is_open = unit.masking() == Setting::Off;
+        keys.enabled = keys
+            .enabled
+            .filter(|enabled| is_open || *enabled == Setting::Off);
         keys.running = keys.running.filter(|running| !running);
     }
     // Whether it can be enabled again, is seen when its own files are back; what was never enabled need not be disabled.

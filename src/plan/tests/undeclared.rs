@@ -21,6 +21,7 @@ fn owned_unit(scene: &mut Scene, name: &str) {
         can_reload: None,
         link: None,
         boot: None,
+        is_enabled_below: false,
     };
     let units = &mut scene.observed.units.units;
     units.insert(name.to_owned(), Ok(seen));

@@ -35,6 +35,7 @@ fn seen(active: &str, file_state: &str) -> ObservedUnit {
         can_reload: None,
         link: None,
         boot: None,
+        is_enabled_below: false,
     }
 }
 
@@ -256,6 +257,25 @@ fn what_lasts_until_the_next_boot_and_what_is_linked_comes_back_as_it_was() {
         let unit = seen("inactive", now);
         let found = operations(applied, original, &unit, boot);
         assert_eq!(found, expected, "{applied:?}: {original}, then {now}");
+    }
+    // Below its mask it was enabled.
+    let below = Original::of(&ObservedUnit {
+        is_enabled_below: true,
+        ..seen("inactive", "masked")
+    });
+    let opened = declare(no, yes, None);
+    let closed = declare(no, no, None);
+    for (applied, now, expected) in [
+        (&opened, "enabled", "mask (undeclared)"),
+        (
+            &closed,
+            "disabled",
+            "enable (undeclared), mask (undeclared)",
+        ),
+    ] {
+        let owned = own(applied, below.clone(), OnRemoval::Restore);
+        let steps = plan(&[], &observed(&seen("inactive", now)), &[owned]);
+        assert_eq!(words(&steps), expected);
     }
     // Disabling takes the link, which is made again; one that was lost is, too.
     let linked = ObservedUnit {
