@@ -22,6 +22,8 @@ pub enum Kind {
     Group,
     /// A user.
     User,
+    /// A file system that is mounted.
+    Mount,
     /// A directory.
     Directory,
     /// A regular file.
@@ -40,10 +42,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Package,
         Kind::Group,
         Kind::User,
+        Kind::Mount,
         Kind::Directory,
         Kind::File,
         Kind::Symlink,
@@ -59,6 +62,7 @@ impl Kind {
             Kind::Package => "package",
             Kind::Group => "group",
             Kind::User => "user",
+            Kind::Mount => "mount",
             Kind::Directory => "directory",
             Kind::File => "file",
             Kind::Symlink => "symlink",

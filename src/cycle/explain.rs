@@ -187,7 +187,8 @@ impl Question<'_> {
     fn remembered(&self, id: &ResourceId) -> Result<Resource, Failure> {
         let inventory = self.record.inventory()?;
         let entry = inventory.iter().find(|entry| {
-            entry.resource == *id && (entry.key == id.name || id.kind == Kind::Package)
+            // Beside its files, where it is no path.
+            entry.resource == *id && (entry.key == id.name || !entry.key.starts_with('/'))
         });
         let mut last_change = None;
         let mut last_drift = None;

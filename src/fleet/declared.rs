@@ -8,7 +8,7 @@ use crate::document::{Expectation, Mistake, Place, Table, Value};
 use crate::model::{Kind, OnRemoval};
 
 /// Kinds that this version does not know yet.
-pub(super) const LATER_KINDS: [&str; 3] = ["repository", "mount", "sysctl"];
+pub(super) const LATER_KINDS: [&str; 2] = ["repository", "sysctl"];
 
 /// Words reserved for later versions wherever a declaration stands.
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
@@ -176,6 +176,26 @@ pub(super) struct User {
     pub authorized_keys: Option<Vec<String>>,
     pub locked: Option<bool>,
     pub state: Option<State>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `[mount."…"]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mount {
+    pub device: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub options: Option<Vec<String>>,
     #[serde(rename = "template")]
     _template: Option<bool>,
     #[serde(rename = "needs")]
@@ -393,6 +413,7 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::Symlink => read::<Symlink>(table, place, what).map(drop),
         Kind::Tree => read::<Tree>(table, place, what).map(drop),
         Kind::Group => read::<Group>(table, place, what).map(drop),
+        Kind::Mount => read::<Mount>(table, place, what).map(drop),
         Kind::User => read::<User>(table, place, what).map(drop),
         Kind::Package => read::<Package>(table, place, what).map(drop),
         Kind::Command => read::<Command>(table, place, what).map(drop),

@@ -243,7 +243,7 @@ fn check_resources(kind: Kind, resources: &Table, mistakes: &mut Vec<Mistake>) {
         let what = format!("{kind}:{name}");
         let is_path = matches!(
             kind,
-            Kind::File | Kind::Directory | Kind::Symlink | Kind::Tree
+            Kind::File | Kind::Directory | Kind::Symlink | Kind::Tree | Kind::Mount
         );
         if is_path && !name.contains('/') && entry.value.as_table().is_none() {
             mistakes.push(field_without_resource(kind, name, entry));
@@ -309,7 +309,7 @@ fn without_templated(table: &Table) -> std::borrow::Cow<'_, Table> {
 
 fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
     match kind {
-        Kind::File | Kind::Directory | Kind::Symlink | Kind::Tree => paths::check_form(kind, name, place),
+        Kind::File | Kind::Directory | Kind::Symlink | Kind::Tree | Kind::Mount => paths::check_form(kind, name, place),
         Kind::Package => (!is_package_name(name)).then(|| {
             Mistake::new(place, format!("'{name}' is no package name"))
                 .hint("use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'")

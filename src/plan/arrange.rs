@@ -16,6 +16,12 @@ pub(super) fn add_blockers(desired: &DesiredState, rules: &Rules, steps: &mut [S
         .iter()
         .map(|path| (path.path.as_str(), &path.id))
         .collect();
+    let mounted: BTreeMap<&str, &ResourceId> = desired
+        .units
+        .iter()
+        .filter(|unit| unit.id.kind == Kind::Mount)
+        .map(|unit| (unit.id.name.as_str(), &unit.id))
+        .collect();
     let owners = if desired.accounts.is_empty() {
         BTreeMap::new()
     } else {
@@ -38,6 +44,9 @@ pub(super) fn add_blockers(desired: &DesiredState, rules: &Rules, steps: &mut [S
             let mut path = step.key.as_str();
             while let Some((parent, _)) = path.rsplit_once('/') {
                 if let Some(id) = declared.get(parent) {
+                    step.blockers.push((*id).clone());
+                }
+                if let Some(id) = mounted.get(parent) {
                     step.blockers.push((*id).clone());
                 }
                 path = parent;
@@ -117,11 +126,17 @@ pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure
 
 /// The package whose scripts restart us, and its rank: the last.
 const OWN_PACKAGE: &str = "limpet";
-const OWN_RANK: u8 = 13;
+const OWN_RANK: u8 = 16;
 
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
     match (step.kind, step.reason) {
+        // What lies on a file system goes before it does.
+        (InventoryKind::Unit, Reason::Undeclared)
+            if step.id.kind == Kind::Mount && step.action == Action::Stop =>
+        {
+            12
+        }
         // A unit that goes back to running, or to being enabled, needs its own files back first; below a mask nothing is enabled.
         (InventoryKind::Unit, Reason::Undeclared)
             if !matches!(step.action, Action::Start | Action::Enable | Action::Mask) =>
@@ -131,19 +146,26 @@ fn rank(step: &Step) -> u8 {
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
         // Our own package restarts us: whatever else is to be done is done before.
         (InventoryKind::Package, _) if step.key == OWN_PACKAGE => OWN_RANK,
-        (InventoryKind::Package, Reason::Undeclared) => 12,
+        (InventoryKind::Package, Reason::Undeclared) => 15,
         (InventoryKind::Package, _) => 2,
         // Who is gone is gone from whatever belonged to it: after everything else, and groups after their members.
-        (InventoryKind::Account, Reason::Undeclared) if step.id.kind == Kind::User => 10,
-        (InventoryKind::Account, Reason::Undeclared) => 11,
+        (InventoryKind::Account, Reason::Undeclared) if step.id.kind == Kind::User => 13,
+        (InventoryKind::Account, Reason::Undeclared) => 14,
         (InventoryKind::Account, _) if step.id.kind == Kind::Group => 3,
         (InventoryKind::Account, _) => 4,
-        (InventoryKind::Path, _) => 5,
-        (InventoryKind::Command, _) => 6,
-        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 7,
-        (InventoryKind::Unit, Reason::Triggered) => 9,
-        (InventoryKind::Unit, _) => 8,
+        // A file system is there before what lies on it.
+        (InventoryKind::Path, reason) if mounts(step) && reason != Reason::Undeclared => 5,
+        (InventoryKind::Unit, _) if mounts(step) => 6,
+        (InventoryKind::Path, _) => 7,
+        (InventoryKind::Command, _) => 8,
+        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 9,
+        (InventoryKind::Unit, Reason::Triggered) => 11,
+        (InventoryKind::Unit, _) => 10,
     }
+}
+
+fn mounts(step: &Step) -> bool {
+    step.id.kind == Kind::Mount
 }
 
 fn configures_packages(path: &str) -> bool {

@@ -16,7 +16,7 @@ use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
 use crate::kinds::unit::{Units, Validation};
 use crate::kinds::{self, kind};
-use crate::model::{Action, Class, Failure, Name, Reason, ResourceId};
+use crate::model::{self, Action, Class, Failure, Name, Reason, ResourceId};
 use crate::record::Rejection;
 
 mod arrange;
@@ -298,6 +298,7 @@ pub fn plan(
         &mut plan,
     );
 
+    wait_for_mounts(&mut steps);
     if rules.keep_everything {
         // Nor is it known which commands were run already.
         steps.retain(|step| {
@@ -341,6 +342,24 @@ pub fn plan(
     let unloaded = reloads.map(|debt| debt.debtor.clone()).collect();
     plan.batches = into_batches(desired, inventory, steps, unloaded);
     plan
+}
+
+/// What was seen below the place of a file system that is not mounted yet is not what will be there: it is planned once that is.
+fn wait_for_mounts(steps: &mut Vec<Step>) {
+    let is_start = |step: &&Step| {
+        step.id.kind == model::Kind::Mount && matches!(step.action, Action::Start | Action::Restart)
+    };
+    let starting: Vec<String> = steps
+        .iter()
+        .filter(is_start)
+        .map(|step| format!("{}/", step.id.name))
+        .collect();
+    if !starting.is_empty() {
+        steps.retain(|step| {
+            let is_below = |place: &String| format!("{}/", step.key).starts_with(place);
+            step.kind != InventoryKind::Path || !starting.iter().any(is_below)
+        });
+    }
 }
 
 /// May the step be made; if not, why goes to `blocked`.

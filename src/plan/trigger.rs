@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fleet::desired::DesiredState;
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::kind::Owned;
-use crate::kinds::unit::{DesiredUnit, Operation, Original, UnitChange, is_own_file};
+use crate::kinds::unit::{
+    DesiredUnit, OPTIONS_DROPIN, Operation, Original, UnitChange, is_own_file,
+};
 use crate::model::{Action, Kind, Name, OnRemoval, Reason, ResourceId};
 use crate::plan::validation::validation;
 use crate::plan::{Change, Debt, Inventory, InventoryKind, Observed, Step};
+use crate::sys::files::split;
 
 /// The triggers that `steps` and the debts of earlier runs cause. A unit that `steps` start anyway is started afresh instead.
 pub fn triggers(
@@ -260,18 +263,26 @@ impl<'a> Concerned<'a> {
             Some(unit) => unit.brings(path),
             None => is_own_file(self.name, path),
         };
-        let own_files = changes
+        // A mount takes new options while it is in use, and nothing else.
+        let is_reloaded =
+            |path: &str| self.id.kind == Kind::Mount && split(path).1 == OPTIONS_DROPIN;
+        let (options, own_files): (Vec<_>, Vec<_>) = changes
             .paths
             .iter()
             .filter(|(path, _)| owns(path))
-            .map(|(_, id)| id.clone());
+            .partition(|(path, _)| is_reloaded(path));
+        let own_files = own_files.into_iter().map(|(_, id)| id.clone());
+        let options = options.into_iter().map(|(_, id)| id.clone());
         let restart_on = self
             .declared
             .map_or(Vec::new(), |unit| changes.among(&unit.restart_on));
         let reload_on = self
             .declared
             .map_or(Vec::new(), |unit| changes.among(&unit.reload_on));
-        (own_files.chain(restart_on).collect(), reload_on)
+        (
+            own_files.chain(restart_on).collect(),
+            options.chain(reload_on).collect(),
+        )
     }
 }
 
@@ -316,6 +327,7 @@ fn is_void(
             });
             !is_wanted || is_paid_by_others || (is_idle && !has_failed(observed, name))
         }
+        (Kind::Mount, _) => !desired.units.iter().any(|unit| unit.id == debt.debtor),
         (Kind::Command, _) => {
             let mut commands = desired.commands.iter();
             !commands.any(|command| command.name == name && !command.run_on.is_empty())

@@ -66,15 +66,15 @@ fn an_unknown_kind_is_shown_with_the_nearest() {
 
 #[test]
 fn a_kind_of_a_later_version_says_so() {
-    assert_snapshot!(base("[mount.data]\ntype = 4001\n[sysctl.ops]\ngid = 4000\n"), @r"
-    error: layers/base/base.toml:1:2: kind `mount` is not supported by limpet 0.1.0
+    assert_snapshot!(base("[sysctl]\n\"a.b\" = 1\n[repository.ops]\ngid = 4000\n"), @r"
+    error: layers/base/base.toml:1:2: kind `sysctl` is not supported by limpet 0.1.0
       |
-    1 | [mount.data]
-      |  ^^^^^
-    error: layers/base/base.toml:3:2: kind `sysctl` is not supported by limpet 0.1.0
-      |
-    3 | [sysctl.ops]
+    1 | [sysctl]
       |  ^^^^^^
+    error: layers/base/base.toml:3:2: kind `repository` is not supported by limpet 0.1.0
+      |
+    3 | [repository.ops]
+      |  ^^^^^^^^^^
     ");
 }
 
@@ -701,23 +701,23 @@ fn an_impossible_version_is_refused() {
 
 #[test]
 fn a_need_that_is_not_declared_is_shown_with_the_nearest() {
-    assert_snapshot!(base("[package]\nchrony = \"installed\"\n[file.\"/etc/chrony.conf\"]\ncontent = \"\"\nneeds = [\"package:chorny\", \"chrony\", \"mount:x\"]\n[unit.\"chrony.service\"]\nrestart_on = [\"file:/etc/chrony/chrony.conf\"]\n"), @r#"
+    assert_snapshot!(base("[package]\nchrony = \"installed\"\n[file.\"/etc/chrony.conf\"]\ncontent = \"\"\nneeds = [\"package:chorny\", \"chrony\", \"sysctl:x\"]\n[unit.\"chrony.service\"]\nrestart_on = [\"file:/etc/chrony/chrony.conf\"]\n"), @r#"
     error: layers/base/base.toml:5:10: `needs` of file:/etc/chrony.conf names package:chorny, which is not declared for this host
       |
-    5 | needs = ["package:chorny", "chrony", "mount:x"]
+    5 | needs = ["package:chorny", "chrony", "sysctl:x"]
       |          ^^^^^^^^^^^^^^^^
       |
     hint: did you mean 'package:chrony'?
     error: layers/base/base.toml:5:28: 'chrony' in `needs` of file:/etc/chrony.conf is no resource
       |
-    5 | needs = ["package:chorny", "chrony", "mount:x"]
+    5 | needs = ["package:chorny", "chrony", "sysctl:x"]
       |                            ^^^^^^^^
       |
     hint: a resource is written kind:name, such as "package:chrony" or "file:/etc/motd"
-    error: layers/base/base.toml:5:38: kind `mount` is not supported by limpet 0.1.0
+    error: layers/base/base.toml:5:38: kind `sysctl` is not supported by limpet 0.1.0
       |
-    5 | needs = ["package:chorny", "chrony", "mount:x"]
-      |                                      ^^^^^^^^^
+    5 | needs = ["package:chorny", "chrony", "sysctl:x"]
+      |                                      ^^^^^^^^^^
     error: layers/base/base.toml:7:15: `restart_on` of unit:chrony.service names file:/etc/chrony/chrony.conf, which is not declared for this host
       |
     7 | restart_on = ["file:/etc/chrony/chrony.conf"]

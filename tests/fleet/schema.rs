@@ -368,7 +368,8 @@ fn what_a_schema_can_see_is_refused_by_both() {
         "[user.deploy]\nshell = \"bash\"\n",
         "[group.ops]\ngid = -1\n",
         "[tree.\"/etc/app\"]\nsource = \"\"\n",
-        "[mount.\"/srv\"]\ntype = \"xfs\"\n",
+        "[sysctl]\n\"net.ipv4.ip_forward\" = 1\n",
+        "[mount.\"/srv\"]\noptions = [\"a,b\"]\n",
         "[layer]\nuse = [\"layers/a\"]\n",
         "[vars]\nhost = 1\n",
     ] {

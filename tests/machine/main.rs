@@ -30,6 +30,7 @@ mod files;
 mod health;
 mod inverse;
 mod mistakes;
+mod mounts;
 mod operations;
 mod operator;
 mod owed;

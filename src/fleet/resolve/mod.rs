@@ -26,6 +26,7 @@ mod command;
 mod content;
 mod file;
 mod health;
+mod mount;
 mod package;
 mod tree;
 mod unit;
@@ -281,6 +282,7 @@ impl Resolver<'_, '_> {
             Kind::Package => self.package(id, table, place, out),
             Kind::Group => self.group(id, table, place, out),
             Kind::User => self.user(id, table, place, out),
+            Kind::Mount => self.mount(id, table, place, out),
             Kind::Command => self.command(id, table, place, out),
             Kind::Unit => self.unit(id, table, place, out),
             Kind::Health => self.health(id, table, place, out),

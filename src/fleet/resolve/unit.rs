@@ -12,13 +12,13 @@ use crate::kinds::unit::DesiredUnit;
 use crate::model::{Name, OnRemoval, ResourceId};
 
 /// Where declared unit files are written.
-const UNIT_DIRECTORY: &str = "/etc/systemd/system";
+pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 
 /// What a unit's declaration says about all its files.
-struct Bringer<'a> {
-    id: &'a ResourceId,
-    report: bool,
-    on_removal: OnRemoval,
+pub(super) struct Bringer<'a> {
+    pub(super) id: &'a ResourceId,
+    pub(super) report: bool,
+    pub(super) on_removal: OnRemoval,
 }
 
 impl Resolver<'_, '_> {
@@ -216,7 +216,7 @@ fn check_wishes(
     }
 }
 
-fn brought(bringer: &Bringer<'_>, path: String, content: Content) -> DesiredPath {
+pub(super) fn brought(bringer: &Bringer<'_>, path: String, content: Content) -> DesiredPath {
     DesiredPath {
         path: path.into(),
         id: bringer.id.clone(),

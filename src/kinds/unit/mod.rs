@@ -21,7 +21,7 @@ mod validation;
 
 pub use validation::{TIME_LIMIT, Validation, Verdict, has_started_since, validate};
 
-pub use name::{SUFFIXES, is_own_file, is_read_by_systemd};
+pub use name::{SUFFIXES, escape_path, is_own_file, is_read_by_systemd};
 use original::Setting;
 pub use original::{Link, Original};
 
@@ -145,6 +145,9 @@ impl DesiredUnit {
         self.files.iter().any(|own| own == path) || is_own_file(&self.name, path)
     }
 }
+
+/// The name of the drop-in with a declared mount's options: a change of it is a remount.
+pub const OPTIONS_DROPIN: &str = "options.conf";
 
 /// The kind.
 #[derive(Debug)]

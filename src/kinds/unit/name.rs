@@ -136,6 +136,22 @@ fn in_any<'a>(path: &'a str, directories: &[&str]) -> Option<&'a str> {
         .find_map(|directory| path.strip_prefix(directory))
 }
 
+/// A path as a unit of systemd bears it in its name, as `systemd-escape --path` says (systemd.unit(5), "String escaping").
+pub fn escape_path(path: &str) -> String {
+    let path = path.trim_matches('/');
+    let mut name = String::new();
+    for (index, byte) in path.bytes().enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if index == 0 => name.push_str("\\x2e"),
+            b':' | b'_' | b'.' => name.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => name.push(char::from(byte)),
+            byte => name.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,5 +247,17 @@ mod tests {
         check("/etc/containers/systemd/web.txt", false);
         check("/etc/systemd/journald.conf", false);
         check("/etc/motd", false);
+    }
+
+    #[test]
+    fn a_path_is_escaped_as_systemd_does() {
+        for (path, expected) in [
+            ("/srv/data", "srv-data"),
+            ("/srv/data-1", "srv-data\\x2d1"),
+            ("/.hidden/x.y", "\\x2ehidden-x.y"),
+            ("/a b/ä", "a\\x20b-\\xc3\\xa4"),
+        ] {
+            assert_eq!(escape_path(path), expected, "{path}");
+        }
     }
 }
