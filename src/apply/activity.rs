@@ -52,6 +52,9 @@ pub(super) fn announce(walk: &Walk<'_>, steps: &[Step]) {
             format!("{} {} ({})", step.action, step.id, step.key)
         }
         [step] => format!("{} {}", step.action, step.id),
+        [first, .., last] if first.id == last.id => {
+            format!("{} steps of {}", steps.len(), first.id)
+        }
         [first, .., last] => format!("{} steps, {} to {}", steps.len(), first.id, last.id),
         [] => return,
     };

@@ -6,7 +6,7 @@ const BEFORE: &str = "[file.\"/etc/scene\"]\ncontent = \"one\\n\"\n";
 
 fn layer(device: &str, size: &str) -> String {
     format!(
-        "{BEFORE}[mount.\"/srv/data-1\"]\ndevice = \"{device}\"\ntype = \"tmpfs\"\noptions = [\"size={size}\", \"noexec\"]\n\
+        "{BEFORE}[mount.\"/srv/data-1\"]\ndevice = \"{device}\"\ntype = \"tmpfs\"\noptions = [\"size={size}\", \"mode=0755\"]\n\
          [file.\"/srv/data-1/below/inside\"]\ncontent = \"inside\\n\"\n"
     )
 }
@@ -47,7 +47,8 @@ fn a_mount_is_there_before_what_lies_on_it_and_is_never_torn_away() {
 
     // New options are a remount, also of one that is in use: what is on it stays.
     machine.write_file("/srv/data-1/work", "kept\n");
-    machine.sh("cd /srv/data-1 && systemd-run --quiet --unit=user --working-directory=/srv/data-1 sleep infinity");
+    // Not as its working directory: systemd would know that the service needs the mount, and restart both.
+    machine.sh("systemd-run --quiet --unit=user sh -c 'cd /srv/data-1; exec sleep infinity'");
     scene.apply(&layer("data", "16m"));
     assert_eq!(mounted(&scene), "data tmpfs size=16384k");
     assert_eq!(machine.read_file("/srv/data-1/work"), "kept\n");
