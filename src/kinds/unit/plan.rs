@@ -67,7 +67,15 @@ fn plan_declared(
         enabled: desired.enabled,
         running: desired.running,
     };
-    if let Some(failure) = find_contradiction(&desired.id, &desired.name, declared, unit) {
+    // A mask of ours that goes in this run is in nobody's way.
+    let unmasked = owned
+        .and_then(|owned| keys_to_take_back(owned, Some(declared), observed.boot.as_deref()).masked)
+        .filter(|masking| *masking == Setting::Off);
+    let judged = DeclaredKeys {
+        masked: declared.masked.or(unmasked.map(|_| false)),
+        ..declared
+    };
+    if let Some(failure) = find_contradiction(&desired.id, &desired.name, judged, unit) {
         return vec![Step::Blocked(failure.about(desired.id.clone()))];
     }
     let keys = Keys {

@@ -127,6 +127,22 @@ fn only_declared_keys_that_differ_are_changed() {
 }
 
 #[test]
+fn a_mask_that_is_taken_back_is_in_nobodys_way() {
+    let (yes, no) = (Some(true), Some(false));
+    let was = Original {
+        active: true,
+        ..Original::default()
+    };
+    let owned = [own(&declare(yes, None, no), was, OnRemoval::Restore)];
+    let unit = seen("inactive", "masked");
+    let steps = plan(&[declare(None, yes, yes)], &observed(&unit), &owned);
+    assert_eq!(
+        words(&steps),
+        "unmask (undeclared), enable (differs), start (differs)"
+    );
+}
+
+#[test]
 fn what_cannot_come_true_is_refused_with_a_hint() {
     let check = |desired: DesiredUnit, unit: ObservedUnit, expected: &str| {
         let steps = plan(std::slice::from_ref(&desired), &observed(&unit), &[]);
