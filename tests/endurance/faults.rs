@@ -106,7 +106,8 @@ fn before(scene: &mut Scene, chance: &mut Chance, fault: Fault, both: [&World; 2
         // A disk of its own, which has no room left.
         Fault::StateDiskFull => drop(scene.machine.sh("systemctl stop limpet.service
              mkdir -p /mnt/state
-             mount -t tmpfs -o size=8m,mode=0700 tmpfs /mnt/state
+             size=$(du -sk /var/lib/limpet | cut -f1)
+             mount -t tmpfs -o size=$((size + 4096))k,mode=0700 tmpfs /mnt/state
              cp -a /var/lib/limpet/. /mnt/state/
              mount --bind /mnt/state /var/lib/limpet
              systemctl start limpet.service

@@ -34,7 +34,7 @@ use faults::{Counts, Fault};
 use fixture::apt_repository::{AptRepository, Package};
 use look::Picture;
 use scene::Scene;
-use world::World;
+use world::{Flaw, World};
 
 /// How long a machine may take until it is as declared, once nothing is wrong any more.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -47,7 +47,7 @@ const BEFORE: &str = "
     echo before > /etc/before.conf; chmod 0640 /etc/before.conf; chown daemon:adm /etc/before.conf
     mkdir -p /srv/before /usr/local/lib/systemd/system
     echo before > /srv/before/file; chmod 0604 /srv/before/file
-    chmod 0710 /srv/before; chown games:games /srv/before
+    chmod 0710 /srv/before; chown root:games /srv/before
     printf '[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' > /usr/local/lib/systemd/system/before.service
     systemctl daemon-reload";
 
@@ -81,6 +81,7 @@ fn random_revisions_under_random_faults_leave_the_machine_as_declared_and_a_reve
     let Soak {
         revisions,
         reverts,
+        flawed,
         counts,
         ..
     } = soak;
@@ -90,7 +91,7 @@ fn random_revisions_under_random_faults_leave_the_machine_as_declared_and_a_reve
         .map(|(fault, count)| format!("{fault:?} {count}"))
         .collect();
     eprintln!(
-        "soak: seed {seed}: {revisions} revisions applied, {reverts} of them reverts; {faults} faults injected ({}); 0 differences found",
+        "soak: seed {seed}: {revisions} revisions applied, {reverts} of them reverts, and {flawed} flawed ones undone or put back; {faults} faults injected ({}); 0 differences found",
         list.join(", ")
     );
 }
@@ -104,6 +105,7 @@ struct Soak {
     worlds: Vec<World>,
     revisions: usize,
     reverts: usize,
+    flawed: usize,
     counts: Counts,
 }
 
@@ -139,6 +141,7 @@ impl Soak {
             worlds: vec![World::default()],
             revisions: 0,
             reverts: 0,
+            flawed: 0,
             counts: Counts::new(),
         }
     }
@@ -146,6 +149,17 @@ impl Soak {
     /// One revision, with what goes wrong meanwhile.
     fn step(&mut self) {
         let old = self.worlds.last().cloned().unwrap_or_default();
+        let is_flawed = match old.may_be_refused() {
+            true => self.chance.once_in(2),
+            false => self.chance.once_in(8),
+        };
+        if self.worlds.len() > 1 && is_flawed {
+            let flawed = old.flawed(&mut self.chance);
+            let faults = faults::choose(&mut self.chance);
+            self.apply(&old, &flawed, &faults);
+            self.flawed += 1;
+            return;
+        }
         let is_revert = self.worlds.len() > 1 && self.chance.once_in(4);
         let new = match is_revert {
             true => self.worlds[self.worlds.len() - 2].clone(),
@@ -169,12 +183,20 @@ impl Soak {
     fn apply(&mut self, old: &World, new: &World, faults: &[Fault]) {
         self.scene.declare(&new.layer());
         self.revisions += 1;
-        eprintln!("soak: revision {}: {faults:?}", self.revisions);
+        eprintln!(
+            "soak: revision {}: {:?} {faults:?}",
+            self.revisions, new.flaw
+        );
         faults::suffer(&mut self.scene, &mut self.chance, faults, [old, new]);
         for fault in faults.iter().filter(|fault| **fault != Fault::Nothing) {
             *self.counts.entry(*fault).or_default() += 1;
         }
-        let expected = look::expected(&self.before, new);
+        // What does not work leaves the machine as it was.
+        let expected = match new.flaw {
+            None => look::expected(&self.before, new),
+            Some(_) => look::expected(&self.before, old),
+        };
+        let head = self.scene.head();
         let end = Instant::now() + PATIENCE;
         loop {
             let sync = self
@@ -189,7 +211,17 @@ impl Soak {
                 .stdout;
             let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
             let mut differences = look::differences(&found, &expected);
-            if status["state"] != "converged" || status["revision"] != self.scene.head().as_str() {
+            let is_there = match new.flaw {
+                None => status["state"] == "converged" && status["revision"] == head.as_str(),
+                Some(Flaw::Refused) => {
+                    status["state"] == "degraded" && status["revision"] == head.as_str()
+                }
+                Some(Flaw::Ill) => {
+                    status["state"] == "rolled-back"
+                        && status["quarantined"][0]["revision"] == head.as_str()
+                }
+            };
+            if !is_there {
                 differences.push(format!("status {status:#}"));
             } else if status["owed"] != serde_json::json!([]) {
                 differences.push(format!("owed {}", status["owed"]));
@@ -210,8 +242,10 @@ impl Soak {
             );
             std::thread::sleep(Duration::from_millis(300));
         }
-        let plan = self.scene.machine.run(&["limpet", "plan"]);
-        assert_eq!(plan.code(), 0, "seed {}: {plan:?}", self.seed);
+        if new.flaw.is_none() {
+            let plan = self.scene.machine.run(&["limpet", "plan"]);
+            assert_eq!(plan.code(), 0, "seed {}: {plan:?}", self.seed);
+        }
         let left = self
             .scene
             .machine

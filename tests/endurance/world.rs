@@ -61,6 +61,17 @@ pub struct World {
     pub links: BTreeMap<&'static str, String>,
     pub packages: BTreeMap<&'static str, Option<&'static str>>,
     pub units: BTreeMap<&'static str, Unit>,
+    /// What is wrong with it, so that the machine has to stay as it was.
+    pub flaw: Option<Flaw>,
+}
+
+/// What may be wrong with a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flaw {
+    /// Its health check never holds: it is undone.
+    Ill,
+    /// Its units do not accept the configuration: that is put back.
+    Refused,
 }
 
 impl World {
@@ -73,10 +84,39 @@ impl World {
         world
     }
 
+    /// Is there a configuration that units read. Where there is none, the command has nothing to copy once it is put back.
+    pub fn may_be_refused(&self) -> bool {
+        let is_read = UNITS.iter().any(|name| self.units.contains_key(name));
+        is_read && matches!(self.files.get(CONFIGURATION), Some(File::Content { .. }))
+    }
+
+    /// The same, and something is wrong with it: another declaration that is ill, or, where a unit reads it, a configuration that is
+    /// refused.
+    pub fn flawed(&self, chance: &mut Chance) -> World {
+        let mut world = self.clone();
+        if self.may_be_refused() && !chance.once_in(4) {
+            let refused = File::Content {
+                text: format!("refuse {}\n", chance.below(1000)),
+                mode: 0o600,
+                owner: "daemon",
+            };
+            world.files.insert(CONFIGURATION, refused);
+            world.flaw = Some(Flaw::Refused);
+        } else {
+            world = self.next(chance);
+            world.flaw = Some(Flaw::Ill);
+        }
+        world
+    }
+
     fn change(&mut self, chance: &mut Chance) {
         match chance.below(10) {
             0..=3 => {
-                let path = *chance.pick(FILES);
+                // What units read matters most.
+                let path = match chance.once_in(4) {
+                    true => CONFIGURATION,
+                    false => *chance.pick(FILES),
+                };
                 let file = file(path, chance);
                 put(&mut self.files, path, file);
             }
@@ -193,8 +233,19 @@ impl World {
                 let _ = writeln!(text, "content = '''\n{}'''", unit.file(name));
                 if self.files.contains_key(CONFIGURATION) {
                     let _ = writeln!(text, "restart_on = [\"file:{CONFIGURATION}\"]");
+                    if self.flaw == Some(Flaw::Refused) {
+                        let _ = writeln!(
+                            text,
+                            "validate = [\"sh\", \"-c\", \"! grep refuse {CONFIGURATION}\"]"
+                        );
+                    }
                 }
             }
+        }
+        if self.flaw == Some(Flaw::Ill) {
+            text.push_str(
+                "[health.never]\ncommand = [\"false\"]\nwithin = \"2s\"\nstable = \"1s\"\n",
+            );
         }
         text
     }
