@@ -26,7 +26,7 @@ use crate::record::{HistoryEntry, InventoryEntry, Record};
 use crate::recovery;
 use crate::report::journal;
 use crate::report::status::{Counts, Drift, OwedEffect};
-use crate::sys::{Host, clock};
+use crate::sys::{Host, clock, memory};
 
 /// How long a resource that failed rests before it is tried again; doubled with every failure.
 pub(super) const FIRST_REST: Duration = Duration::from_secs(60);
@@ -80,6 +80,10 @@ impl Cycle {
         self.end_rejections(in_force);
         if self.config.apply.mode == ApplyMode::Enforce {
             self.finish_undoing(in_force, progress)?;
+        }
+        if is_new {
+            // Fetching and rendering it took memory, on top of which what follows is not to come.
+            memory::give_back();
         }
         let mut tried: Tried = BTreeSet::new();
         let mut not_made = Vec::new();
@@ -135,6 +139,9 @@ impl Cycle {
             let walked = self.apply(in_force, plan, &inventory, progress)?;
             self.rest(&walked, clock::instant());
             self.note_corrections(&walked);
+            if walked.made.len() > MOST_TOUCHED {
+                memory::give_back();
+            }
             made += walked.made.len();
             not_made.extend(walked.not_made);
         };

@@ -473,7 +473,11 @@ impl Cycle {
         };
         // Neither the trust files nor the network are asked: it was verified once, and is enforced whatever became of them.
         match self.read_revision(&head, &self.objects) {
-            Ok((rendered, revision)) => self.put_in_force(&revision, rendered),
+            Ok((rendered, revision)) => {
+                self.put_in_force(&revision, rendered);
+                // Rendering took more than what follows, which is not to come on top of it.
+                memory::give_back();
+            }
             Err(obstacle) => {
                 self.must_load = true;
                 match obstacle {
@@ -495,8 +499,6 @@ impl Cycle {
             inputs: Some(inputs),
             ..InForce::of(revision, desired)
         });
-        // Rendering takes more than all that follows, which is not to come on top of it.
-        memory::give_back();
     }
 
     /// What `head` declares for this host, as `objects` have it.
