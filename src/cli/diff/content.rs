@@ -4,10 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use similar::TextDiff;
-
 use crate::fleet::compare::{ContentDifference, Difference};
 use crate::git::Objects;
+use crate::kinds::file::hunks;
 use crate::kinds::kind::{Content, ContentSource};
 
 /// Larger contents are not compared line by line.
@@ -101,11 +100,7 @@ fn is_encrypted(bytes: &[u8]) -> bool {
 }
 
 fn unified(before: &str, after: &str) -> String {
-    let diff = TextDiff::from_lines(before, after)
-        .unified_diff()
-        .context_radius(3)
-        .to_string();
-    harmless(&diff)
+    harmless(&hunks(before, after))
 }
 
 /// Characters that would steer a terminal, or turn the order of what people read, made visible.

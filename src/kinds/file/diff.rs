@@ -1,16 +1,18 @@
 //! What a change does to a path's content, for people to read.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
-use similar::TextDiff;
+use similar::DiffOp;
+use similar::algorithms::{Capture, Compact, Replace, myers};
 
 use crate::document::single_line;
 use crate::kinds::file::{Edit, PathChange};
 use crate::kinds::kind::Contents;
 use crate::model::Failure;
-use crate::sys::Host;
 use crate::sys::files::{Entry, Hashing, above};
+use crate::sys::{Host, clock};
 
 /// Larger contents are not compared line by line.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -125,12 +127,70 @@ fn unified(path: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Option<String>
         ));
     };
     let name = |bytes: Option<&[u8]>| if bytes.is_some() { path } else { "/dev/null" };
-    let diff = TextDiff::configure()
-        .timeout(TIME_LIMIT)
-        .diff_lines(old_text, new_text);
-    Some(harmless(
-        &diff.unified_diff().header(name(old), name(new)).to_string(),
-    ))
+    let (from, to) = (name(old), name(new));
+    // Nothing and an empty file have the same lines.
+    let hunks = hunks(old_text, new_text);
+    let is_shown = !hunks.is_empty();
+    let shown = is_shown.then(|| format!("--- {from}\n+++ {to}\n{hunks}"));
+    Some(harmless(&shown.unwrap_or_default()))
+}
+
+/// What a unified diff says of the lines that differ, with three lines around them. (The crate's own [`similar::TextDiff`] brings along
+/// every algorithm it has, which is a quarter of a megabyte.)
+pub fn hunks(old: &str, new: &str) -> String {
+    let old: Vec<&str> = old.split_inclusive('\n').collect();
+    let new: Vec<&str> = new.split_inclusive('\n').collect();
+    let mut found = Compact::new(Replace::new(Capture::new()), &old[..], &new[..]);
+    let deadline = clock::instant() + TIME_LIMIT;
+    let (all_old, all_new) = (0..old.len(), 0..new.len());
+    match myers::diff_deadline(
+        &mut found,
+        &old[..],
+        all_old,
+        &new[..],
+        all_new,
+        Some(deadline),
+    ) {
+        Ok(()) => {}
+        Err(never) => match never {},
+    }
+    let mut text = String::new();
+    for group in found.into_inner().into_inner().into_grouped_ops(3) {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            continue;
+        };
+        let old_range = first.old_range().start..last.old_range().end;
+        let new_range = first.new_range().start..last.new_range().end;
+        text += &format!("@@ -{} +{} @@\n", place(old_range), place(new_range));
+        for op in &group {
+            if let DiffOp::Equal { .. } = op {
+                add_lines(&mut text, ' ', &old[op.old_range()]);
+            } else {
+                add_lines(&mut text, '-', &old[op.old_range()]);
+                add_lines(&mut text, '+', &new[op.new_range()]);
+            }
+        }
+    }
+    text
+}
+
+/// Where lines are, as the head of a hunk says it: their number follows the first one, unless it is 1; none stand after a line.
+fn place(lines: Range<usize>) -> String {
+    match lines.len() {
+        0 => format!("{},0", lines.start),
+        1 => (lines.start + 1).to_string(),
+        number => format!("{},{number}", lines.start + 1),
+    }
+}
+
+fn add_lines(text: &mut String, sign: char, lines: &[&str]) {
+    for line in lines {
+        text.push(sign);
+        text.push_str(line);
+        if !line.ends_with('\n') {
+            text.push_str("\n\\ No newline at end of file\n");
+        }
+    }
 }
 
 /// The bytes as text; `None` when they are none.

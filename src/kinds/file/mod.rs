@@ -26,7 +26,7 @@ mod purge;
 mod put_back;
 
 pub use by_path::ByPath;
-pub use diff::{closing, diff, is_public};
+pub use diff::{closing, diff, hunks, is_public};
 pub use observe::{ObservedPath, ObservedPaths, SeenBefore};
 pub use original::{Applied, Original, Remembered, read_original, save_original};
 pub use plan::{applied, applied_after};
