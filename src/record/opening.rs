@@ -14,7 +14,7 @@ use super::{
 use crate::model::{Class, Failure};
 
 /// How many KiB of the database are kept in memory: it is read from one end to the other, or a row at a time.
-const CACHE_KIB: i64 = 512;
+const CACHE_KIB: i64 = 256;
 
 impl Record {
     /// Opens the database at `path`, creating it when there is none.

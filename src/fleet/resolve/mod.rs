@@ -488,6 +488,9 @@ impl Resolver<'_, '_> {
         }
         self.state.packages.sort_by(|a, b| a.name.cmp(&b.name));
         self.state.units.sort_by(|a, b| a.name.cmp(&b.name));
+        // They came one by one and in order, which leaves every node of the map half full; made in one go they are full.
+        let origins = std::mem::take(&mut self.state.origins);
+        self.state.origins = origins.into_iter().collect();
         self.state.digest = digest::compute(&self.state);
         let mut variables = Vec::new();
         for (name, entry) in vars.into_iter().flat_map(Table::iter) {
