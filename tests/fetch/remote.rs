@@ -265,9 +265,10 @@ fn a_token_opens_a_private_repository() {
             username: username.map(str::to_owned),
             ..private.clone()
         };
+        // Before it starts: it makes its cache at once.
+        let _ = std::fs::remove_dir_all(setting.cache());
         let client: Client =
             setting.fetcher_with_credentials(source, LONG, Some(credentials.clone()));
-        let _ = std::fs::remove_dir_all(setting.cache());
         client
             .poll(None)
             .map_err(|trouble| show(&trouble.failure, &[(&server.url, "URL")]))
