@@ -43,6 +43,8 @@ pub fn converse(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Rep
         match conversation.next_reply() {
             Ok(Reply::Progress { message }) => progress(&message),
             Ok(reply) => return Ok(reply),
+            // Who only looks need not care which agent, or none, is there to answer.
+            Err(failure) if !request.is_change() => return Err(failure),
             // There is an agent, so nobody else may answer in its place.
             Err(failure) => return Ok(Reply::Failed { failure }),
         }

@@ -64,6 +64,9 @@ fn users_and_groups_are_made_kept_and_taken_back() {
     let both = format!("{} deploy\n{} other\n", first.public, second.public);
     assert_eq!(machine.read_file(keys), both);
 
+    let why = machine.sh("limpet why user:deploy");
+    assert!(why.contains("there was none"), "{why}");
+
     // Drift is undone: another key, another group, another shell, a lock.
     machine.sh(&format!(
         "echo 'ssh-ed25519 AAAA mallory' >> {keys}; usermod --append --groups sudo --shell /bin/sh --expiredate 1 deploy"
@@ -136,6 +139,9 @@ fn a_user_who_was_there_before_gets_back_what_was_his() {
     scene.apply(&format!(
         "{BEFORE}[user.olga]\ngroups = [\"video\"]\nshell = \"/bin/bash\"\nlocked = true\nauthorized_keys = [\"olga.pub\"]\n"
     ));
+    let why = machine.sh("limpet why user:olga");
+    let before_limpet = "also of adm, games, shell /bin/sh, home /home/olga, with keys";
+    assert!(why.contains(before_limpet), "{why}");
     let now = entry(&scene, "olga");
     assert!(
         now.contains("/bin/bash") && now.contains("olga video") && now.ends_with(":1\n"),

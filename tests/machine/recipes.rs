@@ -44,16 +44,22 @@ fn recipes_do_what_they_say() {
     apply(&machine);
 
     assert_eq!(machine.sh("hostname"), "web-1\n");
-    assert_eq!(machine.ownership("/home/deploy"), "deploy:deploy 750");
-    assert!(machine.sh("id -nG deploy").contains("adm"));
+    assert_eq!(machine.ownership("/var/lib/sensor"), "sensor:sensor 750");
+    assert_eq!(machine.sh("id -nG deploy"), "deploy adm ops\n");
+    let keys = "/home/deploy/.ssh/authorized_keys";
+    assert!(machine.read_file(keys).starts_with("ssh-ed25519 "));
     machine.sh("systemctl is-active backup.timer && systemctl is-enabled backup.timer");
     let certificate = machine.read_file("/usr/local/share/ca-certificates/example.crt");
     let bundle = machine.read_file("/etc/ssl/certs/ca-certificates.crt");
     assert!(bundle.contains(certificate.trim()));
 
-    // A oneshot that remained runs again when its file changes.
-    machine.sh("sed -i 's/^m deploy adm$/m deploy adm\\nm deploy games/' /root/fleet/layers/users/users.toml");
+    machine.sh("sed -i 's/\"adm\", /\"adm\", \"games\", /' /root/fleet/layers/users/users.toml");
     apply(&machine);
-    assert!(machine.sh("id -nG deploy").contains("games"));
+    assert_eq!(machine.sh("id -nG deploy"), "deploy adm games ops\n");
+
+    // A oneshot that remained runs again when its file changes.
+    machine.sh("sed -i 's/host.name }}/host.name }}-b/' /root/fleet/layers/hostname/hostname.toml");
+    apply(&machine);
+    assert_eq!(machine.sh("hostname"), "web-1-b\n");
     assert_eq!(machine.sh("systemctl --failed --quiet"), "");
 }

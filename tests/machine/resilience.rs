@@ -47,6 +47,29 @@ fn a_machine_without_a_network_is_enforced_from_boot() {
 }
 
 #[test]
+fn whoever_asks_an_agent_that_dies_is_told_what_it_recorded() {
+    let scene = Scene::enrolled("asked", LAYER);
+    let machine = &scene.machine;
+    for (question, part) in [("status", "state"), ("plan", "changes")] {
+        // It is asked, and ends before it answers.
+        let script = format!(
+            "pid=$(systemctl show -p MainPID --value limpet.service)
+             kill -STOP $pid
+             (sleep 1; kill -KILL $pid) &
+             limpet {question} --json || true"
+        );
+        let answer: serde_json::Value =
+            serde_json::from_str(&machine.sh(&script)).expect("it prints an object");
+        assert!(!answer[part].is_null(), "{answer:#}");
+        let conditions = answer["conditions"].to_string();
+        assert!(conditions.contains("agent-down"), "{answer:#}");
+        wait_until("another agent", SOON, || {
+            machine.is_active("limpet.service").then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_server_that_is_down_stops_nothing() {
     let mut scene = Scene::enrolled("server", LAYER);
     scene.poll_often();

@@ -1,7 +1,7 @@
 //! What was there before limpet, in words.
 
 use crate::kinds::file::Original;
-use crate::kinds::{package, unit};
+use crate::kinds::{account, package, unit};
 use crate::record::InventoryEntry;
 use crate::sys::xattrs::Xattrs;
 
@@ -11,6 +11,7 @@ pub(super) fn original(entry: &InventoryEntry) -> String {
     let told = match entry.kind.as_str() {
         "path" => serde_json::from_str(text).ok().map(original_path),
         "package" => serde_json::from_str(text).ok().map(original_package),
+        "account" => serde_json::from_str(text).ok().map(original_account),
         "command" => Some("it had not been run".to_owned()),
         _ => serde_json::from_str(text).ok().map(original_unit),
     };
@@ -25,6 +26,32 @@ fn original_package(original: package::Original) -> String {
         }
         Some(version) => format!("version {version} was installed{held}"),
         None => format!("it was not installed{held}"),
+    }
+}
+
+fn original_account(original: account::Original) -> String {
+    match original {
+        account::Original::Absent => "there was none".to_owned(),
+        account::Original::Group { gid } => format!("a group with the number {gid}"),
+        account::Original::User(user) => {
+            let groups: Vec<String> = user.groups.into_iter().collect();
+            let groups = match groups.is_empty() {
+                true => String::new(),
+                false => format!(", also of {}", groups.join(", ")),
+            };
+            let locked = match user.locked {
+                Some(true) => ", locked",
+                _ => "",
+            };
+            let keys = match user.keys {
+                Some(_) => ", with keys",
+                None => "",
+            };
+            format!(
+                "a user with the number {}, of {}{groups}, shell {}, home {}{locked}{keys}",
+                user.uid, user.group, user.shell, user.home
+            )
+        }
     }
 }
 
