@@ -471,6 +471,8 @@ impl Cycle {
         let Some(head) = self.head_in_force() else {
             return;
         };
+        // What it took to start is not to lie below what it takes to render.
+        memory::give_back();
         // Neither the trust files nor the network are asked: it was verified once, and is enforced whatever became of them.
         match self.read_revision(&head, &self.objects) {
             Ok((rendered, revision)) => {
