@@ -62,7 +62,7 @@ pub fn open(host: &Host) -> Result<State, Failure> {
     let objects = match open_objects(host) {
         Ok(objects) => {
             if objects.is_read_only() {
-                let message = "failed to use the object store: it is on a read-only disk";
+                let message = "failed to use the object store: its disk is full or read-only";
                 keep_first(&mut unwritable, Err(Failure::new(Class::Host, message)));
             }
             objects

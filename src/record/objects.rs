@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::git::{Hashed, Object, ObjectError, ObjectId, ObjectKind, Objects};
 use crate::model::{Class, Failure};
+use crate::record::opening::is_of_the_medium;
 use crate::record::{is_damage, read_only_uri};
 
 /// The layout of the tables below. Objects lie in the order in which they came, and only their ids, which come in none, in a tree of
@@ -455,9 +456,15 @@ fn kind_of_number(number: i64) -> Option<ObjectKind> {
 }
 
 fn failure(error: &rusqlite::Error) -> Failure {
+    // SQLite's words for a disk that takes nothing do not always say so.
+    let is_told = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+    let disk = match is_of_the_medium(error) && !is_told {
+        true => "; its disk is full, read-only or in trouble",
+        false => "",
+    };
     Failure::new(
         Class::Host,
-        format!("failed to use the object store: {error}"),
+        format!("failed to use the object store: {error}{disk}"),
     )
 }
 

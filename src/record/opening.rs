@@ -202,7 +202,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// Is it the disk, for now: full, read-only, or in trouble.
-fn is_of_the_medium(error: &rusqlite::Error) -> bool {
+pub(super) fn is_of_the_medium(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;
     matches!(
         error.sqlite_error_code(),
