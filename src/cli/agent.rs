@@ -61,6 +61,10 @@ fn serve() -> Result<u8, Vec<Failure>> {
     let listener = host
         .listen(config::CONTROL_SOCKET, 0o660, config::OPERATORS_GROUP)
         .map_err(one)?;
+    // What a killed agent was writing for itself would lie there until something is written beside it.
+    if let Err(failure) = host.sweep([config::STATE_DIRECTORY, config::ORIGINALS_DIRECTORY]) {
+        tracing::debug!("failed to sweep limpet's own directories, ignoring: {failure}");
+    }
     // What a killed agent was running for itself is of no use to anybody; package transactions are another matter.
     if let Err(failure) = host.clear_leftover_commands() {
         tracing::debug!("failed to clear left-over commands, ignoring: {failure}");
