@@ -10,7 +10,7 @@ use crate::kinds::unit::{DesiredUnit, Validation};
 use crate::model::{Action, Failure, Name, Reason, ResourceId};
 use crate::plan::{Change, InventoryKind, Rules, Step};
 
-/// The validation of `unit`, whose files `steps` change because of what `because` says; nothing where it has none, or is to end.
+/// The validation of `unit`, whose files `steps` change because of what `because` says; nothing where it has none, or can never read them.
 pub(super) fn validation(
     unit: &DesiredUnit,
     because: Vec<ResourceId>,
@@ -18,10 +18,9 @@ pub(super) fn validation(
     steps: &[Step],
 ) -> Option<Step> {
     let argv = unit.validate.clone()?;
+    // One that is only stopped reads them when it is started again, by whomever.
     let ends = |step: &Step| {
-        step.kind == InventoryKind::Unit
-            && step.key == unit.name
-            && matches!(step.action, Action::Stop | Action::Mask)
+        step.kind == InventoryKind::Unit && step.key == unit.name && step.action == Action::Mask
     };
     if because.is_empty() || steps.iter().any(ends) {
         return None;
@@ -173,6 +172,18 @@ mod tests {
         });
         let paths = ["/etc/app.conf", UNIT_FILE].map(Name::from);
         assert_eq!(found, Some(BTreeSet::from(paths)));
+        // Also where it is only stopped: whoever starts it again reads them.
+        Scene::new()
+            .missing_file("file:/etc/app.conf", "/etc/app.conf")
+            .unit("active", |unit| {
+                validates(unit);
+                unit.running = Some(false);
+            })
+            .check(&[
+                "create file:/etc/app.conf",
+                "run unit:app.service",
+                "stop unit:app.service",
+            ]);
         // Nothing that it reads changes.
         Scene::new()
             .missing_file("file:/etc/motd", "/etc/motd")
