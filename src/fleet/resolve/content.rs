@@ -46,9 +46,9 @@ impl Resolver<'_, '_> {
             return None;
         };
         if template {
-            return self.rendered_as(what, name, &path, place, mistakes, failures);
+            return self.rendered(what, name, &path, place, mistakes, failures);
         }
-        let content = self.raw_as(what, name, &path, place, mistakes, failures)?;
+        let content = self.raw(what, name, &path, place, mistakes, failures)?;
         Some(Contained {
             content,
             // A text that cannot be read as one is no mistake here: raw sources may hold any bytes.
@@ -59,31 +59,8 @@ impl Resolver<'_, '_> {
         })
     }
 
-    /// The template at `path` of the repository, rendered; `place` is where its directory is named.
+    /// The template at `path` of the repository, rendered; `name` is what it is called at `place`.
     pub(super) fn rendered(
-        &self,
-        what: &str,
-        path: &str,
-        place: &Place,
-        mistakes: &mut Vec<Mistake>,
-        failures: &mut Vec<Failure>,
-    ) -> Option<Contained> {
-        self.rendered_as(what, path, path, place, mistakes, failures)
-    }
-
-    /// The bytes at `path` of the repository, as they are.
-    pub(super) fn raw(
-        &self,
-        what: &str,
-        path: &str,
-        place: &Place,
-        mistakes: &mut Vec<Mistake>,
-        failures: &mut Vec<Failure>,
-    ) -> Option<Content> {
-        self.raw_as(what, path, path, place, mistakes, failures)
-    }
-
-    fn rendered_as(
         &self,
         what: &str,
         name: &str,
@@ -117,7 +94,8 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn raw_as(
+    /// The bytes at `path` of the repository, as they are; `name` is what they are called at `place`.
+    pub(super) fn raw(
         &self,
         what: &str,
         name: &str,

@@ -92,12 +92,12 @@ impl Resolver<'_, '_> {
                     let (name, content) = match below.strip_suffix(TEMPLATE_SUFFIX) {
                         Some(name) => {
                             let rendered =
-                                self.rendered(&what, &from, &place, &mut mistakes, &mut failures);
+                                self.rendered(&what, &from, &from, &place, &mut mistakes, &mut failures);
                             (name, rendered.map(|contained| contained.content))
                         }
                         None => (
                             below.as_str(),
-                            self.raw(&what, &from, &place, &mut mistakes, &mut failures),
+                            self.raw(&what, &from, &from, &place, &mut mistakes, &mut failures),
                         ),
                     };
                     let spec = PathSpec::File {
