@@ -59,7 +59,7 @@ impl Ended {
             },
             code: number(1),
             status: number(2),
-            is_up: !matches!(unit.active.as_str(), "failed" | "inactive") || unit.has_job,
+            is_up: !matches!(unit.active.as_str(), "failed" | "inactive") || !unit.job.is_empty(),
         })
     }
 

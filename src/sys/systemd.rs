@@ -130,8 +130,8 @@ pub struct ListedUnit {
     pub active: String,
     /// The kind's own finer state: `running`, `exited`, `auto-restart`, …
     pub sub: String,
-    /// A job waits for it or runs: its state is about to change.
-    pub has_job: bool,
+    /// The job that waits for it or runs, as its state is about to change: `start`, `stop`, `restart`, …; empty where there is none.
+    pub job: String,
     /// The unit's D-Bus object, for [`Systemd::properties`].
     pub object: String,
 }
@@ -494,7 +494,7 @@ impl ListedUnit {
             load: row.2,
             active: row.3,
             sub: row.4,
-            has_job: row.7 != 0,
+            job: if row.7 == 0 { String::new() } else { row.8 },
             object: row.6.as_str().to_owned(),
         }
     }

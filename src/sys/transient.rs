@@ -237,7 +237,7 @@ impl Host {
                         listed.active.as_str(),
                         "activating" | "reloading" | "deactivating"
                     );
-                    if !is_moving && !listed.has_job {
+                    if !is_moving && listed.job.is_empty() {
                         return Ok(CommandResult {
                             ending: self.read_ending(&listed.object, &listed.load),
                             output: read_output(unit),

@@ -205,3 +205,27 @@ fn a_machine_that_the_repository_does_not_mean_is_held() {
         "the last revision stays enforced"
     );
 }
+
+#[test]
+fn a_unit_whose_start_is_due_when_its_file_goes_does_not_start_after_all() {
+    let waiting = "[Unit]\nAfter=gate.service\n[Service]\nExecStart=/bin/sleep infinity\n";
+    let scene = Scene::enrolled(
+        "due",
+        &format!("[unit.\"waiting.service\"]\ncontent = '''\n{waiting}'''\n"),
+    );
+    let machine = &scene.machine;
+    // As at boot: what it comes after is not there yet.
+    machine.write_file(
+        "/etc/systemd/system/gate.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'until [ -e /run/open ]; do sleep 0.1; done'\n",
+    );
+    machine.sh("systemctl daemon-reload
+         systemctl start --no-block gate.service
+         systemctl start --no-block waiting.service");
+    let jobs = machine.sh("systemctl list-jobs --no-legend");
+    assert!(jobs.contains("waiting.service"), "{jobs}");
+    scene.apply("");
+    machine.sh("touch /run/open; systemctl start gate.service");
+    assert!(!machine.exists("/etc/systemd/system/waiting.service"));
+    assert!(!machine.is_active("waiting.service"));
+}

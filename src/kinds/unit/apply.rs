@@ -183,6 +183,18 @@ fn run_jobs(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fa
     // Stops first: what conflicts with a unit to be started must not end after it.
     indices.sort_by_key(|index| changes[*index].operation);
     let before = look(systemd, changes, &indices);
+    // What lost its file cannot come back: it ends, instead of going on from systemd's memory.
+    let is_gone = |change: &UnitChange| {
+        let unit = before
+            .as_ref()
+            .ok()
+            .and_then(|before| before.get(change.name.as_str()));
+        unit.is_some_and(|unit| unit.load == "not-found")
+    };
+    let operation = |change: &UnitChange| match change.operation {
+        Operation::Restart | Operation::Reload if is_gone(change) => Operation::Stop,
+        operation => operation,
+    };
     let mut jobs = Vec::with_capacity(indices.len());
     for index in &indices {
         let change = &changes[*index];
@@ -194,7 +206,7 @@ fn run_jobs(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fa
             let _ = systemd.reset_failed(&change.name);
         }
         jobs.push(Job {
-            verb: verb(change.operation).expect("only those with a verb are in the list"),
+            verb: verb(operation(change)).expect("only those with a verb are in the list"),
             unit: change.name.clone(),
         });
     }
@@ -204,12 +216,19 @@ fn run_jobs(systemd: &Systemd, changes: &[UnitChange], outcomes: &mut [Option<Fa
     }
     let after = look(systemd, changes, &indices);
     for (index, result) in indices.into_iter().zip(results) {
-        let change = &changes[index];
+        let change = &UnitChange {
+            operation: operation(&changes[index]),
+            ..changes[index].clone()
+        };
         if change.operation == Operation::Stop {
             // What was stopped is meant to be inactive, not failed, however its processes took it.
             let _ = systemd.reset_failed(&change.name);
         }
         let judged = match (result, &after) {
+            // It ended by itself meanwhile, and systemd forgot it.
+            (Err(error), _) if change.operation == Operation::Stop && error.is_missing_unit() => {
+                Ok(())
+            }
             (Err(error), _) => Err(explain_refusal(change, error)),
             (Ok(result), Ok(after)) => {
                 let was_up = before.as_ref().is_ok_and(|before| {

@@ -248,7 +248,7 @@ fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Resu
             .map_err(|error| about(error.into_failure(&format!("look at unit:{name}")), name))
             .map(|file_state| ObservedUnit {
                 exists: unit.load != "not-found" || !file_state.is_empty(),
-                active: unit.active.clone(),
+                active: active_soon(unit),
                 file_state,
                 needs_daemon_reload: is_set(flag),
                 ends_by_itself: ending.contains(unit.id.as_str()),
@@ -277,6 +277,16 @@ fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Resu
         found.insert(name.clone(), observed);
     }
     Ok(found)
+}
+
+/// Its active state, or the one that is due: systemd starts what waits in its queue from memory, even when the file is gone by then.
+fn active_soon(unit: &ListedUnit) -> String {
+    let is_down = matches!(unit.active.as_str(), "inactive" | "failed");
+    let is_due = matches!(unit.job.as_str(), "start" | "restart" | "reload-or-start");
+    match is_down && is_due {
+        true => "activating".to_owned(),
+        false => unit.active.clone(),
+    }
 }
 
 fn property<'a>(
