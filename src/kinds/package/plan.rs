@@ -197,7 +197,8 @@ impl Planner {
             steps.push(change(Action::Remove, "state", wanted));
         } else if owned.on_removal == OnRemoval::Restore {
             match &owned.original.version {
-                Some(version) if was_absent && !is_there => {
+                // Half of it is not what was there: putting it back may have been interrupted.
+                Some(version) if was_absent && observed.state != State::Installed => {
                     let version = version.clone();
                     let wanted = Wanted::PutBack { version };
                     steps.push(change(Action::Install, "state", wanted));
@@ -400,13 +401,17 @@ fn version_to_put_back(
     observed: &ObservedPackage,
 ) -> Option<(Action, Wanted)> {
     let original = owned.original.version.as_ref()?;
-    let is_ours = observed.state == State::Installed
-        && applied_word(owned, "version").is_some_and(|applied| fits(applied, &observed.version));
+    let applied = applied_word(owned, "version")?;
+    let is_broken = matches!(observed.state, State::Broken(_));
+    // Half of a version is on the way to one or the other: nobody chose it.
+    let is_ours =
+        is_broken || observed.state == State::Installed && fits(applied, &observed.version);
     if owned.on_removal != OnRemoval::Restore || owned.key == OWN_PACKAGE || !is_ours {
         return None;
     }
     let action = match compare_versions(&observed.version, original) {
-        std::cmp::Ordering::Equal => return None,
+        std::cmp::Ordering::Equal if !is_broken => return None,
+        std::cmp::Ordering::Equal => Action::Install,
         std::cmp::Ordering::Less => Action::Upgrade,
         std::cmp::Ordering::Greater => Action::Downgrade,
     };

@@ -372,6 +372,23 @@ fn a_hold_is_set_and_given_back_and_respected_where_somebody_else_set_it() {
 }
 
 #[test]
+fn what_was_put_back_only_in_part_is_put_back_again() {
+    let check = |before: PackageState, state, version, expected: &str| {
+        let owned = own(&declare("curl", before), Some("1"), OnRemoval::Restore);
+        let steps = Packages::plan(&[], &seen("curl", state, version), &[owned]);
+        assert_eq!(words(&steps), expected);
+    };
+    use PackageState::Absent;
+    check(Absent, BROKEN, "1", "install (undeclared)");
+    check(Absent, State::Installed, "1", "release");
+    check(exactly("2", false), BROKEN, "1", "install (undeclared)");
+    check(exactly("2", false), BROKEN, "2", "downgrade (undeclared)");
+    check(exactly("2", false), State::Installed, "1", "release");
+    // Whatever half of a package this is, nobody declared a version of it.
+    check(PackageState::Installed, BROKEN, "1", "release");
+}
+
+#[test]
 fn a_database_that_cannot_be_read_blocks_every_package() {
     let observed = Observed {
         packages: Err(Failure::new(Class::Host, "failed to read it")),
