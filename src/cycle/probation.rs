@@ -270,7 +270,7 @@ impl Cycle {
         if is_clean
             && self.trial.probation.is_none()
             && self.trial.health.unhealthy.is_empty()
-            && !self.has_passed(&in_force)
+            && !self.is_complete(&in_force)
         {
             self.note_good(&in_force);
         }

@@ -1,13 +1,15 @@
 //! Going back: the revisions that passed, and the one that is in force instead of the trusted head.
 //!
 //! A revision is *good* once it passed: its checks held, or it has none and everything was as declared. A *rollback* puts a good
-//! revision in force instead of the trusted head, which stays where it is: nothing older is trusted by this. The head is *quarantined*
-//! where it was the cause, and so is every later head that declares the same here: what failed is the state, whatever commit it comes
-//! in. A rollback ends when a head is trusted that declares something else, when its time is over, or by local root.
+//! revision in force instead of the trusted head, which stays where it is: nothing older is trusted by this. A *complete* one, with
+//! which everything was as declared, is preferred: what a unit did not accept would not take the place of what failed. The head is
+//! *quarantined* where it was the cause, and so is every later head that declares the same here: what failed is the state, whatever
+//! commit it comes in. A rollback ends when a head is trusted that declares something else, when its time is over, or by local root.
 //!
 //! Invariant: a rollback is on disk before the first change it brings, and what it needs is kept on this host, so that it depends on
 //! no network. A quarantined revision is never put in force by itself again.
 
+use std::iter::once;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -32,11 +34,8 @@ use crate::trust::{self, TrustedHead, Verdict, VerifiedRevision};
 /// Under which name the record keeps the [`Rollback`].
 const ROLLBACK: &str = "rollback";
 
-/// Under which name the record keeps the revisions that passed, the last one first.
+/// Under which name the record keeps the revisions that passed, the last one first: the one in force, and the one to go back to from it.
 const GOOD: &str = "good-revisions";
-
-/// How many of them: the one in force, and the one to go back to from it.
-const GOOD_KEPT: usize = 2;
 
 /// The longest text that local root may give, in bytes.
 const LONGEST_TEXT: usize = 500;
@@ -47,6 +46,9 @@ pub(super) struct Good {
     pub(super) head: TrustedHead,
     /// Of what it declares here.
     digest: String,
+    /// Everything was as declared with it.
+    #[serde(default = "always")]
+    is_complete: bool,
 }
 
 /// What is in force instead of the trusted head.
@@ -150,6 +152,25 @@ impl Cycle {
         })
     }
 
+    /// Did it pass, and was everything as declared.
+    pub(super) fn is_complete(&self, in_force: &InForce) -> bool {
+        self.has_passed(in_force)
+            && self
+                .trial
+                .good
+                .iter()
+                .any(|good| good.is_complete && is_called(&good.head, &in_force.revision))
+    }
+
+    /// The revision to go back to from the one with this id.
+    fn good_before(&self, revision: Option<&str>) -> Option<&Good> {
+        let is_other =
+            |good: &&Good| revision.is_none_or(|revision| !is_called(&good.head, revision));
+        let mut others = self.trial.good.iter().filter(is_other);
+        let last = others.clone().next();
+        others.find(|good| good.is_complete).or(last)
+    }
+
     /// Writes down that `in_force` passed.
     pub(super) fn note_good(&mut self, in_force: &InForce) {
         let head = self.head_in_force();
@@ -159,9 +180,16 @@ impl Cycle {
         };
         let mut good = self.trial.good.clone();
         good.retain(|known| known.head.commit != head.commit);
-        let digest = in_force.desired.digest.clone();
-        good.insert(0, Good { head, digest });
-        good.truncate(GOOD_KEPT);
+        let applied = self.applied.as_ref();
+        let passed = Good {
+            head,
+            digest: in_force.desired.digest.clone(),
+            is_complete: applied.is_some_and(|applied| applied.is(in_force) && applied.is_clean),
+        };
+        let kept = good.iter().position(|good| good.is_complete).unwrap_or(0);
+        let good: Vec<Good> = once(passed)
+            .chain(good.into_iter().skip(kept).take(1))
+            .collect();
         let kept = self.record.remember(GOOD, &good);
         if kept.is_ok() {
             self.trial.good = good;
@@ -188,8 +216,7 @@ impl Cycle {
         reason: &str,
         progress: Progress<'_>,
     ) -> Result<(), Failure> {
-        let is_other = |good: &&Good| !is_called(&good.head, &failed.revision);
-        let Some(good) = self.trial.good.iter().find(is_other).cloned() else {
+        let Some(good) = self.good_before(Some(&failed.revision)).cloned() else {
             return Err(nothing_to_go_back_to());
         };
         let (mut to, revision) = self.load(&good.head, &self.objects).map_err(|obstacle| {
@@ -356,11 +383,8 @@ impl Cycle {
             .map(|in_force| in_force.revision.clone());
         let to = match &request.to {
             None => self
-                .trial
-                .good
-                .iter()
+                .good_before(current.as_deref())
                 .map(|good| good.head.clone())
-                .find(|good| Some(good.commit.to_string()) != current)
                 .ok_or_else(nothing_to_go_back_to)?,
             Some(text) => self.find_head(text, &head)?,
         };
@@ -559,6 +583,11 @@ impl Rollback {
 /// Is `revision`, in hex, the commit of `head`.
 fn is_called(head: &TrustedHead, revision: &str) -> bool {
     ObjectId::from_hex(revision.as_bytes()).is_ok_and(|id| id == head.commit)
+}
+
+/// What was written down of a revision before this was known of it.
+fn always() -> bool {
+    true
 }
 
 fn nothing_to_go_back_to() -> Failure {

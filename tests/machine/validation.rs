@@ -247,3 +247,27 @@ fn a_unit_that_booted_with_what_it_does_not_accept_is_restarted_with_what_it_had
     assert!(machine.is_active("app.service"));
     assert_eq!(scene.status()["owed"], serde_json::json!([]));
 }
+
+#[test]
+fn a_rollback_passes_over_a_revision_that_a_unit_did_not_accept() {
+    // A command may change whatever leads to the source, so that is asked, and its answer alone makes no revision good.
+    let layer = format!(
+        "{LAYER}\n[command.note]\ncommand = [\"/bin/true\"]\nrun_on = [\"file:/etc/notice\"]\n"
+    );
+    let scene = enrolled("complete", &layer);
+    let complete = scene.head();
+    scene.declare(&layer.replace("one", "bad"));
+    assert_eq!(scene.sync().code(), 1);
+    error_of(&scene, "unit:app.service");
+    scene.declare(&format!(
+        "{}\n[health.never]\ncommand = [\"false\"]\nwithin = \"2s\"\nstable = \"1s\"\n",
+        layer.replace("one", "three")
+    ));
+    assert_eq!(scene.sync().code(), 1);
+    let status = scene.status();
+    assert_eq!(status["state"], "rolled-back", "{status:#}");
+    assert_eq!(status["revision"], complete.as_str(), "{status:#}");
+    for path in ["/etc/app.conf", "/etc/notice"] {
+        assert_eq!(scene.machine.read_file(path), "one\n", "{path}");
+    }
+}
