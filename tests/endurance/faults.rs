@@ -166,12 +166,13 @@ fn drift(scene: &Scene, chance: &mut Chance, [old, new]: [&World; 2]) {
         if new.files.get(path) != Some(file) {
             continue;
         }
+        // A drift before it may have removed it.
         commands.push(match (file, chance.below(4)) {
             (File::Absent, _) => format!("mkdir -p $(dirname {path}); echo hand > {path}"),
             (_, 0) => format!("echo hand >> {path}"),
-            (_, 1) => format!("chmod 0604 {path}"),
-            (_, 2) => format!("chown nobody {path}"),
-            (_, _) => format!("rm {path}"),
+            (_, 1) => format!("chmod 0604 {path} || [ ! -e {path} ]"),
+            (_, 2) => format!("chown nobody {path} || [ ! -e {path} ]"),
+            (_, _) => format!("rm -f {path}"),
         });
     }
     for (name, unit) in &old.units {
@@ -190,7 +191,7 @@ fn drift(scene: &Scene, chance: &mut Chance, [old, new]: [&World; 2]) {
     for (name, version) in &old.packages {
         if new.packages.get(name) == Some(version) && version.is_some() {
             commands.push(format!(
-                "DEBIAN_FRONTEND=noninteractive apt-get -q -y remove {name} >/dev/null"
+                "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60 remove {name} >/dev/null"
             ));
         }
     }
