@@ -298,6 +298,8 @@ pub fn plan(
         &mut plan,
     );
 
+    let is_for_now = |step: &Step| !(observed.units.is_image && needs_what_runs(step));
+    steps.retain(is_for_now);
     wait_for_mounts(&mut steps);
     if rules.keep_everything {
         // Nor is it known which commands were run already.
@@ -325,6 +327,7 @@ pub fn plan(
 
     if !rules.report_only {
         let mut triggers = trigger::triggers(desired, observed, inventory, &mut steps);
+        triggers.retain(is_for_now);
         for step in &mut triggers {
             // Owed all the same: what changes in this run will not change again.
             step.waits |= !is_open(step, &look, &mut plan.blocked);
@@ -341,7 +344,20 @@ pub fn plan(
     let reloads = inventory.owed.iter().filter(is_reload);
     let unloaded = reloads.map(|debt| debt.debtor.clone()).collect();
     plan.batches = into_batches(desired, inventory, steps, unloaded);
+    for batch in &mut plan.batches {
+        batch.retain(is_for_now);
+    }
+    plan.batches.retain(|batch| !batch.is_empty());
     plan
+}
+
+/// Is `step` about what runs. In an image nothing does, and the first boot reads and starts everything anyway.
+fn needs_what_runs(step: &Step) -> bool {
+    let is_run = matches!(
+        step.action,
+        Action::DaemonReload | Action::Start | Action::Stop | Action::Restart | Action::Reload
+    );
+    step.kind == InventoryKind::Unit && is_run
 }
 
 /// What was seen below the place of a file system that is not mounted yet is not what will be there: it is planned once that is.

@@ -12,6 +12,7 @@ use crate::model::{Failure, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
 
 mod apply;
+mod image;
 mod mistake;
 mod name;
 mod observe;
@@ -61,7 +62,7 @@ pub struct DesiredUnit {
 pub struct ObservedUnit {
     /// Does systemd find a file for it, or is it masked.
     pub exists: bool,
-    /// `active`, `inactive`, `failed`, `activating`, …; empty for a template.
+    /// `active`, `inactive`, `failed`, `activating`, …; empty for a template, and in an image.
     pub active: String,
     /// How its file is enabled, in the words of `systemctl is-enabled`; empty when there is no file.
     pub file_state: String,
@@ -88,6 +89,8 @@ pub struct Observed {
     pub started: BTreeMap<String, u64>,
     /// The kernel's id of this boot, where something that was there before limpet ended with its boot.
     pub boot: Option<String>,
+    /// They are those of an image: their files are there, and nothing runs.
+    pub is_image: bool,
 }
 
 /// One change to a unit.
@@ -183,6 +186,9 @@ impl Kind for Units {
     }
 
     fn apply(host: &Host, _contents: &dyn Contents, changes: &[&UnitChange]) -> Vec<Outcome> {
+        if !host.is_running_system() {
+            return image::apply(host, changes);
+        }
         let changes: Vec<UnitChange> = changes.iter().copied().cloned().collect();
         apply::apply(host.systemd(), &changes)
     }

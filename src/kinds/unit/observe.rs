@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kinds::kind::Owned;
 use crate::kinds::unit::name::{is_template, is_unit_name};
-use crate::kinds::unit::{Link, Observed, ObservedUnit, Original};
+use crate::kinds::unit::{Link, Observed, ObservedUnit, Original, image};
 use crate::model::{Class, Failure, Kind, ResourceId};
 use crate::sys::Host;
 use crate::sys::files::{Entry, Hashing, join, split};
@@ -33,7 +33,12 @@ pub(super) fn observe(
             units.insert((*name).to_owned(), Err(about(failure, name)));
         }
     }
-    match look(systemd, &askable, reloading) {
+    let is_image = !host.is_running_system();
+    let found = match is_image {
+        true => Ok(image::look(host, &askable)),
+        false => look(systemd, &askable, reloading),
+    };
+    match found {
         Ok(found) => units.extend(found),
         Err(error) => {
             for name in askable {
@@ -63,6 +68,7 @@ pub(super) fn observe(
         units,
         started: BTreeMap::new(),
         boot,
+        is_image,
     }
 }
 
@@ -189,7 +195,7 @@ pub(super) fn started(
         .collect())
 }
 
-type Found = BTreeMap<String, Result<ObservedUnit, Failure>>;
+pub(super) type Found = BTreeMap<String, Result<ObservedUnit, Failure>>;
 
 fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Result<Found, Error> {
     if names.is_empty() {
@@ -305,6 +311,6 @@ fn is_set(answer: &Result<Property, Error>) -> bool {
     matches!(answer, Ok(Property::Flag(true)))
 }
 
-fn about(failure: Failure, name: &str) -> Failure {
+pub(super) fn about(failure: Failure, name: &str) -> Failure {
     failure.about(ResourceId::new(Kind::Unit, name))
 }

@@ -44,6 +44,7 @@ fn observed(unit: &ObservedUnit) -> Observed {
         units: [(NAME.to_owned(), Ok(unit.clone()))].into(),
         started: BTreeMap::new(),
         boot: None,
+        is_image: false,
     }
 }
 
