@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 /// The kinds of resource this version knows, in the order in which they are preferred when nothing else orders two resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// A source of packages, with the key that signs it.
+    Repository,
     /// A package of the host's package manager.
     Package,
     /// A group of users.
@@ -42,7 +44,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
+        Kind::Repository,
         Kind::Package,
         Kind::Group,
         Kind::User,
@@ -59,6 +62,7 @@ impl Kind {
     /// The word that stands before the colon in `kind:name`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Kind::Repository => "repository",
             Kind::Package => "package",
             Kind::Group => "group",
             Kind::User => "user",

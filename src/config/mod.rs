@@ -149,6 +149,8 @@ pub struct Apply {
     pub allow_paths: Vec<String>,
     /// May the fleet declare setuid, setgid and sticky modes.
     pub allow_suid: bool,
+    /// May the fleet declare package repositories without a key.
+    pub allow_unsigned_repositories: bool,
     /// What is kept of files as they were before limpet has at most so many bytes.
     pub originals_max_bytes: u64,
     /// And is kept for so long; none means for as long as it may be wanted back.
@@ -244,6 +246,7 @@ impl Config {
                 protect_packages: Vec::new(),
                 allow_paths: Vec::new(),
                 allow_suid: false,
+                allow_unsigned_repositories: false,
                 originals_max_bytes: parse::DEFAULT_ORIGINALS_MAX_BYTES,
                 originals_max_age: None,
             },

@@ -139,15 +139,6 @@ impl Reader {
             .push(Mistake::new(&table.place_of(key, place), message).hint(hint));
     }
 
-    fn unsupported(&mut self, table: &Table, key: &str, place: &Place, what: &str) {
-        let message = format!(
-            "{what} is not supported by limpet {}",
-            env!("CARGO_PKG_VERSION")
-        );
-        self.mistakes
-            .push(Mistake::new(&table.place_of(key, place), message));
-    }
-
     fn source(&mut self, table: &Table, place: &Place) -> Option<Source> {
         let declared: DeclaredSource = self.read(table, place, "[source]", &["tags"]);
         let url = match &declared.url {
@@ -494,14 +485,6 @@ impl Reader {
 
     fn apply(&mut self, table: &Table, place: &Place) -> Apply {
         let declared: DeclaredApply = self.read(table, place, "[apply]", &[]);
-        if declared.allow_unsigned_repositories == Some(true) {
-            self.unsupported(
-                table,
-                "allow_unsigned_repositories",
-                place,
-                "`allow_unsigned_repositories` in [apply]",
-            );
-        }
         let elements = table.get("allow_paths").and_then(Value::as_array);
         for element in elements.unwrap_or_default() {
             if let Some(path) = element.as_str()
@@ -548,6 +531,7 @@ impl Reader {
             protect_packages: declared.protect_packages.unwrap_or_default(),
             allow_paths: declared.allow_paths.unwrap_or_default(),
             allow_suid: declared.allow_suid.unwrap_or(false),
+            allow_unsigned_repositories: declared.allow_unsigned_repositories.unwrap_or(false),
             originals_max_bytes,
             originals_max_age,
         }

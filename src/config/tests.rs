@@ -70,6 +70,7 @@ fn what_is_left_out_has_its_default() {
             protect_packages: [],
             allow_paths: [],
             allow_suid: false,
+            allow_unsigned_repositories: false,
             originals_max_bytes: 536870912,
             originals_max_age: None,
         },
@@ -120,7 +121,7 @@ max_removals = 10
 protect_packages = ["linux-image-amd64"]
 allow_paths = ["/etc/passwd"]
 allow_suid = true
-allow_unsigned_repositories = false
+allow_unsigned_repositories = true
 originals_max_size = "64M"
 originals_max_age = "720h"
 "#])

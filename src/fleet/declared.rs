@@ -8,7 +8,7 @@ use crate::document::{Expectation, Mistake, Place, Table, Value};
 use crate::model::{Kind, OnRemoval};
 
 /// Kinds that this version does not know yet.
-pub(super) const LATER_KINDS: [&str; 2] = ["repository", "sysctl"];
+pub(super) const LATER_KINDS: [&str; 1] = ["sysctl"];
 
 /// Words reserved for later versions wherever a declaration stands.
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
@@ -120,6 +120,49 @@ pub(super) struct Tree {
     _prevent_removal: Option<bool>,
     #[serde(rename = "undeclare")]
     _undeclare: Option<bool>,
+}
+
+/// `[repository.…]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Repository {
+    pub apt: Option<AptRepository>,
+    pub dnf: Option<DnfRepository>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// `apt = …` of a repository.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct AptRepository {
+    pub uris: Option<Vec<String>>,
+    pub suites: Option<Vec<String>>,
+    pub components: Option<Vec<String>>,
+    pub key: Option<String>,
+    pub priority: Option<i64>,
+}
+
+/// `dnf = …` of a repository.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct DnfRepository {
+    #[serde(rename = "baseurl")]
+    _baseurl: Option<String>,
+    #[serde(rename = "key")]
+    _key: Option<String>,
+    #[serde(rename = "gpgcheck")]
+    _gpgcheck: Option<bool>,
+    #[serde(rename = "repo_gpgcheck")]
+    _repo_gpgcheck: Option<bool>,
 }
 
 /// `[package.…]`, or what a word under `[package]` stands for.
@@ -415,6 +458,7 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::Group => read::<Group>(table, place, what).map(drop),
         Kind::Mount => read::<Mount>(table, place, what).map(drop),
         Kind::User => read::<User>(table, place, what).map(drop),
+        Kind::Repository => read::<Repository>(table, place, what).map(drop),
         Kind::Package => read::<Package>(table, place, what).map(drop),
         Kind::Command => read::<Command>(table, place, what).map(drop),
         Kind::Unit => read::<Unit>(table, place, what).map(drop),

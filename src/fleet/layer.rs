@@ -314,6 +314,10 @@ fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
             Mistake::new(place, format!("'{name}' is no package name"))
                 .hint("use letters, digits, '+', '-', '.' and '_', starting with a letter or digit and not ending with '-'")
         }),
+        Kind::Repository => (!is_check_name(name)).then(|| {
+            Mistake::new(place, format!("'{name}' is no name of a repository"))
+                .hint("use letters, digits, '-', '.' and '_', starting with a letter or digit; where it is stands below it: apt = { uris = [\"…\"], … }")
+        }),
         Kind::Group | Kind::User => check_account_name(kind, name, place),
         Kind::Command => check_command_name(name, place),
         Kind::Unit => check_unit_name(name, place),

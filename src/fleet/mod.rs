@@ -29,6 +29,7 @@ mod inventory;
 mod layer;
 mod manifest;
 mod merged;
+mod openpgp;
 mod paths;
 mod resolve;
 mod select;
@@ -77,6 +78,8 @@ pub struct Limits {
     pub allow_paths: Vec<String>,
     /// May setuid, setgid and sticky modes be declared.
     pub allow_suid: bool,
+    /// May package repositories be declared without a key.
+    pub allow_unsigned_repositories: bool,
 }
 
 impl From<&config::Apply> for Limits {
@@ -84,6 +87,7 @@ impl From<&config::Apply> for Limits {
         Limits {
             allow_paths: apply.allow_paths.clone(),
             allow_suid: apply.allow_suid,
+            allow_unsigned_repositories: apply.allow_unsigned_repositories,
         }
     }
 }

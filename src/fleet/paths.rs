@@ -185,7 +185,7 @@ mod tests {
         let place = Place::start_of(&Source::new("f", ""));
         let limits = Limits {
             allow_paths: allow_paths.iter().map(|path| (*path).to_owned()).collect(),
-            allow_suid: false,
+            ..Limits::default()
         };
         let allowed = check_allowed("file:x", path, &limits, &place).is_none();
         assert_eq!(allowed, expected, "{path}");

@@ -32,6 +32,8 @@ pub(super) struct Sources<'tree> {
     /// The files of which hash and size were taken, where a single host uses them.
     raw: RefCell<Vec<Raw>>,
     texts: RefCell<BTreeMap<String, Option<Arc<Source>>>>,
+    /// Files whose bytes were looked at.
+    bytes: RefCell<BTreeMap<String, Option<Arc<[u8]>>>>,
 }
 
 impl<'tree> Sources<'tree> {
@@ -43,6 +45,7 @@ impl<'tree> Sources<'tree> {
             known: HashMap::new(),
             raw: RefCell::default(),
             texts: RefCell::default(),
+            bytes: RefCell::default(),
         }
     }
 
@@ -103,10 +106,27 @@ impl<'tree> Sources<'tree> {
         Ok(file.map(content_of))
     }
 
-    /// What was read: the files whose text was, and the raw ones.
+    /// What was read: the files whose text or bytes were, and the raw ones.
     pub fn used(&self) -> (BTreeSet<String>, Vec<Raw>) {
-        let texts = self.texts.borrow().keys().cloned().collect();
-        (texts, self.raw.take())
+        let (texts, bytes) = (self.texts.borrow(), self.bytes.borrow());
+        let read = texts.keys().chain(bytes.keys()).cloned().collect();
+        (read, self.raw.take())
+    }
+
+    /// The bytes of `path`, for what follows from them.
+    pub fn bytes(&self, path: &str) -> Result<Option<Arc<[u8]>>, Failure> {
+        if let Some(bytes) = self.bytes.borrow().get(path) {
+            return Ok(bytes.clone());
+        }
+        let file = self
+            .tree
+            .read(path)
+            .map_err(|error| unreadable(path, &error))?;
+        let bytes: Option<Arc<[u8]>> = file.map(|file| file.data.into());
+        self.bytes
+            .borrow_mut()
+            .insert(path.to_owned(), bytes.clone());
+        Ok(bytes)
     }
 
     /// The text of `path`.

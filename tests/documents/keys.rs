@@ -16,7 +16,7 @@ const PAGES: [(&str, &[&str]); 3] = [
 ];
 
 /// In which section of its page the keys of a struct are; those of other structs may stand anywhere.
-const SECTIONS: [(&str, &str); 14] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("DeclaredSource", "\"[source]\""),
     ("DeclaredTrust", "\"[trust]\""),
     ("DeclaredAnchor", "\"[trust]\""),
@@ -27,6 +27,9 @@ const SECTIONS: [(&str, &str); 14] = [
     ("File", "FILES"),
     ("Directory", "DIRECTORIES"),
     ("Symlink", "\"SYMBOLIC LINKS\""),
+    ("Repository", "REPOSITORIES"),
+    ("AptRepository", "REPOSITORIES"),
+    ("DnfRepository", "REPOSITORIES"),
     ("Package", "PACKAGES"),
     ("Command", "COMMANDS"),
     ("Unit", "UNITS"),
@@ -134,7 +137,7 @@ fn every_key_of_the_host_is_in_the_commented_configuration() {
     for (declared, keys) in declared {
         for key in keys {
             // What is only accepted to be refused with a reason, and the consent beside `mode`.
-            if ["allow_unsigned_repositories", "accept_head_only"].contains(&key.as_str()) {
+            if key == "accept_head_only" {
                 continue;
             }
             let is_there = text.contains(&format!("{key} ="));
@@ -151,7 +154,7 @@ fn the_kinds_are_in_the_page_of_layers() {
     let page = read("packaging/man/limpet-layer.5");
     for kind in limpet::model::Kind::ALL {
         let heading = match kind.as_str() {
-            "package" | "group" | "user" | "command" | "health" => {
+            "repository" | "package" | "group" | "user" | "command" | "health" => {
                 format!("\n.BI [{kind}. name ]\n")
             }
             kind => format!("\n.BI [{kind}.\\(dq"),

@@ -40,6 +40,10 @@ fn the_layer_of_the_readme_has_no_mistakes() {
         INVENTORY,
         ("layers/base/base.toml", &layers[0]),
         ("layers/base/files/chrony.conf.j2", "{{ ntp | first }}\n"),
+        (
+            "layers/base/files/grafana.asc",
+            &read("config/recipes/layers/apt-repository/files/example.asc"),
+        ),
         ("layers/base/files/deploy.pub", "ssh-ed25519 AAAA deploy\n"),
         ("layers/base/files/nginx/conf.d/site.conf", "server {}\n"),
         (

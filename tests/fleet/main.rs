@@ -11,6 +11,7 @@ mod example;
 mod init;
 mod mistakes;
 mod rendering;
+mod repositories;
 #[path = "../fixture/repository.rs"]
 mod repository;
 mod schema;

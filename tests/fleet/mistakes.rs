@@ -66,15 +66,11 @@ fn an_unknown_kind_is_shown_with_the_nearest() {
 
 #[test]
 fn a_kind_of_a_later_version_says_so() {
-    assert_snapshot!(base("[sysctl]\n\"a.b\" = 1\n[repository.ops]\ngid = 4000\n"), @r"
+    assert_snapshot!(base("[sysctl]\n\"a.b\" = 1\n"), @r"
     error: layers/base/base.toml:1:2: kind `sysctl` is not supported by limpet 0.1.0
       |
     1 | [sysctl]
       |  ^^^^^^
-    error: layers/base/base.toml:3:2: kind `repository` is not supported by limpet 0.1.0
-      |
-    3 | [repository.ops]
-      |  ^^^^^^^^^^
     ");
 }
 

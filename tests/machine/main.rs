@@ -40,6 +40,7 @@ mod quick_start;
 mod quiet;
 mod recipes;
 mod refusals;
+mod repositories;
 mod resilience;
 mod schedule;
 mod self_upgrade;

@@ -1,5 +1,7 @@
 //! What a file, unit or drop-in contains: inline, raw from the layer's files, or rendered.
 
+use std::sync::Arc;
+
 use super::Resolver;
 use crate::document::{Mistake, Place, Table, nearest};
 use crate::fleet::sources::{Below, inline};
@@ -136,6 +138,30 @@ impl Resolver<'_, '_> {
         };
         match self.fleet.sources.text(&path) {
             Ok(Some(source)) => return Some(source.text().to_owned()),
+            Ok(None) => mistakes.push(self.missing_source(what, name, &path, place)),
+            Err(failure) if failure.class == Class::Author => {
+                mistakes.push(Mistake::new(place, failure.message));
+            }
+            Err(failure) => failures.push(failure),
+        }
+        None
+    }
+
+    /// The bytes of the file that `name` means.
+    pub(super) fn bytes_of(
+        &self,
+        what: &str,
+        name: &str,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<Arc<[u8]>> {
+        let Some(path) = source_path(place, name) else {
+            mistakes.push(no_path(what, name, place));
+            return None;
+        };
+        match self.fleet.sources.bytes(&path) {
+            Ok(Some(bytes)) => return Some(bytes),
             Ok(None) => mistakes.push(self.missing_source(what, name, &path, place)),
             Err(failure) if failure.class == Class::Author => {
                 mistakes.push(Mistake::new(place, failure.message));

@@ -28,6 +28,7 @@ mod file;
 mod health;
 mod mount;
 mod package;
+mod repository;
 mod tree;
 mod unit;
 
@@ -59,6 +60,7 @@ pub(super) fn resolve(
         path_places: Vec::new(),
         package_places: BTreeMap::new(),
         last_layer: "".into(),
+        derived: Vec::new(),
         failures: Vec::new(),
     };
     // Ten thousand of them, and a vector that grows is twice as large as it has to be.
@@ -122,6 +124,8 @@ struct Resolved {
     command: Option<DesiredCommand>,
     unit: Option<DesiredUnit>,
     health: Option<DesiredHealth>,
+    /// What follows from a value, shown beside it: key and value.
+    derived: Vec<(&'static str, String)>,
     /// This host's package manager has no name for it.
     is_unmanaged: bool,
     mistakes: Vec<Mistake>,
@@ -152,7 +156,7 @@ pub(super) struct Shared {
     resolved: HashMap<(usize, PackageManager), Rc<Resolved>>,
 }
 
-/// What a package's name depends on.
+/// What a package's name, and a repository, depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum PackageManager {
     Apt,
@@ -169,7 +173,7 @@ struct Resolver<'a, 'tree> {
     state: DesiredState,
     /// Every declared resource, with the place of its declaration.
     declared: BTreeMap<ResourceId, &'a Place>,
-    /// Packages that this host's package manager has no name for.
+    /// Packages and repositories that this host's package manager has no name for.
     unmanaged: BTreeSet<ResourceId>,
     /// Where each of the state's paths is declared, in the same order.
     path_places: Vec<Place>,
@@ -177,6 +181,8 @@ struct Resolver<'a, 'tree> {
     package_places: BTreeMap<String, (ResourceId, Place)>,
     /// The layer that declared the last resource, and most likely the next one.
     last_layer: Name,
+    /// What follows from values.
+    derived: Vec<OriginatedValue>,
     failures: Vec<Failure>,
 }
 
@@ -248,7 +254,7 @@ impl Resolver<'_, '_> {
         shared: &RefCell<Shared>,
     ) -> Rc<Resolved> {
         let manager = match self.traits.facts.get("family").map(String::as_str) {
-            _ if id.kind != Kind::Package => PackageManager::Other,
+            _ if !matches!(id.kind, Kind::Package | Kind::Repository) => PackageManager::Other,
             Some("debian") => PackageManager::Apt,
             Some("rhel") => PackageManager::Dnf,
             Some(_) => PackageManager::Other,
@@ -279,6 +285,7 @@ impl Resolver<'_, '_> {
             Kind::Directory => self.directory(id, table, place, out),
             Kind::Symlink => self.symlink(id, table, place, out),
             Kind::Tree => self.tree(id, table, place, out),
+            Kind::Repository => self.repository(id, table, place, out),
             Kind::Package => self.package(id, table, place, out),
             Kind::Group => self.group(id, table, place, out),
             Kind::User => self.user(id, table, place, out),
@@ -307,6 +314,13 @@ impl Resolver<'_, '_> {
             layer: self.last_layer.clone(),
             location: place.location(),
         };
+        let derived = resolved.derived.into_iter();
+        self.derived
+            .extend(derived.map(|(key, value)| OriginatedValue {
+                key: format!("{id} {key}"),
+                value,
+                origin: origin.clone(),
+            }));
         self.state.origins.insert(id.clone(), origin);
         for (path, place) in resolved.paths {
             self.state.paths.push(path);
@@ -478,7 +492,7 @@ impl Resolver<'_, '_> {
 
     fn finish(
         mut self,
-        values: Vec<OriginatedValue>,
+        mut values: Vec<OriginatedValue>,
         vars: Option<&Table>,
         layers: Vec<ChosenLayer>,
     ) -> Result<Rendered, Vec<Failure>> {
@@ -492,6 +506,9 @@ impl Resolver<'_, '_> {
         let origins = std::mem::take(&mut self.state.origins);
         self.state.origins = origins.into_iter().collect();
         self.state.digest = digest::compute(&self.state);
+        if vars.is_some() {
+            values.append(&mut self.derived);
+        }
         let mut variables = Vec::new();
         for (name, entry) in vars.into_iter().flat_map(Table::iter) {
             originate_as(name, &entry.value, &mut variables);

@@ -1,0 +1,94 @@
+//! Repositories of packages that the fleet declares, with real signatures.
+
+use crate::fixture::apt_repository::{AptRepository, Package};
+use crate::scene::Scene;
+
+/// A machine whose apt knows no source at all.
+fn scene(label: &str) -> Scene {
+    let scene = Scene::prepared(label, "");
+    scene.machine.sh(
+        "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /var/lib/apt/lists/*; apt-get -q update",
+    );
+    scene.enroll().success();
+    scene.converge();
+    scene
+}
+
+/// `[repository.NAME]` in the directory of the same name, signed by the key of the same name.
+fn declared(name: &str) -> String {
+    format!(
+        "[repository.{name}]\napt = {{ uris = [\"file:/srv/{name}\"], suites = [\"./\"], key = \"{name}.asc\" }}\n"
+    )
+}
+
+/// Copies a repository of `packages` into the machine as `/srv/NAME`, and its key into the fleet.
+fn publish(scene: &Scene, name: &str, packages: &[Package]) -> AptRepository {
+    let repository = AptRepository::new(packages);
+    repository.copy_files_to(&scene.machine, &format!("/srv/{name}"));
+    let key = format!("layers/base/files/{name}.asc");
+    scene.repository.write(&key, &repository.key());
+    repository
+}
+
+#[test]
+fn a_package_comes_from_a_repository_declared_in_the_same_commit() {
+    let scene = scene("repository");
+    let machine = &scene.machine;
+    let repository = publish(&scene, "tests", &[Package::new("tool", "1.0")]);
+    let layer = format!("{}[package]\ntool = \"installed\"\n", declared("tests"));
+    scene.apply(&layer);
+    assert!(machine.exists("/usr/share/tool/version"));
+    let fingerprint = repository.fingerprint();
+    let why = machine.sh("limpet why repository:tests");
+    assert!(why.contains(&fingerprint), "{why}");
+
+    // Drift, which the plan shows with the fingerprint that is to be trusted.
+    machine.sh("rm /etc/apt/sources.list.d/tests.sources /etc/apt/keyrings/tests.gpg");
+    let plan = machine.run(&["limpet", "plan"]);
+    assert_eq!(plan.code(), 2, "{plan:?}");
+    assert!(plan.stdout.contains(&fingerprint), "{}", plan.stdout);
+    scene.converge();
+    machine.sh("echo 'Trusted: yes' >> /etc/apt/sources.list.d/tests.sources");
+    scene.converge();
+    let sources = machine.read_file("/etc/apt/sources.list.d/tests.sources");
+    assert!(!sources.contains("Trusted"), "{sources}");
+    machine.sh("rm -rf /var/lib/apt/lists/*; apt-get -q update -o APT::Update::Error-Mode=any");
+
+    // Another key is another file, and what was there before comes back.
+    machine.write_file("/etc/apt/sources.list.d/other.sources", "# theirs\n");
+    publish(&scene, "other", &[Package::new("gadget", "1.0")]);
+    scene.apply(&format!(
+        "{layer}gadget = \"installed\"\n{}",
+        declared("other")
+    ));
+    assert!(machine.exists("/usr/share/gadget/version"));
+    scene.apply("");
+    assert_eq!(
+        machine.sh("ls -A /etc/apt/keyrings /etc/apt/preferences.d"),
+        "/etc/apt/keyrings:\n\n/etc/apt/preferences.d:\n"
+    );
+    assert_eq!(machine.sh("cat /etc/apt/sources.list.d/*"), "# theirs\n");
+    assert!(!machine.exists("/usr/share/tool/version"));
+}
+
+#[test]
+fn a_repository_without_a_key_is_the_operator_s_to_allow() {
+    let scene = scene("unsigned");
+    let machine = &scene.machine;
+    publish(&scene, "tests", &[Package::new("tool", "1.0")]);
+    machine.sh("rm /srv/tests/InRelease /srv/tests/Release");
+    let layer = "[repository.tests]\napt = { uris = [\"file:/srv/tests\"], suites = [\"./\"] }\n[package]\ntool = \"installed\"\n";
+    scene.declare(layer);
+    assert_eq!(scene.sync().code(), 65);
+    assert!(!machine.exists("/etc/apt/sources.list.d/tests.sources"));
+    let errors = scene.status()["errors"].to_string();
+    assert!(errors.contains("allow_unsigned_repositories"), "{errors}");
+
+    machine.write_file(
+        "/etc/limpet/limpet.toml.d/unsigned.toml",
+        "[apply]\nallow_unsigned_repositories = true\n",
+    );
+    machine.sh("systemctl reload limpet.service");
+    scene.converge();
+    assert!(machine.exists("/usr/share/tool/version"));
+}
