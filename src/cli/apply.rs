@@ -69,7 +69,11 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     host.ensure_own_directory(config::STATE_DIRECTORY, 0o700)
         .map_err(one)?;
     let _lock = host.lock(config::LOCK_FILE).map_err(one)?;
-    let source = config.source.clone();
+    let mut source = config.source.clone();
+    // The fetcher runs here, and what the host configuration names lies in the image.
+    let inside = |path: &str| host.outer_path(path).to_string_lossy().into_owned();
+    source.ca_file = source.ca_file.as_deref().map(inside);
+    source.known_hosts = inside(&source.known_hosts);
     let unverified_path = match (&config.source.url, arguments.unverified) {
         (SourceUrl::Path(path), true) => Some(path.clone()),
         (_, true) => {

@@ -28,6 +28,7 @@ mod doctor;
 mod enrolment;
 mod files;
 mod health;
+mod image;
 mod inverse;
 mod mistakes;
 mod mounts;

@@ -67,8 +67,10 @@ fn read_state(host: &Host, name: &str) -> Result<String, Failure> {
 fn parse_state(output: &str) -> Option<String> {
     let lines = || output.lines().map(str::trim);
     if let Some(state) = lines().find(|line| STATES.contains(line)) {
-        let is_there = state != "not-found";
-        return Some(is_there.then(|| state.to_owned()).unwrap_or_default());
+        return Some(match state {
+            "not-found" => String::new(),
+            _ => state.to_owned(),
+        });
     }
     let is_missing = |line: &str| {
         line.starts_with("Failed to get unit file state")
