@@ -17,6 +17,7 @@ use crate::kinds::command::{CommandChange, Commands};
 use crate::kinds::file::{PathChange, Paths, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
+use crate::kinds::sysctl::{self, SysctlChange, Sysctls};
 use crate::kinds::unit::{UnitChange, Units};
 use crate::model::{self, Action, Failure, Name, Outcome, Reason, ResourceId};
 use crate::plan::{Change, Declarations, InventoryKind, Plan, Step};
@@ -332,6 +333,19 @@ fn prepare(
                 }
             }
         }
+        if is_new && let Change::Sysctl(change) = &step.change {
+            match sysctl::read_original(walk.host, change) {
+                Ok(original) => {
+                    step.original =
+                        serde_json::to_string(&original).expect("an original is plain data")
+                }
+                Err(failure) => {
+                    let failure = failure.about(step.id.clone());
+                    hopeless.push((known(step), Outcome::Failed(failure)));
+                    continue;
+                }
+            }
+        }
         prepared.push(Prepared { step, is_new });
     }
     let (mut prepared, lost) = keep(record, walk, readers, prepared);
@@ -386,6 +400,7 @@ fn make(
     let mut paths: Vec<&PathChange> = Vec::new();
     let mut packages: Vec<&PackageChange> = Vec::new();
     let mut accounts: Vec<&AccountChange> = Vec::new();
+    let mut sysctls: Vec<&SysctlChange> = Vec::new();
     let mut commands: Vec<&CommandChange> = Vec::new();
     let mut units: Vec<&UnitChange> = Vec::new();
     for Prepared { step, .. } in steps {
@@ -393,6 +408,7 @@ fn make(
             Change::Path(change) => paths.push(change),
             Change::Package(change) => packages.push(change),
             Change::Account(change) => accounts.push(change),
+            Change::Sysctl(change) => sysctls.push(change),
             Change::Command(change) => commands.push(change),
             Change::Unit(change) => units.push(change),
             Change::Validation(_) => {}
@@ -404,6 +420,8 @@ fn make(
         Packages::apply(walk.host, walk.contents, &packages)
     } else if !accounts.is_empty() {
         Accounts::apply(walk.host, walk.contents, &accounts)
+    } else if !sysctls.is_empty() {
+        Sysctls::apply(walk.host, walk.contents, &sysctls)
     } else if !commands.is_empty() {
         Commands::apply(walk.host, walk.contents, &commands)
     } else {

@@ -34,6 +34,8 @@ pub enum Kind {
     Symlink,
     /// A directory of the repository, file by file.
     Tree,
+    /// A parameter of the kernel.
+    Sysctl,
     /// A program that is run when something changed, or once.
     Command,
     /// A systemd unit: its file, drop-ins, enablement and activity.
@@ -44,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Repository,
         Kind::Package,
         Kind::Group,
@@ -54,6 +56,7 @@ impl Kind {
         Kind::File,
         Kind::Symlink,
         Kind::Tree,
+        Kind::Sysctl,
         Kind::Command,
         Kind::Unit,
         Kind::Health,
@@ -71,6 +74,7 @@ impl Kind {
             Kind::File => "file",
             Kind::Symlink => "symlink",
             Kind::Tree => "tree",
+            Kind::Sysctl => "sysctl",
             Kind::Command => "command",
             Kind::Unit => "unit",
             Kind::Health => "health",
@@ -263,6 +267,28 @@ impl<'de> Deserialize<'de> for ResourceId {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// Below /proc/sys, where the kernel's parameter `name` is; nothing where that is no name of one (sysctl.d(5)): a dot stands between
+/// two parts, and a slash for a dot within one.
+pub fn sysctl_path(name: &str) -> Option<String> {
+    let is_part = |part: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/@:".contains(&byte);
+        // A first slash would turn the meaning of both round.
+        !part.is_empty() && !part.starts_with(['/', '-']) && part.bytes().all(is_plain)
+    };
+    let parts: Vec<&str> = name.split('.').collect();
+    let is_name = name.len() <= 200 && parts.len() > 1 && parts.iter().all(|part| is_part(part));
+    let is_name = is_name && !parts[0].contains('/');
+    is_name.then(|| {
+        let parts: Vec<String> = parts.iter().map(|part| part.replace('/', ".")).collect();
+        parts.join("/")
+    })
+}
+
+/// Does the kernel's parameter `name` belong to the network, of which there may be several.
+pub fn is_network_sysctl(name: &str) -> bool {
+    name.starts_with("net.")
 }
 
 /// What a step does to its resource; the words of `limpet plan --json`.

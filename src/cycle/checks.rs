@@ -13,8 +13,9 @@ use crate::apply::Activity;
 use crate::config::ApplyMode;
 use crate::cycle::{Connect, Cycle, InForce, Progress};
 use crate::fetch::Upstream;
-use crate::fetch::protocol::{Probe as Asked, Target};
+use crate::fetch::protocol::{Probe as Asked, Seen, Target};
 use crate::kinds::health::{self, DesiredHealth, Network, Probe, When};
+use crate::kinds::sysctl;
 use crate::model::{Class, Failure, Kind, ResourceId};
 use crate::report::journal;
 use crate::sys::Host;
@@ -150,6 +151,36 @@ pub(super) fn source_check() -> DesiredHealth {
 
 pub(super) fn source_id() -> ResourceId {
     ResourceId::new(Kind::Health, "limpet-source")
+}
+
+impl Cycle {
+    /// Has the fetcher look at the parameters of the kernel that belong to the host's network: ours is another.
+    pub(super) fn look_at_network(&self, observed: &mut sysctl::Observed) {
+        if observed.elsewhere.is_empty() {
+            return;
+        }
+        let names: Vec<String> = observed.elsewhere.iter().cloned().collect();
+        let connect = self.connect.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = connect().and_then(|fetcher| fetcher.sysctls(&names));
+        drop(connect);
+        let told = |seen| match seen {
+            Seen::Value(value) => Ok(Some(value)),
+            Seen::Missing => Ok(None),
+            Seen::Unreadable(cause) => Err(Failure::new(Class::Host, cause)),
+        };
+        match seen {
+            Ok(seen) => {
+                for (name, seen) in names.iter().zip(seen) {
+                    observed.take(name, told(seen));
+                }
+            }
+            Err(failure) => {
+                for name in &names {
+                    observed.take(name, Err(failure.clone()));
+                }
+            }
+        }
+    }
 }
 
 /// Asks all checks, some at a time; nothing where it was interrupted.

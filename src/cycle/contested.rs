@@ -63,10 +63,10 @@ impl Cycle {
         let mut unchanged: BTreeSet<&ResourceId> = BTreeSet::new();
         let mut changed: BTreeSet<&ResourceId> = BTreeSet::new();
         for (kind, key) in declarations.keys() {
-            if let Some((id, _)) = declarations.declared_by(kind, key)
+            if let Some((id, _)) = declarations.declared_by(kind, &key)
                 && self.contests.contains_key(id)
             {
-                let is_unchanged = declarations.is_as_applied(kind, key);
+                let is_unchanged = declarations.is_as_applied(kind, &key);
                 let ids = if is_unchanged {
                     &mut unchanged
                 } else {

@@ -16,6 +16,7 @@ use crate::kinds::account::{self, Accounts};
 use crate::kinds::file::{Edit, Paths, SeenBefore, find_purged, save_original};
 use crate::kinds::kind::Kind;
 use crate::kinds::package::Packages;
+use crate::kinds::sysctl::Sysctls;
 use crate::kinds::unit::Units;
 use crate::model::{self, Action, Class, Failure, Name, Reason, ResourceId};
 use crate::plan::{
@@ -206,7 +207,8 @@ impl Cycle {
         let unpurged = find_purged(&self.host, &mut in_force.desired.paths, &inventory.paths);
         self.end_contests(in_force, &inventory);
         self.end_rejections(in_force);
-        let observed = observe(&self.host, &in_force.desired, &inventory, before);
+        let mut observed = observe(&self.host, &in_force.desired, &inventory, before);
+        self.look_at_network(&mut observed.sysctls);
         let now = clock::instant();
         let mut resting: BTreeMap<ResourceId, Failure> = self
             .resting
@@ -364,6 +366,7 @@ impl Cycle {
         let mut way = None;
         let mut owned = Vec::new();
         for (kind, key) in declarations.keys() {
+            let key = key.as_ref();
             let is_open = |(id, _)| open.contains(id);
             if declarations.is_settled(kind, key)
                 || declarations.declared_by(kind, key).is_none_or(is_open)
@@ -384,6 +387,7 @@ impl Cycle {
                 InventoryKind::Account => {
                     account::original(&observed.accounts, key).map(|it| json(&it))
                 }
+                InventoryKind::Sysctl => observed.sysctls.original(key).map(|it| json(&it)),
                 InventoryKind::Unit => observed.units.original(key).map(|it| json(&it)),
                 InventoryKind::Command => None, // it is remembered when it was run
             };
@@ -750,6 +754,7 @@ pub(super) fn observe(
         },
         packages: Packages::observe(host, &desired.packages, &inventory.packages),
         accounts: Accounts::observe(host, &desired.accounts, &inventory.accounts),
+        sysctls: Sysctls::observe(host, &desired.sysctls, &inventory.sysctls),
         units,
     }
 }

@@ -79,6 +79,7 @@ fn forget(inventory: &mut Inventory, kind: InventoryKind, key: &str) {
         InventoryKind::Path => take_out(&mut inventory.paths, key),
         InventoryKind::Package => take_out(&mut inventory.packages, key),
         InventoryKind::Account => take_out(&mut inventory.accounts, key),
+        InventoryKind::Sysctl => take_out(&mut inventory.sysctls, key),
         InventoryKind::Command => take_out(&mut inventory.commands, key),
         InventoryKind::Unit => take_out(&mut inventory.units, key),
     }
@@ -110,6 +111,10 @@ fn insert(inventory: &mut Inventory, line: InventoryLine<'_>) -> Result<(), Fail
         InventoryKind::Account => {
             let applied = value(&line)?;
             put(&mut inventory.accounts, owned(line, applied)?);
+        }
+        InventoryKind::Sysctl => {
+            let applied = value(&line)?;
+            put(&mut inventory.sysctls, owned(line, applied)?);
         }
         InventoryKind::Command => {
             let applied = value(&line)?;

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User};
 
 use super::client::{Client, Tip, Upstream};
-use super::protocol::{self, Probe, Start};
+use super::protocol::{self, Probe, Seen, Start};
 use super::{Secrets, Trouble};
 use crate::config::Source;
 use crate::git::{Object, ObjectError, ObjectId, Objects};
@@ -115,6 +115,10 @@ impl Upstream for Child {
 
     fn probe(&self, probe: &Probe) -> Result<(), Failure> {
         self.client.probe(probe)
+    }
+
+    fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure> {
+        self.client.sysctls(names)
     }
 }
 

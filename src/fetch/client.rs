@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::protocol::{self, ObjectAnswer, PollAnswer, Probe, Request};
+use super::protocol::{self, ObjectAnswer, PollAnswer, Probe, Request, Seen};
 use super::{Lane, Trouble};
 use crate::git::{Object, ObjectError, ObjectId, Objects};
 use crate::model::{Class, Failure};
@@ -25,6 +25,9 @@ const OBJECT_LIMIT: Duration = Duration::from_secs(60);
 /// How long after a probe's own limit its answer may come.
 const PROBE_GRACE: Duration = Duration::from_secs(15);
 
+/// How long looking at parameters of the kernel may take, with the start of the fetcher.
+const SYSCTLS_LIMIT: Duration = Duration::from_secs(25);
+
 /// The commit a branch points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
@@ -39,6 +42,9 @@ pub trait Upstream: Objects + Send {
 
     /// A health check that needs the network; see [`Client::probe`].
     fn probe(&self, probe: &Probe) -> Result<(), Failure>;
+
+    /// The live values of parameters that belong to the network; see [`Client::sysctls`].
+    fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure>;
 }
 
 impl Upstream for Client {
@@ -48,6 +54,10 @@ impl Upstream for Client {
 
     fn probe(&self, probe: &Probe) -> Result<(), Failure> {
         Client::probe(self, probe)
+    }
+
+    fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure> {
+        Client::sysctls(self, names)
     }
 }
 
@@ -96,6 +106,19 @@ impl Client {
         self.ask(&request, limit, |input, line| {
             protocol::read_probe_answer(input, line)
         })?
+    }
+
+    /// What is seen of the kernel's parameters called `names`, which belong to the network: one for each, in their order.
+    pub fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure> {
+        let mut seen = Vec::with_capacity(names.len());
+        for some in names.chunks(protocol::MAX_SYSCTLS) {
+            let request = Request::Sysctls(some.to_vec());
+            let answer = self.ask(&request, SYSCTLS_LIMIT, |input, line| {
+                protocol::read_sysctls_answer(input, line, some.len())
+            })?;
+            seen.extend(answer?);
+        }
+        Ok(seen)
     }
 
     /// Sends `request` and reads its answer. A fetcher that hung up before it said anything was restarted or had grown tired of

@@ -6,7 +6,7 @@
 //! - [`protocol`] what goes over the socket; [`client`] the applier's end; [`child`] a fetcher without systemd
 //! - `places` the source's URL and its mirrors; each is a repository on this machine (`local`), a file (`bundle`) or a server
 //! - `remote` polls a server into the `cache`; `http_server` over `http` and `transport`, `ssh` over the program of that name
-//! - `probe` health checks that need the network
+//! - `probe` health checks that need the network; `sysctl` parameters that belong to it
 //! - `attempt` the limits of one poll; `trouble` why it brought nothing; `store` the objects that were brought
 //!
 //! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read. The
@@ -54,6 +54,7 @@ mod retry_after;
 mod ssh;
 mod ssh_words;
 mod store;
+mod sysctl;
 mod transport;
 mod trouble;
 
@@ -423,6 +424,13 @@ impl<'fetcher> Session<'fetcher> {
                 }
                 Request::Probe(probe) => {
                     protocol::write_probe_answer(&mut output, &self.probe(&probe))?;
+                }
+                Request::Sysctls(names) if names.len() <= protocol::MAX_SYSCTLS => {
+                    protocol::write_sysctls_answer(&mut output, &sysctl::look(&names))?;
+                }
+                Request::Sysctls(_) => {
+                    let failure = Failure::new(Class::Bug, "too many parameters at a time");
+                    protocol::write_failure(&mut output, &failure)?;
                 }
                 Request::Object(id) => match self.read(&id) {
                     Ok((kind, data)) => {

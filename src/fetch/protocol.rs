@@ -4,6 +4,7 @@
 //! start {"url":…,"cache":…}         (only a child, once, before anything else; no answer)
 //! poll <trusted id | ->             →  tip <id>           | trouble <json>
 //! probe {"target":…,"limit_ms":…}    →  healthy             | failure <json>
+//! sysctl ["net.…", …]               →  values […]          | failure <json>
 //! object <id>                       →  object <kind> <size>\n<size bytes> | missing | too-large | failure <json>
 //! ```
 //!
@@ -41,6 +42,23 @@ pub enum Request {
     Object(ObjectId),
     /// A health check that needs the network.
     Probe(Probe),
+    /// The live values of these parameters of the kernel, at most [`MAX_SYSCTLS`]: they belong to the network.
+    Sysctls(Vec<String>),
+}
+
+/// How many parameters are asked about at a time.
+pub const MAX_SYSCTLS: usize = 32;
+
+/// What was seen of one parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// Its value, as the kernel writes it.
+    Value(String),
+    /// There is no such parameter.
+    Missing,
+    /// Why it cannot be read.
+    Unreadable(String),
 }
 
 /// A health check that needs the network.
@@ -178,6 +196,10 @@ pub fn write_request(out: &mut impl Write, request: &Request) -> io::Result<()> 
             let json = serde_json::to_string(probe).map_err(io::Error::other)?;
             write_line(out, &format!("probe {json}"))
         }
+        Request::Sysctls(names) => {
+            let json = serde_json::to_string(names).map_err(io::Error::other)?;
+            write_line(out, &format!("sysctl {json}"))
+        }
     }
 }
 
@@ -195,6 +217,10 @@ pub fn read_request(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<
         Some(("probe", json)) => Request::Probe(
             serde_json::from_str(json)
                 .map_err(|error| invalid(format!("invalid probe: {error}")))?,
+        ),
+        Some(("sysctl", json)) => Request::Sysctls(
+            serde_json::from_str(json)
+                .map_err(|error| invalid(format!("invalid names: {error}")))?,
         ),
         _ => return Err(unexpected("a request", line)),
     };
@@ -244,6 +270,37 @@ pub fn read_probe_answer(
         None if line == "healthy" => Ok(Ok(())),
         Some(("failure", json)) => Ok(Err(parse_failure(json)?)),
         _ => Err(unexpected("the answer to a probe", line)),
+    }
+}
+
+/// Writes what was seen of parameters, in the order in which they were asked about.
+pub fn write_sysctls_answer(out: &mut impl Write, seen: &[Seen]) -> io::Result<()> {
+    let json = serde_json::to_string(seen).map_err(io::Error::other)?;
+    write_line(out, &format!("values {json}"))
+}
+
+/// Reads what was seen of `count` parameters.
+pub fn read_sysctls_answer(
+    input: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    count: usize,
+) -> io::Result<Result<Vec<Seen>, Failure>> {
+    let line = read_answer_line(input, line)?;
+    match line.split_once(' ') {
+        Some(("values", json)) => {
+            let seen: Vec<Seen> = serde_json::from_str(json)
+                .map_err(|error| invalid(format!("invalid values: {error}")))?;
+            if seen.len() != count {
+                return Err(unexpected("a value for each name", line));
+            }
+            let told = |seen| match seen {
+                Seen::Unreadable(cause) => Seen::Unreadable(without_control_characters(&cause)),
+                seen => seen,
+            };
+            Ok(Ok(seen.into_iter().map(told).collect()))
+        }
+        Some(("failure", json)) => Ok(Err(parse_failure(json)?)),
+        _ => Err(unexpected("values", line)),
     }
 }
 

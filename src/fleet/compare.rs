@@ -203,6 +203,7 @@ impl Difference {
 enum Owned {
     Package(String),
     Account(String),
+    Sysctl(String),
     Path(String),
     Command(String),
     Unit(String),
@@ -249,6 +250,15 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
             is_absent: account.spec == AccountSpec::Absent,
         };
         things.insert(Owned::Account(account.key()), thing);
+    }
+    for sysctl in &state.sysctls {
+        let thing = Thing {
+            id: sysctl.id.clone(),
+            fields: plain_fields(digest::sysctl_json(sysctl), &["id"]),
+            content: None,
+            is_absent: false,
+        };
+        things.insert(Owned::Sysctl(sysctl.id.name.to_string()), thing);
     }
     for command in &state.commands {
         let thing = Thing {

@@ -7,9 +7,6 @@ use serde::Deserialize;
 use crate::document::{Expectation, Mistake, Place, Table, Value};
 use crate::model::{Kind, OnRemoval};
 
-/// Kinds that this version does not know yet.
-pub(super) const LATER_KINDS: [&str; 1] = ["sysctl"];
-
 /// Words reserved for later versions wherever a declaration stands.
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
@@ -251,6 +248,49 @@ pub(super) struct Mount {
     _undeclare: Option<bool>,
 }
 
+/// `[sysctl]`: what a value under it stands for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sysctl {
+    pub value: Option<Scalar>,
+    #[serde(rename = "template")]
+    _template: Option<bool>,
+    #[serde(rename = "needs")]
+    _needs: Option<Vec<String>>,
+    pub report: Option<bool>,
+    pub on_removal: Option<OnRemoval>,
+    #[serde(rename = "prevent_removal")]
+    _prevent_removal: Option<bool>,
+    #[serde(rename = "undeclare")]
+    _undeclare: Option<bool>,
+}
+
+/// A number or a string, as text.
+#[derive(Debug)]
+pub(super) struct Scalar(pub String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number or a string")
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
 /// `[command.…]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -460,6 +500,7 @@ pub(super) fn check_part(kind: Kind, table: &Table, place: &Place, what: &str) -
         Kind::User => read::<User>(table, place, what).map(drop),
         Kind::Repository => read::<Repository>(table, place, what).map(drop),
         Kind::Package => read::<Package>(table, place, what).map(drop),
+        Kind::Sysctl => read::<Sysctl>(table, place, what).map(drop),
         Kind::Command => read::<Command>(table, place, what).map(drop),
         Kind::Unit => read::<Unit>(table, place, what).map(drop),
         Kind::Health => read::<Health>(table, place, what).map(drop),
@@ -561,6 +602,7 @@ fn wrong_type_hint(key: &str, value: &Value) -> Option<String> {
                 words.join(", ")
             ))
         }
+        ("value", Data::Boolean(value)) => Some(format!("write: {}", u8::from(*value))),
         (_, Data::String(text)) if text == "true" || text == "false" => {
             Some(format!("leave out the quotes: {key} = {text}"))
         }

@@ -7,6 +7,7 @@ use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::DesiredPath;
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
+use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Location, Name, ResourceId};
 
@@ -21,6 +22,8 @@ pub struct DesiredState {
     pub packages: Vec<DesiredPackage>,
     /// Users and groups, groups first, by name.
     pub accounts: Vec<DesiredAccount>,
+    /// Parameters of the kernel, by name; the file of each is among the paths.
+    pub sysctls: Vec<DesiredSysctl>,
     /// Commands, by name.
     pub commands: Vec<DesiredCommand>,
     /// Units, by name.
@@ -46,7 +49,12 @@ impl DesiredState {
         let units = self.units.iter().map(|unit| &unit.id);
         let health = self.health.iter().map(|health| &health.id);
         let accounts = self.accounts.iter().map(|account| &account.id);
-        let others = accounts.chain(commands).chain(units).chain(health);
+        let sysctls = self.sysctls.iter().map(|sysctl| &sysctl.id);
+        let others = accounts
+            .chain(sysctls)
+            .chain(commands)
+            .chain(units)
+            .chain(health);
         paths.chain(packages).chain(others).collect()
     }
 }

@@ -29,6 +29,7 @@ use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::{DesiredHealth, Probe};
 use crate::kinds::kind::Content;
 use crate::kinds::package::{DesiredPackage, PackageState};
+use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::ResourceId;
 
@@ -99,6 +100,9 @@ impl Serialize for Canonical<'_> {
             let prevented: BTreeSet<String> =
                 state.prevented.iter().map(ToString::to_string).collect();
             map.serialize_entry("prevent_removal", &prevented)?;
+        }
+        if !state.sysctls.is_empty() {
+            map.serialize_entry("sysctls", &Each(&state.sysctls, sysctl_json))?;
         }
         map.serialize_entry("units", &Each(&state.units, unit_json))?;
         map.end()
@@ -255,6 +259,16 @@ pub(super) fn account_json(account: &DesiredAccount) -> Value {
     );
     value.sort_all_objects();
     value
+}
+
+/// One parameter of the kernel.
+pub(super) fn sysctl_json(sysctl: &DesiredSysctl) -> Value {
+    json!({
+        "id": sysctl.id,
+        "on_removal": sysctl.on_removal,
+        "report": sysctl.report,
+        "value": sysctl.value,
+    })
 }
 
 /// One package.

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::declared::LATER_KINDS;
-use super::unsupported;
 use crate::document::{Mistake, Place, Table, Value};
 use crate::model::{Kind, ResourceId};
 
@@ -43,10 +41,6 @@ fn read_one(
     declared: &BTreeMap<ResourceId, &Place>,
 ) -> Result<ResourceId, Mistake> {
     let other: ResourceId = text.parse().map_err(|_| {
-        let kind = text.split_once(':').map_or(text, |(kind, _)| kind);
-        if LATER_KINDS.contains(&kind) {
-            return unsupported(place, &format!("kind `{kind}`"));
-        }
         let mistake = Mistake::new(place, format!("'{text}' in `{key}` of {id} is no resource"));
         match meant(text, declared) {
             Some(meant) => mistake.hint(format!("did you mean '{meant}'?")),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::declared::{self, LATER_KINDS, RESERVED};
+use super::declared::{self, RESERVED};
 use super::resolve::account::check_account_name;
 use super::{author, list_directories, list_toml_files, paths, read_text, unsupported};
 use crate::document::{Data, Entry, Expectation, Mistake, Place, Table, Value, parse};
 use crate::git::Tree;
 use crate::kinds::unit::SUFFIXES;
-use crate::model::{Class, Failure, Kind};
+use crate::model::{Class, Failure, Kind, sysctl_path};
 
 /// What a layer says.
 #[derive(Debug)]
@@ -158,8 +158,18 @@ fn read(united: Table, mistakes: &mut Vec<Mistake>) -> Layer {
     layer
 }
 
-/// Makes tables of the words for packages.
+/// Makes tables of the words for packages, and of the values of parameters.
 fn spell_words_out(layer: &mut Layer) {
+    let sysctls = layer.resources.entry_mut(Kind::Sysctl.as_str());
+    if let Some(Data::Table(sysctls)) = sysctls.map(|entry| &mut entry.value.data) {
+        for (_, entry) in sysctls.iter_mut() {
+            if entry.value.as_table().is_none() {
+                let mut table = Table::new();
+                table.insert("value", entry.clone());
+                entry.value.data = Data::Table(table);
+            }
+        }
+    }
     let packages = layer.resources.entry_mut(Kind::Package.as_str());
     let Some(Data::Table(packages)) = packages.map(|entry| &mut entry.value.data) else {
         return;
@@ -176,17 +186,13 @@ fn spell_words_out(layer: &mut Layer) {
 }
 
 fn unknown_section(section: &str, entry: &Entry) -> Mistake {
-    if LATER_KINDS.contains(&section) {
-        return unsupported(&entry.key, &format!("kind `{section}`"));
-    }
     if RESERVED.contains(&section) {
         return unsupported(&entry.key, &format!("`{section}`"));
     }
     let known = Kind::ALL
         .into_iter()
         .map(Kind::as_str)
-        .chain(["layer", "defaults", "vars"])
-        .chain(LATER_KINDS);
+        .chain(["layer", "defaults", "vars"]);
     let mistake =
         Mistake::new(&entry.key, format!("unknown kind `{section}`")).label("no such kind");
     if let Some(hint) = by_another_name(section, entry) {
@@ -258,6 +264,20 @@ fn check_resources(kind: Kind, resources: &Table, mistakes: &mut Vec<Mistake>) {
             Data::String(word) if kind == Kind::Package => {
                 mistakes.extend(check_package_word(name, word, &entry.value.place));
             }
+            Data::String(_) | Data::Integer(_) if kind == Kind::Sysctl => {}
+            other if kind == Kind::Sysctl => {
+                let mistake = Mistake::new(
+                    &entry.value.place,
+                    format!(
+                        "expected a whole number or a string for {what}, found {}",
+                        other.type_name()
+                    ),
+                );
+                mistakes.push(mistake.hint(match other {
+                    Data::Boolean(value) => format!("write: \"{name}\" = {}", u8::from(*value)),
+                    _ => format!("write: \"{name}\" = \"{}\"", entry.value.place.text()),
+                }));
+            }
             other => {
                 let mistake = Mistake::new(
                     &entry.value.place,
@@ -319,6 +339,7 @@ fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
                 .hint("use letters, digits, '-', '.' and '_', starting with a letter or digit; where it is stands below it: apt = { uris = [\"…\"], … }")
         }),
         Kind::Group | Kind::User => check_account_name(kind, name, place),
+        Kind::Sysctl => check_sysctl_name(name, place),
         Kind::Command => check_command_name(name, place),
         Kind::Unit => check_unit_name(name, place),
         Kind::Health => (!is_check_name(name)).then(|| {
@@ -326,6 +347,25 @@ fn check_name(kind: Kind, name: &str, place: &Place) -> Option<Mistake> {
                 .hint("use letters, digits, '-', '_' and '.', starting with a letter or digit")
         }),
     }
+}
+
+fn check_sysctl_name(name: &str, place: &Place) -> Option<Mistake> {
+    let mistake = || {
+        Mistake::new(
+            place,
+            format!("'{name}' is no name of a parameter of the kernel"),
+        )
+    };
+    if sysctl_path(name).is_some() {
+        return None;
+    }
+    let dotted = name.trim_matches('/').replace('/', ".");
+    Some(match sysctl_path(&dotted) {
+        Some(_) if name.contains('/') => mistake().hint(format!("write: \"{dotted}\" = …")),
+        _ => mistake().hint(
+            "write it as 'sysctl -a' does, in quotes: \"net.ipv4.ip_forward\" = 1; a dot in an interface's name is written as a slash",
+        ),
+    })
 }
 
 /// `state` of a package as a word.

@@ -6,4 +6,5 @@ pub mod file;
 pub mod health;
 pub mod kind;
 pub mod package;
+pub mod sysctl;
 pub mod unit;

@@ -54,6 +54,10 @@ pub(super) fn add_blockers(desired: &DesiredState, rules: &Rules, steps: &mut [S
         }
         // A unit that did not accept what is declared goes on with what was there before.
         let is_rejected = rules.rejected.contains_key(&step.id);
+        if step.kind == InventoryKind::Sysctl {
+            // So does its file.
+            step.blockers.push(step.id.clone());
+        }
         if step.kind == InventoryKind::Unit && step.reason != Reason::Undeclared && !is_rejected {
             // Its files are declared by the unit itself, so they carry its id.
             step.blockers.push(step.id.clone());
@@ -126,7 +130,7 @@ pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure
 
 /// The package whose scripts restart us, and its rank: the last.
 const OWN_PACKAGE: &str = "limpet";
-const OWN_RANK: u8 = 16;
+const OWN_RANK: u8 = 17;
 
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
@@ -135,7 +139,7 @@ fn rank(step: &Step) -> u8 {
         (InventoryKind::Unit, Reason::Undeclared)
             if step.id.kind == Kind::Mount && step.action == Action::Stop =>
         {
-            12
+            13
         }
         // A unit that goes back to running, or to being enabled, needs its own files back first; below a mask nothing is enabled.
         (InventoryKind::Unit, Reason::Undeclared)
@@ -146,21 +150,22 @@ fn rank(step: &Step) -> u8 {
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
         // Our own package restarts us: whatever else is to be done is done before.
         (InventoryKind::Package, _) if step.key == OWN_PACKAGE => OWN_RANK,
-        (InventoryKind::Package, Reason::Undeclared) => 15,
+        (InventoryKind::Package, Reason::Undeclared) => 16,
         (InventoryKind::Package, _) => 2,
         // Who is gone is gone from whatever belonged to it: after everything else, and groups after their members.
-        (InventoryKind::Account, Reason::Undeclared) if step.id.kind == Kind::User => 13,
-        (InventoryKind::Account, Reason::Undeclared) => 14,
+        (InventoryKind::Account, Reason::Undeclared) if step.id.kind == Kind::User => 14,
+        (InventoryKind::Account, Reason::Undeclared) => 15,
         (InventoryKind::Account, _) if step.id.kind == Kind::Group => 3,
         (InventoryKind::Account, _) => 4,
         // A file system is there before what lies on it.
         (InventoryKind::Path, reason) if mounts(step) && reason != Reason::Undeclared => 5,
         (InventoryKind::Unit, _) if mounts(step) => 6,
         (InventoryKind::Path, _) => 7,
-        (InventoryKind::Command, _) => 8,
-        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 9,
-        (InventoryKind::Unit, Reason::Triggered) => 11,
-        (InventoryKind::Unit, _) => 10,
+        (InventoryKind::Sysctl, _) => 8,
+        (InventoryKind::Command, _) => 9,
+        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 10,
+        (InventoryKind::Unit, Reason::Triggered) => 12,
+        (InventoryKind::Unit, _) => 11,
     }
 }
 
@@ -223,7 +228,7 @@ pub(super) fn into_batches(
             InventoryKind::Command => true,
             // Our own package restarts us: nothing is to be left for after it.
             InventoryKind::Package => rank(step) == OWN_RANK,
-            InventoryKind::Path | InventoryKind::Account => false,
+            InventoryKind::Path | InventoryKind::Account | InventoryKind::Sysctl => false,
         };
         if batch.iter().any(asks_systemd) && !unloaded.is_empty() {
             planned.push(vec![daemon_reload(std::mem::take(&mut unloaded), is_owed)]);

@@ -1,5 +1,6 @@
 //! What is declared, by what it owns, and what the inventory says of it once it is applied.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use crate::kinds::file::{
 };
 use crate::kinds::kind::Owned;
 use crate::kinds::package::DesiredPackage;
+use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{OnRemoval, ResourceId};
 use crate::plan::{Inventory, InventoryKind};
@@ -81,6 +83,12 @@ impl<'a> Declarations<'a> {
         accounts.find(|account| account.key() == key)
     }
 
+    /// So are these.
+    fn sysctl(&self, key: &str) -> Option<&'a DesiredSysctl> {
+        let mut sysctls = self.desired.sysctls.iter();
+        sysctls.find(|sysctl| sysctl.id.name == *key)
+    }
+
     /// Those that are remembered: what runs when something changed, leaves nothing.
     fn commands(&self) -> &BTreeMap<&'a str, &'a DesiredCommand> {
         self.commands.get_or_init(|| {
@@ -125,6 +133,10 @@ impl<'a> Declarations<'a> {
                 let account = self.account(key)?;
                 Some((&account.id, account.on_removal))
             }
+            InventoryKind::Sysctl => {
+                let sysctl = self.sysctl(key)?;
+                Some((&sysctl.id, sysctl.on_removal))
+            }
             InventoryKind::Command => {
                 let command = self.commands().get(key)?;
                 Some((&command.id, OnRemoval::Keep))
@@ -148,6 +160,7 @@ impl<'a> Declarations<'a> {
                 kinds::package::applied(self.packages().get(key)?).to_string()
             }
             InventoryKind::Account => kinds::account::applied(self.account(key)?).to_string(),
+            InventoryKind::Sysctl => kinds::sysctl::applied(self.sysctl(key)?).to_string(),
             InventoryKind::Command => {
                 kinds::command::applied(self.commands().get(key)?).to_string()
             }
@@ -196,6 +209,7 @@ impl<'a> Declarations<'a> {
             InventoryKind::Path => self.owned_paths().contains(key),
             InventoryKind::Package => find(&self.inventory.packages, key).is_some(),
             InventoryKind::Account => find(&self.inventory.accounts, key).is_some(),
+            InventoryKind::Sysctl => find(&self.inventory.sysctls, key).is_some(),
             InventoryKind::Command => find(&self.inventory.commands, key).is_some(),
             InventoryKind::Unit => find(&self.inventory.units, key).is_some(),
         }
@@ -212,6 +226,7 @@ impl<'a> Declarations<'a> {
             InventoryKind::Path => self.owned_paths().get(key).map(|item| recorded(item)),
             InventoryKind::Package => find(&self.inventory.packages, key).map(recorded),
             InventoryKind::Account => find(&self.inventory.accounts, key).map(recorded),
+            InventoryKind::Sysctl => find(&self.inventory.sysctls, key).map(recorded),
             InventoryKind::Command => find(&self.inventory.commands, key).map(recorded),
             InventoryKind::Unit => find(&self.inventory.units, key).map(recorded),
         };
@@ -263,6 +278,8 @@ impl<'a> Declarations<'a> {
             InventoryKind::Account => find(&self.inventory.accounts, key).and_then(|owned| {
                 Some(owned.applied == kinds::account::applied(self.account(key)?))
             }),
+            InventoryKind::Sysctl => find(&self.inventory.sysctls, key)
+                .and_then(|owned| Some(owned.applied == kinds::sysctl::applied(self.sysctl(key)?))),
             // One that failed is no drift.
             InventoryKind::Command => None,
             InventoryKind::Unit => find(&self.inventory.units, key).and_then(|owned| {
@@ -273,17 +290,27 @@ impl<'a> Declarations<'a> {
     }
 
     /// The keys of everything declared that may be as declared already; a command is only remembered when it was run.
-    pub fn keys(&self) -> impl Iterator<Item = (InventoryKind, &'a str)> {
+    pub fn keys(&self) -> impl Iterator<Item = (InventoryKind, Cow<'a, str>)> + use<'_, 'a> {
         let paths = self
             .paths()
             .iter()
-            .map(|(key, _)| (InventoryKind::Path, *key));
+            .map(|(key, _)| (InventoryKind::Path, Cow::Borrowed(*key)));
         let packages = self
             .packages()
             .keys()
-            .map(|key| (InventoryKind::Package, *key));
-        let units = self.units().keys().map(|key| (InventoryKind::Unit, *key));
-        paths.chain(packages).chain(units)
+            .map(|key| (InventoryKind::Package, Cow::Borrowed(*key)));
+        let units = self.units().keys();
+        let units = units.map(|key| (InventoryKind::Unit, Cow::Borrowed(*key)));
+        let sysctls = self.desired.sysctls.iter();
+        let sysctls = sysctls.map(|sysctl| sysctl.id.name.as_str());
+        let sysctls = sysctls.map(|key| (InventoryKind::Sysctl, Cow::Borrowed(key)));
+        let accounts = self.desired.accounts.iter();
+        let accounts = accounts.map(|account| (InventoryKind::Account, account.key().into()));
+        paths
+            .chain(packages)
+            .chain(accounts)
+            .chain(sysctls)
+            .chain(units)
     }
 }
 

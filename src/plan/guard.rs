@@ -359,6 +359,7 @@ impl Look<'_> {
             Change::Package(_) if step.removes => self.why_package_stays(&step.key),
             Change::Package(_)
             | Change::Account(_)
+            | Change::Sysctl(_)
             | Change::Command(_)
             | Change::Validation(_) => None,
             Change::Unit(change) => {

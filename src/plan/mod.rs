@@ -14,6 +14,7 @@ use crate::kinds::command::Commands;
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
+use crate::kinds::sysctl::Sysctls;
 use crate::kinds::unit::{Units, Validation};
 use crate::kinds::{self, kind};
 use crate::model::{self, Action, Class, Failure, Name, Reason, ResourceId};
@@ -45,6 +46,8 @@ pub struct Observed {
     pub packages: <Packages as Kind>::Observed,
     /// Users and groups.
     pub accounts: <Accounts as Kind>::Observed,
+    /// Parameters of the kernel.
+    pub sysctls: <Sysctls as Kind>::Observed,
     /// Units.
     pub units: <Units as Kind>::Observed,
 }
@@ -58,6 +61,8 @@ pub struct Inventory {
     pub packages: Vec<Owned<<Packages as Kind>::Original>>,
     /// Users and groups.
     pub accounts: Vec<Owned<<Accounts as Kind>::Original>>,
+    /// Parameters of the kernel.
+    pub sysctls: Vec<Owned<<Sysctls as Kind>::Original>>,
     /// Units.
     pub units: Vec<Owned<<Units as Kind>::Original>>,
     /// Commands that were run once.
@@ -181,6 +186,8 @@ pub enum InventoryKind {
     Package,
     /// Users and groups; their names tell which.
     Account,
+    /// Parameters of the kernel.
+    Sysctl,
     /// Commands.
     Command,
     /// Units.
@@ -194,6 +201,7 @@ impl InventoryKind {
             InventoryKind::Path => "path",
             InventoryKind::Package => "package",
             InventoryKind::Account => "account",
+            InventoryKind::Sysctl => "sysctl",
             InventoryKind::Command => "command",
             InventoryKind::Unit => "unit",
         }
@@ -205,6 +213,7 @@ impl InventoryKind {
             InventoryKind::Path,
             InventoryKind::Package,
             InventoryKind::Account,
+            InventoryKind::Sysctl,
             InventoryKind::Command,
             InventoryKind::Unit,
         ]
@@ -222,6 +231,8 @@ pub enum Change {
     Package(Box<<Packages as Kind>::Change>),
     /// For [`Accounts`].
     Account(Box<<Accounts as Kind>::Change>),
+    /// For [`Sysctls`].
+    Sysctl(Box<<Sysctls as Kind>::Change>),
     /// For [`Commands`].
     Command(Box<<Commands as Kind>::Change>),
     /// For [`Units`].
@@ -268,6 +279,14 @@ pub fn plan(
         InventoryKind::Account,
         &is_unchanged,
         |change| Change::Account(Box::new(change)),
+        &mut steps,
+        &mut plan,
+    );
+    read::<Sysctls>(
+        Sysctls::plan(&desired.sysctls, &observed.sysctls, &inventory.sysctls),
+        InventoryKind::Sysctl,
+        &is_unchanged,
+        |change| Change::Sysctl(Box::new(change)),
         &mut steps,
         &mut plan,
     );
@@ -498,7 +517,18 @@ pub fn reported_resources(desired: &DesiredState) -> BTreeSet<&ResourceId> {
         .iter()
         .filter(|command| command.report)
         .map(|command| &command.id);
-    paths.chain(packages).chain(units).chain(commands).collect()
+    let accounts = desired
+        .accounts
+        .iter()
+        .filter(|account| account.report)
+        .map(|account| &account.id);
+    let sysctls = desired
+        .sysctls
+        .iter()
+        .filter(|sysctl| sysctl.report)
+        .map(|sysctl| &sysctl.id);
+    let others = accounts.chain(sysctls).chain(units).chain(commands);
+    paths.chain(packages).chain(others).collect()
 }
 
 impl Plan {

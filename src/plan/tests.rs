@@ -26,6 +26,7 @@ impl Scene {
             desired: DesiredState::default(),
             observed: Observed {
                 accounts: Default::default(),
+                sysctls: Default::default(),
                 paths: Default::default(),
                 packages: Default::default(),
                 units: Default::default(),

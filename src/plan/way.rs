@@ -3,6 +3,7 @@
 //! Invariant: pure, and generous. A check too many costs one poll; one too few may cost a host.
 
 use crate::model::ResourceId;
+use crate::model::is_network_sysctl;
 use crate::plan::{InventoryKind, Plan, Step};
 
 /// What the way to the source consists of, as it is called, and by what it is recognised: paths (with all below them), and what units
@@ -175,6 +176,7 @@ fn part_of_the_way(step: &Step) -> Option<&'static str> {
         InventoryKind::Path => part_with_path(&step.key),
         InventoryKind::Package => part_called(&step.key),
         InventoryKind::Account => None,
+        InventoryKind::Sysctl => is_network_sysctl(&step.key).then_some("the network"),
         // Nobody knows what it does.
         InventoryKind::Command => Some("whatever a command changes"),
         InventoryKind::Unit => part_called(stem(&step.key)),

@@ -23,6 +23,21 @@ pub struct Facts {
 }
 
 impl Host {
+    /// Is our name space of `kind`, as it is called below /proc/self/ns, that of the system's first process. Who may not see that has
+    /// one of his own for all he knows.
+    pub fn shares_name_space(&self, kind: &str) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let of = |process: &str| {
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "sys is where files are looked at"
+            )]
+            let found = std::fs::metadata(format!("/proc/{process}/ns/{kind}"));
+            found.ok().map(|found| (found.dev(), found.ino()))
+        };
+        of("self").is_some_and(|ours| of("1") == Some(ours))
+    }
+
     /// The host's name up to its first dot.
     pub fn read_short_name(&self) -> Result<String, Failure> {
         let name = if self.root() == Path::new("/") {

@@ -9,7 +9,7 @@ use limpet::apply::Activity;
 use limpet::config::{Config, Source};
 use limpet::cycle::{Cycle, Trigger};
 use limpet::fetch::child::{Child, Launch};
-use limpet::fetch::protocol::{Probe, Target};
+use limpet::fetch::protocol::{Probe, Seen, Target};
 use limpet::fetch::{Lane, Tip, Trouble, Upstream};
 use limpet::git::{Object, ObjectError, ObjectId, Objects};
 use limpet::model::{Class, Failure};
@@ -77,6 +77,10 @@ impl Upstream for Walked {
             None if is_cut => Err(Failure::new(Class::Transient, "the test has cut the way")),
             None => self.child.probe(probe),
         }
+    }
+
+    fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure> {
+        self.child.sysctls(names)
     }
 }
 

@@ -65,13 +65,51 @@ fn an_unknown_kind_is_shown_with_the_nearest() {
 }
 
 #[test]
-fn a_kind_of_a_later_version_says_so() {
-    assert_snapshot!(base("[sysctl]\n\"a.b\" = 1\n"), @r"
-    error: layers/base/base.toml:1:2: kind `sysctl` is not supported by limpet 0.1.0
+fn a_parameter_of_the_kernel_that_has_no_such_name_or_value_is_a_mistake() {
+    assert_snapshot!(base("[sysctl]\n\"net/ipv4/ip_forward\" = 1\nswappiness = 1\n\"vm.a\" = true\n\"vm.b\" = 1.5\n\"vm.e\" = { value = [1] }\n"), @r#"
+    error: layers/base/base.toml:2:1: 'net/ipv4/ip_forward' is no name of a parameter of the kernel
       |
-    1 | [sysctl]
-      |  ^^^^^^
-    ");
+    2 | "net/ipv4/ip_forward" = 1
+      | ^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: write: "net.ipv4.ip_forward" = …
+    error: layers/base/base.toml:3:1: 'swappiness' is no name of a parameter of the kernel
+      |
+    3 | swappiness = 1
+      | ^^^^^^^^^^
+      |
+    hint: write it as 'sysctl -a' does, in quotes: "net.ipv4.ip_forward" = 1; a dot in an interface's name is written as a slash
+    error: layers/base/base.toml:4:10: expected a whole number or a string for sysctl:vm.a, found a boolean
+      |
+    4 | "vm.a" = true
+      |          ^^^^
+      |
+    hint: write: "vm.a" = 1
+    error: layers/base/base.toml:5:10: expected a whole number or a string for sysctl:vm.b, found a number
+      |
+    5 | "vm.b" = 1.5
+      |          ^^^
+      |
+    hint: write: "vm.b" = "1.5"
+    error: layers/base/base.toml:6:20: expected a number or a string, found an array for `value` in sysctl:vm.e
+      |
+    6 | "vm.e" = { value = [1] }
+      |                    ^^^
+    "#);
+    assert_snapshot!(base("[sysctl]\n\"vm.c\" = \"1\\n2\"\n\"vm.d\" = {}\n"), @r#"
+    error: layers/base/base.toml:2:10: "1\n2" is no value for sysctl:vm.c
+      |
+    2 | "vm.c" = "1\n2"
+      |          ^^^^^^
+      |
+    hint: write one line of at most 511 bytes
+    error: layers/base/base.toml:3:1: missing field `value` in sysctl:vm.d
+      |
+    3 | "vm.d" = {}
+      | ^^^^^^
+      |
+    hint: write the value right after the name: "net.ipv4.ip_forward" = 1
+    "#);
 }
 
 #[test]
@@ -697,23 +735,19 @@ fn an_impossible_version_is_refused() {
 
 #[test]
 fn a_need_that_is_not_declared_is_shown_with_the_nearest() {
-    assert_snapshot!(base("[package]\nchrony = \"installed\"\n[file.\"/etc/chrony.conf\"]\ncontent = \"\"\nneeds = [\"package:chorny\", \"chrony\", \"sysctl:x\"]\n[unit.\"chrony.service\"]\nrestart_on = [\"file:/etc/chrony/chrony.conf\"]\n"), @r#"
+    assert_snapshot!(base("[package]\nchrony = \"installed\"\n[file.\"/etc/chrony.conf\"]\ncontent = \"\"\nneeds = [\"package:chorny\", \"chrony\"]\n[unit.\"chrony.service\"]\nrestart_on = [\"file:/etc/chrony/chrony.conf\"]\n"), @r#"
     error: layers/base/base.toml:5:10: `needs` of file:/etc/chrony.conf names package:chorny, which is not declared for this host
       |
-    5 | needs = ["package:chorny", "chrony", "sysctl:x"]
+    5 | needs = ["package:chorny", "chrony"]
       |          ^^^^^^^^^^^^^^^^
       |
     hint: did you mean 'package:chrony'?
     error: layers/base/base.toml:5:28: 'chrony' in `needs` of file:/etc/chrony.conf is no resource
       |
-    5 | needs = ["package:chorny", "chrony", "sysctl:x"]
+    5 | needs = ["package:chorny", "chrony"]
       |                            ^^^^^^^^
       |
     hint: a resource is written kind:name, such as "package:chrony" or "file:/etc/motd"
-    error: layers/base/base.toml:5:38: kind `sysctl` is not supported by limpet 0.1.0
-      |
-    5 | needs = ["package:chorny", "chrony", "sysctl:x"]
-      |                                      ^^^^^^^^^^
     error: layers/base/base.toml:7:15: `restart_on` of unit:chrony.service names file:/etc/chrony/chrony.conf, which is not declared for this host
       |
     7 | restart_on = ["file:/etc/chrony/chrony.conf"]

@@ -46,6 +46,7 @@ mod resilience;
 mod schedule;
 mod self_upgrade;
 mod sources;
+mod sysctls;
 mod transactions;
 mod units;
 mod validation;

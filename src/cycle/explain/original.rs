@@ -1,7 +1,7 @@
 //! What was there before limpet, in words.
 
 use crate::kinds::file::Original;
-use crate::kinds::{account, package, unit};
+use crate::kinds::{account, package, sysctl, unit};
 use crate::record::InventoryEntry;
 use crate::sys::xattrs::Xattrs;
 
@@ -12,10 +12,18 @@ pub(super) fn original(entry: &InventoryEntry) -> String {
         "path" => serde_json::from_str(text).ok().map(original_path),
         "package" => serde_json::from_str(text).ok().map(original_package),
         "account" => serde_json::from_str(text).ok().map(original_account),
+        "sysctl" => serde_json::from_str(text).ok().map(original_sysctl),
         "command" => Some("it had not been run".to_owned()),
         _ => serde_json::from_str(text).ok().map(original_unit),
     };
     told.unwrap_or_else(|| "it cannot be read".to_owned())
+}
+
+fn original_sysctl(original: sysctl::Original) -> String {
+    match original.value {
+        Some(value) => format!("it was '{value}'"),
+        None => "there was no such parameter".to_owned(),
+    }
 }
 
 fn original_package(original: package::Original) -> String {

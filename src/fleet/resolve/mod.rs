@@ -18,6 +18,7 @@ use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
+use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Class, Failure, Kind, Name, ResourceId};
 
@@ -29,6 +30,7 @@ mod health;
 mod mount;
 mod package;
 mod repository;
+mod sysctl;
 mod tree;
 mod unit;
 
@@ -121,6 +123,7 @@ struct Resolved {
     paths: Vec<(DesiredPath, Place)>,
     package: Option<DesiredPackage>,
     account: Option<DesiredAccount>,
+    sysctl: Option<DesiredSysctl>,
     command: Option<DesiredCommand>,
     unit: Option<DesiredUnit>,
     health: Option<DesiredHealth>,
@@ -290,6 +293,7 @@ impl Resolver<'_, '_> {
             Kind::Group => self.group(id, table, place, out),
             Kind::User => self.user(id, table, place, out),
             Kind::Mount => self.mount(id, table, place, out),
+            Kind::Sysctl => self.sysctl(id, table, place, out),
             Kind::Command => self.command(id, table, place, out),
             Kind::Unit => self.unit(id, table, place, out),
             Kind::Health => self.health(id, table, place, out),
@@ -328,6 +332,7 @@ impl Resolver<'_, '_> {
         }
         // Groups come first, and both in the order of their names.
         self.state.accounts.extend(resolved.account);
+        self.state.sysctls.extend(resolved.sysctl);
         self.state.commands.extend(resolved.command);
         self.state.units.extend(resolved.unit);
         self.state.health.extend(resolved.health);
