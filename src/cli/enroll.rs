@@ -531,7 +531,12 @@ fn start(host: &Host, terminal: &Terminal) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    for unit in ["limpet-fetch.socket", "limpet.service"] {
+    // Where the distribution enables nothing by itself, nothing of it is enabled yet. The timer is started when it is needed.
+    for unit in [
+        "limpet-fetch.socket",
+        "limpet.service",
+        "limpet-probation.timer",
+    ] {
         systemd
             .enable(unit, false)
             .map_err(|error| error.into_failure(&format!("enable {unit}")))?;

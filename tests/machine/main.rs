@@ -11,6 +11,7 @@ mod fixture {
     pub mod machine;
     pub mod package;
     pub mod repository;
+    pub mod rpm_repository;
     pub mod ssh_server;
 }
 
@@ -43,6 +44,7 @@ mod recipes;
 mod refusals;
 mod repositories;
 mod resilience;
+mod rpm;
 mod schedule;
 mod self_upgrade;
 mod sources;
