@@ -159,7 +159,9 @@ fn host_config(host: &Host) -> Result<Config, Vec<Failure>> {
         .collect();
     fragments.push(own);
     fragments.extend(drop_ins(host)?);
-    Config::parse(&fragments)
+    let config = Config::parse(&fragments)?;
+    host.choose_package_manager(config.host.package_manager);
+    Ok(config)
 }
 
 /// The drop-ins of the host configuration, in their order: file and text.

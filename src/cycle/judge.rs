@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::apply::Activity;
-use crate::config::Config;
+use crate::config::{Config, PackageManager};
 use crate::cycle::trusted_time::{remember_time, trusted_now};
 use crate::cycle::{Cycle, POLL_SILENCE, Progress, fetcher, state};
 use crate::fetch::{Lane, Trouble, Upstream};
@@ -494,11 +494,18 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
 /// Who this host is: its configured name, and what can be measured of it.
 pub fn measure(host: &Host, config: &Config) -> Result<HostIdentity, Failure> {
     let facts = host.read_facts()?;
+    let package_manager = match config.host.package_manager {
+        Some(PackageManager::Apt) => "apt",
+        Some(PackageManager::Dnf) => "dnf",
+        None => "",
+    };
     let facts = [
         ("os", facts.os),
         ("family", facts.family),
         ("os_version", facts.os_version),
         ("arch", facts.arch),
+        // Said by the host's own configuration, where its family does not tell.
+        ("package_manager", package_manager.to_owned()),
     ];
     Ok(HostIdentity {
         name: config.host.name.clone(),

@@ -29,6 +29,7 @@ pub struct Memory {
 impl Memory {
     /// Opens what `host` remembers; only root may.
     pub fn open(host: Host, config: Config) -> Result<Self, Failure> {
+        host.choose_package_manager(config.host.package_manager);
         let nothing_yet = || {
             Failure::new(
                 Class::Transient,

@@ -243,6 +243,7 @@ struct Rest {
 impl Cycle {
     /// Opens the state of `host` and loads the revision in force; `connect` reaches the fetcher.
     pub fn open(host: Host, config: Config, connect: Connect) -> Result<Self, Failure> {
+        host.choose_package_manager(config.host.package_manager);
         let state = state::open(&host)?;
         let debts = forget_debts_of_the_last_boot(&host, &state.record);
         tell_what_is_missing(&state);
@@ -326,6 +327,8 @@ impl Cycle {
             interval: config.source.interval,
             ..self.config.source.clone()
         } != config.source;
+        self.host
+            .choose_package_manager(config.host.package_manager);
         self.config = config;
         if is_another_source {
             self.forget_silence();

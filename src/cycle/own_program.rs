@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use crate::cycle::enforce::FIRST_REST;
 use crate::cycle::{Cycle, InForce, Rest};
-use crate::kinds::package::version::fits;
+use crate::kinds::package::family::Family;
 use crate::kinds::package::{self, DesiredPackage, PackageState};
 use crate::model::{Failure, Outcome, ResourceId};
 use crate::record::HistoryEntry;
@@ -138,7 +138,7 @@ impl Cycle {
         let Some(taken) = self.taken_back.clone() else {
             return;
         };
-        let is_declared = declared(in_force).is_some_and(|package| asks_for(package, &taken));
+        let is_declared = declared(in_force).is_some_and(|package| self.asks_for(package, &taken));
         if taken.put_back.is_some() && !is_declared {
             // Nobody asks for that version, so its package keeps the program of the other one. Said until one is asked for.
             return;
@@ -168,10 +168,15 @@ impl Cycle {
         let Some(taken) = &self.taken_back else {
             return;
         };
-        if let Some(package) = declared(in_force).filter(|package| asks_for(package, taken)) {
+        if let Some(package) = declared(in_force).filter(|package| self.asks_for(package, taken)) {
             let failure = taken.as_failure().about(package.id.clone());
             resting.insert(package.id.clone(), failure);
         }
+    }
+
+    fn asks_for(&self, package: &DesiredPackage, taken: &TakenBack) -> bool {
+        let family = Family::of(&self.host).unwrap_or_default();
+        matches!(&package.state, PackageState::Version { version, .. } if family.fits(version, &taken.version))
     }
 
     /// Where our own package was left broken by its upgrade, goes back to the version that is known to work.
@@ -220,8 +225,4 @@ impl Cycle {
 fn declared(in_force: &InForce) -> Option<&DesiredPackage> {
     let packages = &in_force.desired.packages;
     packages.iter().find(|package| package.name == PACKAGE)
-}
-
-fn asks_for(package: &DesiredPackage, taken: &TakenBack) -> bool {
-    matches!(&package.state, PackageState::Version { version, .. } if fits(version, &taken.version))
 }

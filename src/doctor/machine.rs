@@ -3,6 +3,8 @@
 use crate::config::{CACHE_DIRECTORY, STATE_DIRECTORY};
 use crate::cycle::other_side::OTHER_MANAGERS;
 use crate::doctor::Finding;
+use crate::kinds::package::dnf::locks;
+use crate::kinds::package::family::Family;
 use crate::kinds::package::status::{Database, State};
 use crate::sys::Host;
 use crate::sys::systemd::{Property, PropertyName};
@@ -26,11 +28,15 @@ const FAILED_SHOWN: usize = 5;
 /// The package manager, and whether it can be used now.
 pub(super) fn packages(host: &Host, is_root: bool) -> Vec<Finding> {
     let check = "packages";
-    if !host.exists("/var/lib/dpkg/status").unwrap_or(false) {
+    let family = match Family::of(host) {
+        Ok(family) => family,
+        Err(failure) => return vec![Finding::of(check, &failure)],
+    };
+    if family == Family::Apt && !host.exists("/var/lib/dpkg/status").unwrap_or(false) {
         return vec![
             Finding::warning(
                 check,
-                "no package database of dpkg was found: packages cannot be managed here",
+                "no package database of dpkg or rpm was found: packages cannot be managed here",
             )
             .hint("files and units can"),
         ];
@@ -39,6 +45,25 @@ pub(super) fn packages(host: &Host, is_root: bool) -> Vec<Finding> {
         Ok(database) => database,
         Err(failure) => return vec![Finding::of(check, &failure)],
     };
+    if let Family::Dnf(program) = family {
+        let name = program.name();
+        let mut findings = vec![Finding::ok(
+            check,
+            format!("rpm's database can be read, and {name} is there"),
+        )];
+        if !locks::are_possible(host, program).unwrap_or(true) {
+            findings.push(
+                Finding::warning(
+                    check,
+                    "packages cannot be put on hold: dnf's plug-in versionlock is not installed",
+                )
+                .hint(
+                    "declare python3-dnf-plugin-versionlock, or dnf-plugins-core where that has it",
+                ),
+            );
+        }
+        return findings;
+    }
     let mut findings = Vec::new();
     if database.is_interrupted() {
         findings.push(

@@ -22,7 +22,7 @@ use crate::sys::clock;
 
 /// Where programs without a path are looked for.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How much of the end of a program's output is kept.
+/// How much of the end of a program's output is kept, unless more is asked for.
 pub(super) const OUTPUT_LIMIT_BYTES: u64 = 64 << 10;
 /// A child that writes more than this is ended: its output lies in memory.
 const CHILD_OUTPUT_LIMIT_BYTES: u64 = 16 << 20;
@@ -44,6 +44,8 @@ pub struct Command {
     pub input: Option<Vec<u8>>,
     /// Where [`Host::root`] is an alternate root: change into it first, so that paths are those of that system.
     pub inside_root: bool,
+    /// How much of the end of its output is kept, in bytes.
+    pub output_limit: u64,
 }
 
 impl Default for Command {
@@ -55,6 +57,7 @@ impl Default for Command {
             user: None,
             input: None,
             inside_root: false,
+            output_limit: OUTPUT_LIMIT_BYTES,
         }
     }
 }
@@ -247,7 +250,8 @@ fn run_as_child(argv: &[String], command: &Command) -> Result<CommandResult, Fai
         .map_err(|error| failed(error.to_string()))?;
     let ending = wait_for_child(&mut child, &output, command.time_limit)
         .map_err(|error| failed(error.to_string()))?;
-    let output = read_end(&mut output).map_err(|error| failed(error.to_string()))?;
+    let output =
+        read_end(&mut output, command.output_limit).map_err(|error| failed(error.to_string()))?;
     Ok(CommandResult { ending, output })
 }
 
@@ -292,12 +296,12 @@ fn wait_for_child(
 }
 
 /// The end of a file of output, from a whole line on.
-pub(super) fn read_end(file: &mut std::fs::File) -> std::io::Result<String> {
+pub(super) fn read_end(file: &mut std::fs::File, limit: u64) -> std::io::Result<String> {
     let size = file.metadata()?.len();
-    let start = size.saturating_sub(OUTPUT_LIMIT_BYTES);
+    let start = size.saturating_sub(limit);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
-    file.take(OUTPUT_LIMIT_BYTES).read_to_end(&mut bytes)?;
+    file.take(limit).read_to_end(&mut bytes)?;
     if start > 0 {
         let line_end = bytes.iter().position(|byte| *byte == b'\n');
         bytes.drain(..line_end.map_or(0, |end| end + 1));

@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config::PackageManager;
+use remembered::Answers;
 use signatures::Signatures;
 
 pub mod accounts;
@@ -20,6 +22,7 @@ pub mod jobs;
 pub mod lock;
 pub mod memory;
 pub mod program;
+mod remembered;
 pub mod signatures;
 pub mod socket;
 pub mod systemd;
@@ -35,6 +38,9 @@ pub struct Host {
     root: PathBuf,
     systemd: systemd::Systemd,
     signatures: Arc<Mutex<Signatures>>,
+    answers: Answers,
+    /// The package manager that the host configuration names.
+    package_manager: Mutex<Option<PackageManager>>,
     /// Transactions that have ended, and whose result is not written down yet.
     ended_transactions: Mutex<Vec<String>>,
 }
@@ -48,6 +54,8 @@ impl Host {
             root: root.to_owned(),
             systemd: systemd::Systemd::new(is_running_system),
             signatures: Arc::default(),
+            answers: Answers::default(),
+            package_manager: Mutex::default(),
             ended_transactions: Mutex::default(),
         }
     }
@@ -60,6 +68,18 @@ impl Host {
     /// Is this the machine we run on, and not an image or a test's directory.
     pub fn is_running_system(&self) -> bool {
         self.root == Path::new("/")
+    }
+
+    /// Uses this package manager from now on, or the one that is found.
+    pub fn choose_package_manager(&self, chosen: Option<PackageManager>) {
+        let locked = self.package_manager.lock();
+        *locked.unwrap_or_else(PoisonError::into_inner) = chosen;
+    }
+
+    /// The package manager that was chosen.
+    pub fn chosen_package_manager(&self) -> Option<PackageManager> {
+        let locked = self.package_manager.lock();
+        *locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What files contained when they were read last.

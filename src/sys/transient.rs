@@ -99,7 +99,7 @@ impl Host {
 
     /// Waits until a transaction has ended, and leaves its result to whoever adopts it.
     pub fn await_transaction(&self, unit: &str) -> Result<CommandResult, Failure> {
-        self.wait_for_unit(unit, None)
+        self.wait_for_unit(unit, None, command::OUTPUT_LIMIT_BYTES)
     }
 
     /// Clears away what has ended here: its result is written down.
@@ -144,7 +144,11 @@ impl Host {
     ) -> Result<CommandResult, Failure> {
         let unit = format!("{COMMAND_PREFIX}{}.service", random_id()?);
         self.start_unit(&unit, argv, command, Role::Command)?;
-        let result = self.wait_for_unit(&unit, Some(command.time_limit + GRACE));
+        let result = self.wait_for_unit(
+            &unit,
+            Some(command.time_limit + GRACE),
+            command.output_limit,
+        );
         self.clear_unit(&unit);
         result
     }
@@ -222,7 +226,12 @@ impl Host {
     }
 
     /// Looks at the unit by its name until it has ended.
-    fn wait_for_unit(&self, unit: &str, limit: Option<Duration>) -> Result<CommandResult, Failure> {
+    fn wait_for_unit(
+        &self,
+        unit: &str,
+        limit: Option<Duration>,
+        output_limit: u64,
+    ) -> Result<CommandResult, Failure> {
         let names = [unit.to_owned()];
         let deadline = limit.map(|limit| clock::instant() + limit);
         let mut pause = Duration::from_millis(2);
@@ -240,7 +249,7 @@ impl Host {
                     if !is_moving && listed.job.is_empty() {
                         return Ok(CommandResult {
                             ending: self.read_ending(&listed.object, &listed.load),
-                            output: read_output(unit),
+                            output: read_output(unit, output_limit),
                         });
                     }
                 }
@@ -255,7 +264,7 @@ impl Host {
             if deadline.is_some_and(|deadline| clock::instant() >= deadline) {
                 return Ok(CommandResult {
                     ending: Ending::TimedOut,
-                    output: read_output(unit),
+                    output: read_output(unit, output_limit),
                 });
             }
             std::thread::sleep(pause);
@@ -368,10 +377,10 @@ fn prepare_output(path: &std::path::Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read_output(unit: &str) -> String {
+fn read_output(unit: &str, limit: u64) -> String {
     #[allow(clippy::disallowed_methods, reason = "sys is where files are opened")]
     let file = std::fs::File::open(output_path(unit));
-    file.and_then(|mut file| command::read_end(&mut file))
+    file.and_then(|mut file| command::read_end(&mut file, limit))
         .unwrap_or_default()
 }
 

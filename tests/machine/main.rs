@@ -25,6 +25,7 @@ mod bad_days_server;
 mod bad_days_state;
 mod bad_days_system;
 mod contested;
+mod dnf;
 mod doctor;
 mod enrolment;
 mod files;

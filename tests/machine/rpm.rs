@@ -1,7 +1,7 @@
 //! What the rpm does to a machine, installed by dnf: installation, presets, upgrade, removal.
 
 use crate::fixture::machine::{Machine, Network};
-use crate::fixture::rpm_repository::{self, Rpm, RpmRepository};
+use crate::fixture::rpm_repository::{self, RpmRepository};
 
 const UNITS: [&str; 3] = [
     "limpet.service",

@@ -47,6 +47,13 @@ impl Scene {
 
     /// The same in `repository`, which is empty.
     pub fn prepared_in(label: &str, layer: &str, repository: Repository) -> Scene {
+        let machine = Machine::start(label);
+        machine.install_deb(&package::built());
+        Scene::prepared_on(machine, layer, repository)
+    }
+
+    /// The same on a machine that has the package.
+    pub fn prepared_on(machine: Machine, layer: &str, repository: Repository) -> Scene {
         repository.write(
             "fleet.toml",
             "format = 1\nfleet = \"tests\"\n\n[[match]]\nhosts = [\"*\"]\nlayers = [\"base\"]\n",
@@ -56,8 +63,6 @@ impl Scene {
         repository.commit(&alice, SUBJECT);
         repository.push();
         let server = GitServer::start(repository.directory());
-        let machine = Machine::start(label);
-        machine.install_deb(&package::built());
         machine.write_file("/root/ca.pem", ca_of(&server));
         machine.write_file("/root/allowed_signers", alice.allowed());
         write_interval(&machine, RARELY);

@@ -249,6 +249,17 @@ impl Resolver<'_, '_> {
         self.take(id, place, resolved);
     }
 
+    /// Whose names packages have on this host: the manager that its own configuration names, else its family's.
+    fn package_manager(&self) -> PackageManager {
+        let fact = |name: &str| self.traits.facts.get(name).map(String::as_str);
+        match (fact("package_manager"), fact("family")) {
+            (Some("apt"), _) | (None, Some("debian")) => PackageManager::Apt,
+            (Some("dnf"), _) | (None, Some("rhel")) => PackageManager::Dnf,
+            (_, Some(_)) => PackageManager::Other,
+            (_, None) => PackageManager::Unknown,
+        }
+    }
+
     fn resolve_shared(
         &self,
         id: &ResourceId,
@@ -256,12 +267,9 @@ impl Resolver<'_, '_> {
         place: &Place,
         shared: &RefCell<Shared>,
     ) -> Rc<Resolved> {
-        let manager = match self.traits.facts.get("family").map(String::as_str) {
-            _ if !matches!(id.kind, Kind::Package | Kind::Repository) => PackageManager::Other,
-            Some("debian") => PackageManager::Apt,
-            Some("rhel") => PackageManager::Dnf,
-            Some(_) => PackageManager::Other,
-            None => PackageManager::Unknown,
+        let manager = match id.kind {
+            Kind::Package | Kind::Repository => self.package_manager(),
+            _ => PackageManager::Other,
         };
         let key = (std::ptr::from_ref(table) as usize, manager);
         let mut known = shared.borrow_mut();

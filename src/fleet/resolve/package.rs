@@ -1,7 +1,7 @@
 //! Packages.
 
 use super::file::none_or;
-use super::{Resolved, Resolver};
+use super::{PackageManager, Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
 use crate::fleet::{declared, layer};
 use crate::kinds::package::{DesiredPackage, PackageState, version};
@@ -83,10 +83,11 @@ impl Resolver<'_, '_> {
                 mistakes.push(no_apt_name(name, &place).hint(APT_NAME_HINT));
             }
         }
-        let family = self.traits.facts.get("family").map(String::as_str);
+        let manager = self.package_manager();
         if package.apt.is_none() && package.dnf.is_none() {
             let name = id.name.as_str();
-            if family == Some("debian") && layer::is_package_name(name) && !is_apt_name(name) {
+            if manager == PackageManager::Apt && layer::is_package_name(name) && !is_apt_name(name)
+            {
                 let lower = name.to_ascii_lowercase();
                 let mistake = no_apt_name(name, place);
                 mistakes.push(if is_apt_name(&lower) {
@@ -99,11 +100,11 @@ impl Resolver<'_, '_> {
             }
             return Some(id.name.to_string());
         }
-        match family {
-            Some("debian") => package.apt.clone(),
-            Some("rhel") => package.dnf.clone(),
-            Some(_) => None,
-            None => {
+        match manager {
+            PackageManager::Apt => package.apt.clone(),
+            PackageManager::Dnf => package.dnf.clone(),
+            PackageManager::Other => None,
+            PackageManager::Unknown => {
                 mistakes.push(
                     Mistake::new(place, format!("{id} has names by package manager, and the family of host '{}' is not known", self.traits.name))
                         .hint(format!(

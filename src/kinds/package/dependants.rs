@@ -1,10 +1,10 @@
 //! What goes when a package goes: the installed packages that need it, and those that need them.
 //!
-//! Read from dpkg's database in the words of deb-control(5). What version is asked for is not looked at: what is installed together fits.
+//! Read from dpkg's database in the words of deb-control(5), or from what rpm says. What version is asked for is not looked at: what is installed together fits.
 //!
 //! Invariant: pure, and any text yields something; what cannot be read needs nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// An installed package, as far as others need it or it needs others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,28 @@ pub(super) struct Installed<'a> {
 /// The installed packages in a text of deb-control stanzas.
 pub(super) fn parse(text: &str) -> Vec<Installed<'_>> {
     text.split("\n\n").filter_map(parse_stanza).collect()
+}
+
+/// The installed packages in lines of `P package provided` and `R package required`.
+pub(super) fn parse_relations(text: &str) -> Vec<Installed<'_>> {
+    let mut found: BTreeMap<&str, Installed<'_>> = BTreeMap::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let &[sort, name, other] = words.as_slice() else {
+            continue; // a need with conditions
+        };
+        let installed = found.entry(name).or_insert_with(|| Installed {
+            name,
+            needs: Vec::new(),
+            provides: vec![name],
+        });
+        match sort {
+            "P" => installed.provides.push(other),
+            "R" => installed.needs.push(vec![other]),
+            _ => {}
+        }
+    }
+    found.into_values().collect()
 }
 
 fn parse_stanza(stanza: &str) -> Option<Installed<'_>> {
@@ -168,6 +190,16 @@ Depends: libssl3
             ["mail-reader"]
         );
         check("no-such-thing", &[]);
+    }
+
+    #[test]
+    fn what_rpm_says_is_understood() {
+        let text = "P openssl-libs openssl-libs\nP openssl-libs libssl.so.3()(64bit)\n\
+                    P sshd sshd\nR sshd libssl.so.3()(64bit)\nR sshd /bin/sh\nR sshd (a if b)\n\
+                    P keys keys\nR keys sshd\nP other other\nR other other\n";
+        let found = |removed: &str| dependants(&parse_relations(text), removed);
+        assert_eq!(found("openssl-libs"), ["keys", "sshd"]);
+        assert_eq!(found("keys"), [""; 0]);
     }
 
     proptest! {

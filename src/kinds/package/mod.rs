@@ -14,16 +14,19 @@ use serde::{Deserialize, Serialize};
 use crate::kinds::kind::{Contents, Kind, Owned, Step};
 use crate::model::{Failure, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
+use family::Family;
 use protected::{running_kernel_package, why_protected};
 use status::{Database, State};
-use version::{compare_versions, fits};
 
 pub mod apt;
 mod automatic;
 mod dependants;
+pub mod dnf;
+pub mod family;
 mod plan;
 mod protected;
 pub mod repair;
+pub mod rpm;
 pub mod status;
 mod system;
 mod transaction;
@@ -79,6 +82,7 @@ pub struct Original {
 /// What the package database says about the packages that were asked for.
 #[derive(Debug)]
 pub struct Observed {
+    family: Family,
     packages: Result<BTreeMap<String, ObservedPackage>, Failure>,
 }
 
@@ -159,13 +163,18 @@ impl Wanted {
         match (self, database.state(name)) {
             (Wanted::Installed, State::Installed) => true,
             (Wanted::Version { version, .. } | Wanted::PutBack { version }, State::Installed) => {
-                database
-                    .get(name)
-                    .is_some_and(|entry| compare_versions(&entry.version, version).is_eq())
+                let is_it = |installed: &str| {
+                    database
+                        .family()
+                        .compare_versions(installed, version)
+                        .is_eq()
+                };
+                database.versions(name).any(is_it)
             }
-            (Wanted::Fitting { pattern, .. }, State::Installed) => database
-                .get(name)
-                .is_some_and(|entry| fits(pattern, &entry.version)),
+            (Wanted::Fitting { pattern, .. }, State::Installed) => {
+                let mut versions = database.versions(name);
+                versions.any(|installed| database.family().fits(pattern, installed))
+            }
             (Wanted::Held(is_held), _) => {
                 database.get(name).is_some_and(|entry| entry.is_held) == *is_held
             }
@@ -193,19 +202,16 @@ impl Kind for Packages {
             .chain(owned.iter().map(|owned| owned.key.as_str()))
             .collect();
         if names.is_empty() {
-            return Observed {
-                packages: Ok(BTreeMap::new()),
-            };
+            return Observed::default();
         }
         let kernel = running_kernel_package();
+        let mut family = Family::default();
         let packages = Database::read(host).and_then(|database| {
+            family = database.family();
             let why = |name: &str| why_protected(name, &database, kernel.as_deref());
             let observe = |name: &str| ObservedPackage {
                 state: database.state(name),
-                version: database
-                    .get(name)
-                    .map(|entry| entry.version.clone())
-                    .unwrap_or_default(),
+                version: version_of(name, &database, desired),
                 is_held: database.get(name).is_some_and(|entry| entry.is_held),
                 is_automatic: false,
                 protected: why(name),
@@ -220,7 +226,8 @@ impl Kind for Packages {
                 !known.contains(name.as_str()) && package.state == State::Installed
             });
             let mut new = new.peekable();
-            if new.peek().is_some() {
+            // Which packages came along with others is dnf's own secret, and not needed but to mark them so again.
+            if new.peek().is_some() && family == Family::Apt {
                 let marked = automatic::read(host)?;
                 for (name, package) in new {
                     package.is_automatic = marked.contains(apt::without_architecture(name));
@@ -241,7 +248,7 @@ impl Kind for Packages {
             }
             Ok(packages)
         });
-        Observed { packages }
+        Observed { family, packages }
     }
 
     fn plan(
@@ -256,6 +263,20 @@ impl Kind for Packages {
         let changes: Vec<PackageChange> = changes.iter().copied().cloned().collect();
         transaction::apply(&system::HostPackages(host), &changes)
     }
+}
+
+/// The version of an installed package; of several the one that is declared, else the highest.
+fn version_of(name: &str, database: &Database, desired: &[DesiredPackage]) -> String {
+    let declared = desired.iter().find(|package| package.name == name);
+    let mut versions = database.versions(name);
+    let fitting = match declared.map(|package| &package.state) {
+        Some(PackageState::Version { version, .. }) => {
+            versions.find(|installed| database.family().fits(version, installed))
+        }
+        _ => None,
+    };
+    let found = fitting.or_else(|| database.get(name).map(|entry| entry.version.as_str()));
+    found.unwrap_or_default().to_owned()
 }
 
 /// Installs `version` of the package `name`, even if that is older than what is there, and nothing else.
@@ -280,12 +301,17 @@ pub fn reinstall_version(host: &Host, name: &str, version: &str) -> Outcome {
     let fail = |failure: Failure| {
         Outcome::Failed(failure.about(ResourceId::new(crate::model::Kind::Package, name)))
     };
-    match system::PackageSystem::transact(&system, &apt::reinstallation(name, version)) {
+    let family = match Family::of(host) {
+        Ok(family) => family,
+        Err(failure) => return fail(failure),
+    };
+    match system::PackageSystem::transact(&system, &family.reinstallation(name, version)) {
         Ok(result) if result.is_success() => Outcome::Done,
         Ok(result) => fail(Failure::new(
-            apt::classify_failure(&result.output),
+            family.classify_failure(&result.output),
             format!(
-                "failed to install limpet {version} again: apt-get {}",
+                "failed to install limpet {version} again: {} {}",
+                family.program(),
                 result.complaint()
             ),
         )),
@@ -305,6 +331,7 @@ impl Default for Observed {
     /// Nothing was asked about.
     fn default() -> Self {
         Observed {
+            family: Family::default(),
             packages: Ok(BTreeMap::new()),
         }
     }

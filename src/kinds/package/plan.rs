@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::kinds::kind::{Owned, PlannedChange, Step};
+use crate::kinds::package::family::Family;
 use crate::kinds::package::protected::{PROTECTED, running_kernel_package};
 use crate::kinds::package::status::State;
-use crate::kinds::package::version::{
-    compare_versions, find_mistake, fits, is_pattern, is_surely_newer,
-};
+use crate::kinds::package::version::is_pattern;
 use crate::kinds::package::{
     DesiredPackage, Observed, ObservedPackage, Original, PackageChange, PackageState, Wanted,
 };
@@ -38,6 +37,7 @@ pub(super) fn plan(
         }
     };
     let planner = Planner {
+        family: observed.family,
         keep: desired
             .iter()
             .filter(|package| package.state != PackageState::Absent)
@@ -102,6 +102,7 @@ pub(super) fn may_go<'a>(
 }
 
 struct Planner {
+    family: Family,
     /// What must not be removed in passing.
     keep: Arc<BTreeSet<String>>,
 }
@@ -121,7 +122,7 @@ impl Planner {
         owned: Option<&Owned<Original>>,
     ) -> Vec<PackageStep> {
         let id = &desired.id;
-        if let Some(failure) = find_author_mistake(desired) {
+        if let Some(failure) = find_author_mistake(desired, self.family) {
             return vec![Step::Blocked(failure.about(id.clone()))];
         }
         let subject = |original: Original| Subject {
@@ -130,11 +131,13 @@ impl Planner {
             original,
         };
         let mut steps = Vec::new();
-        match state_change(desired, observed) {
+        match state_change(desired, observed, self.family) {
             Err(failure) => return vec![Step::Blocked(failure.about(id.clone()))],
             Ok(Some((action, reason, field, wanted))) => {
                 let manages_hold = desired.hold.is_some();
-                if let Some(failure) = held_by_others(id, observed, owned, manages_hold) {
+                if let Some(failure) =
+                    held_by_others(id, observed, owned, manages_hold, self.family)
+                {
                     return vec![Step::Blocked(failure)];
                 }
                 let subject = subject(observed.original());
@@ -143,7 +146,7 @@ impl Planner {
             // A version that is declared no longer is taken back as any other key.
             Ok(None) if desired.state == PackageState::Installed => {
                 steps.extend(owned.and_then(|owned| {
-                    let (action, wanted) = version_to_put_back(owned, observed)?;
+                    let (action, wanted) = version_to_put_back(owned, observed, self.family)?;
                     let subject = subject(owned.original.clone());
                     Some(self.change(subject, action, Reason::Undeclared, "version", wanted))
                 }));
@@ -207,7 +210,7 @@ impl Planner {
                     }
                 }
                 _ => {
-                    let put_back = version_to_put_back(owned, observed);
+                    let put_back = version_to_put_back(owned, observed, self.family);
                     steps
                         .extend(put_back.map(|(action, wanted)| change(action, "version", wanted)));
                     steps.extend(self.hold_to_take_back(owned, observed));
@@ -217,7 +220,8 @@ impl Planner {
         let changes_it =
             |step: &PackageStep| matches!(step, Step::Change(it) if it.action != Action::Hold);
         if steps.iter().any(changes_it)
-            && let Some(failure) = held_by_others(&owned.id, observed, Some(owned), false)
+            && let Some(failure) =
+                held_by_others(&owned.id, observed, Some(owned), false, self.family)
         {
             return vec![Step::Blocked(failure)];
         }
@@ -287,19 +291,21 @@ fn applied_word<'a>(owned: &'a Owned<Original>, key: &str) -> Option<&'a str> {
     owned.applied.get(key)?.as_str()
 }
 
-fn find_author_mistake(desired: &DesiredPackage) -> Option<Failure> {
+fn find_author_mistake(desired: &DesiredPackage, family: Family) -> Option<Failure> {
     let id = &desired.id;
     let refuse = |cause: String| Failure::new(Class::Author, format!("refused {id}: {cause}"));
-    if !is_package_name(&desired.name) {
+    if !family.is_package_name(&desired.name) {
         return Some(refuse(format!("'{}' is no package name", desired.name)));
     }
     let PackageState::Version { version, .. } = &desired.state else {
         return None;
     };
-    let mistake = find_mistake(version)?;
+    let mistake = family.find_version_mistake(version)?;
     Some(
-        refuse(format!("'{version}' is no version: {mistake}"))
-            .with_hint("'apt-cache madison NAME' lists the versions there are"),
+        refuse(format!("'{version}' is no version: {mistake}")).with_hint(format!(
+            "'{}' lists the versions there are",
+            family.how_to_list("NAME")
+        )),
     )
 }
 
@@ -309,6 +315,7 @@ type StateChange = (Action, Reason, &'static str, Wanted);
 fn state_change(
     desired: &DesiredPackage,
     observed: &ObservedPackage,
+    family: Family,
 ) -> Result<Option<StateChange>, Failure> {
     let is_installed = observed.state == State::Installed;
     let change = match &desired.state {
@@ -325,7 +332,7 @@ fn state_change(
             (Action::Install, reason, "state", Wanted::Installed)
         }
         PackageState::Version { version, .. }
-            if is_installed && fits(version, &observed.version) =>
+            if is_installed && family.fits(version, &observed.version) =>
         {
             return Ok(None);
         }
@@ -335,8 +342,8 @@ fn state_change(
         } => {
             let is_newer = is_installed
                 && match is_pattern(version) {
-                    true => is_surely_newer(&observed.version, version),
-                    false => compare_versions(&observed.version, version).is_gt(),
+                    true => family.is_surely_newer(&observed.version, version),
+                    false => family.compare_versions(&observed.version, version).is_gt(),
                 };
             if is_newer && !allow_downgrade {
                 return Err(too_new(&desired.id, version, &observed.version));
@@ -377,6 +384,7 @@ fn held_by_others(
     observed: &ObservedPackage,
     owned: Option<&Owned<Original>>,
     manages_hold: bool,
+    family: Family,
 ) -> Option<Failure> {
     let is_ours = owned.is_some_and(|owned| owned.applied.get("hold").is_some());
     if !observed.is_held || !observed.is_there() || manages_hold || is_ours {
@@ -388,9 +396,10 @@ fn held_by_others(
     );
     Some(
         failure
-            .with_hint(
-                "declare hold = true or hold = false to manage that, or take it away on the host with 'apt-mark unhold'",
-            )
+            .with_hint(format!(
+                "declare hold = true or hold = false to manage that, or take it away on the host with '{}'",
+                family.how_to_unhold(&id.name)
+            ))
             .about(id.clone()),
     )
 }
@@ -399,17 +408,18 @@ fn held_by_others(
 fn version_to_put_back(
     owned: &Owned<Original>,
     observed: &ObservedPackage,
+    family: Family,
 ) -> Option<(Action, Wanted)> {
     let original = owned.original.version.as_ref()?;
     let applied = applied_word(owned, "version")?;
     let is_broken = matches!(observed.state, State::Broken(_));
     // Half of a version is on the way to one or the other: nobody chose it.
     let is_ours =
-        is_broken || observed.state == State::Installed && fits(applied, &observed.version);
+        is_broken || observed.state == State::Installed && family.fits(applied, &observed.version);
     if owned.on_removal != OnRemoval::Restore || owned.key == OWN_PACKAGE || !is_ours {
         return None;
     }
-    let action = match compare_versions(&observed.version, original) {
+    let action = match family.compare_versions(&observed.version, original) {
         std::cmp::Ordering::Equal if !is_broken => return None,
         std::cmp::Ordering::Equal => Action::Install,
         std::cmp::Ordering::Less => Action::Upgrade,
@@ -424,24 +434,4 @@ fn reason_to_install(state: State) -> Reason {
         State::Broken(_) => Reason::Differs,
         _ => Reason::Missing,
     }
-}
-
-/// deb-control(5): at least two characters, lower case letters, digits and `+ - .`; perhaps with an architecture.
-fn is_package_name(name: &str) -> bool {
-    let (name, architecture) = match name.split_once(':') {
-        Some((name, architecture)) => (name, Some(architecture)),
-        None => (name, None),
-    };
-    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    name.len() >= 2
-        && name.bytes().next().is_some_and(is_word)
-        && name
-            .bytes()
-            .all(|byte| is_word(byte) || b"+-.".contains(&byte))
-        && architecture.is_none_or(|architecture| {
-            !architecture.is_empty()
-                && architecture
-                    .bytes()
-                    .all(|byte| is_word(byte) || byte == b'-')
-        })
 }

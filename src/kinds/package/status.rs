@@ -9,7 +9,8 @@ use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
-use crate::kinds::package::{apt, dependants};
+use crate::kinds::package::family::Family;
+use crate::kinds::package::{apt, dependants, rpm};
 use crate::model::{Class, Failure};
 use crate::sys::Host;
 
@@ -48,9 +49,10 @@ pub struct Entry {
     pub is_held: bool,
 }
 
-/// All packages that dpkg knows.
+/// All packages that dpkg, or rpm, knows.
 #[derive(Debug, Clone, Default)]
 pub struct Database {
+    family: Family,
     entries: BTreeMap<String, Vec<Entry>>,
     /// The architecture that a name without one means.
     native: String,
@@ -73,6 +75,13 @@ impl fmt::Display for Malformed {
 impl Database {
     /// Reads the database below the host's root.
     pub fn read(host: &Host) -> Result<Self, Failure> {
+        match Family::of(host)? {
+            Family::Apt => Self::read_dpkg(host),
+            Family::Dnf(program) => rpm::read(host, program),
+        }
+    }
+
+    fn read_dpkg(host: &Host) -> Result<Self, Failure> {
         let path = format!("{DATABASE}/status");
         let malformed = |path: &str, malformed: Malformed| {
             Failure::new(
@@ -107,14 +116,57 @@ impl Database {
             .map(|entry| entry.architecture.clone())
             .unwrap_or_default();
         Database {
+            family: Family::Apt,
             entries,
             native,
             has_updates,
         }
     }
 
-    /// The package called `name`, or `name:architecture`; a name alone means the native architecture or `all`.
+    /// A database of rpm's, which may have several versions of one package.
+    pub fn of_rpm(list: Vec<Entry>, family: Family) -> Self {
+        let mut entries: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for entry in list {
+            entries.entry(entry.name.clone()).or_default().push(entry);
+        }
+        for same_name in entries.values_mut() {
+            same_name.sort_by(|one, other| family.compare_versions(&other.version, &one.version));
+        }
+        Database {
+            family,
+            entries,
+            native: std::env::consts::ARCH.to_owned(),
+            has_updates: false,
+        }
+    }
+
+    /// Whose database it is.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The versions in which the package called `name` is installed, the highest first.
+    pub fn versions(&self, name: &str) -> impl Iterator<Item = &str> {
+        let architecture = self.get(name).map(|entry| entry.architecture.as_str());
+        let same_name = match self.family {
+            Family::Apt => self.get(name).map(std::slice::from_ref),
+            Family::Dnf(_) => self.entries.get(name).map(Vec::as_slice),
+        };
+        let installed = same_name.unwrap_or_default().iter().filter(move |entry| {
+            entry.state == State::Installed && Some(entry.architecture.as_str()) == architecture
+        });
+        installed.map(|entry| entry.version.as_str())
+    }
+
+    /// The package called `name`, or `name:architecture`; a name alone means the native architecture or `all`. Of several versions it
+    /// is the highest.
     pub fn get(&self, name: &str) -> Option<&Entry> {
+        if let Family::Dnf(_) = self.family {
+            let found = self.entries.get(name)?;
+            let is_native =
+                |entry: &&Entry| [self.native.as_str(), "noarch"].contains(&&*entry.architecture);
+            return found.iter().find(is_native).or_else(|| found.first());
+        }
         let (name, architecture) = match name.split_once(':') {
             Some((name, architecture)) => (name, architecture),
             None => (name, self.native.as_str()),
@@ -279,8 +331,18 @@ pub(super) fn read_dependants(
     host: &Host,
     names: &[&str],
 ) -> Result<BTreeMap<String, Vec<String>>, Failure> {
-    let text = read_text(host, &format!("{DATABASE}/status"))?;
-    let installed = dependants::parse(&text);
+    let answer;
+    let text;
+    let installed = match Family::of(host)? {
+        Family::Apt => {
+            text = read_text(host, &format!("{DATABASE}/status"))?;
+            dependants::parse(&text)
+        }
+        Family::Dnf(_) => {
+            answer = rpm::read_relations(host)?;
+            dependants::parse_relations(&answer.output)
+        }
+    };
     let found = names.iter().map(|name| {
         let found = dependants::dependants(&installed, apt::without_architecture(name));
         ((*name).to_owned(), found)
@@ -293,7 +355,7 @@ fn read_text(host: &Host, path: &str) -> Result<String, Failure> {
         let failure = Failure::new(Class::Host, format!("failed to read '{path}': {error}"));
         match error.kind() {
             std::io::ErrorKind::NotFound => {
-                failure.with_hint("packages need a host with dpkg and apt")
+                failure.with_hint("packages need a host with dpkg and apt, or with rpm and dnf")
             }
             _ => failure,
         }

@@ -32,6 +32,7 @@ fn seen(name: &str, state: State, version: &str) -> Observed {
         dependants: Vec::new(),
     };
     Observed {
+        family: Family::Apt,
         packages: Ok([(name.to_owned(), package)].into()),
     }
 }
@@ -391,6 +392,7 @@ fn what_was_put_back_only_in_part_is_put_back_again() {
 #[test]
 fn a_database_that_cannot_be_read_blocks_every_package() {
     let observed = Observed {
+        family: Family::Apt,
         packages: Err(Failure::new(Class::Host, "failed to read it")),
     };
     let desired = declare("curl", PackageState::Installed);

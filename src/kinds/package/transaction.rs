@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kinds::package::apt::{self, Permissions, Request, Simulation};
+use crate::kinds::package::family::Family;
 use crate::kinds::package::status::Database;
 use crate::kinds::package::system::PackageSystem;
-use crate::kinds::package::version::compare_versions;
 use crate::kinds::package::{PackageChange, Wanted};
 use crate::model::{Class, Failure, Outcome};
 use crate::sys::command::{Command, CommandResult};
@@ -23,6 +23,8 @@ mod versions;
 pub(super) fn apply(system: &dyn PackageSystem, changes: &[PackageChange]) -> Vec<Outcome> {
     let mut transaction = Transaction {
         system,
+        family: Family::default(),
+        database: Database::default(),
         changes: changes.to_vec(),
         outcomes: changes.iter().map(|_| None).collect(),
         refresh: Refresh::NotTried,
@@ -50,6 +52,9 @@ pub(super) fn apply(system: &dyn PackageSystem, changes: &[PackageChange]) -> Ve
 
 struct Transaction<'a> {
     system: &'a dyn PackageSystem,
+    family: Family,
+    /// What was installed when that was read last.
+    database: Database,
     /// As they are asked for, with the version of each where that had to be looked up.
     changes: Vec<PackageChange>,
     outcomes: Vec<Option<Outcome>>,
@@ -78,18 +83,30 @@ enum Rejection {
 impl Transaction<'_> {
     fn run(&mut self) -> Result<(), Failure> {
         let database = self.settle()?;
+        self.family = database.family();
         self.held = self.held_in(&database);
         self.resolve_versions(&database)?;
+        if self.family.holds_forbid() {
+            self.free_held()?;
+        }
+        let made = self.make_changes();
+        // What was held before is held again, whatever became of the rest.
+        let held = self.mark().and_then(|()| self.hold());
+        made.and(held)
+    }
+
+    fn make_changes(&mut self) -> Result<(), Failure> {
         // Our own package goes last and alone: its scripts restart us.
         let is_ours = |index: &usize| self.changes[*index].name == "limpet";
         let (ours, others): (Vec<usize>, Vec<usize>) =
             self.pending().into_iter().partition(|index| is_ours(index));
-        for group in [others, ours] {
+        let mut groups = self.family.split(others, |index| !self.is_install(*index));
+        groups.push(ours);
+        for group in groups {
             let possible = self.select_possible(group)?;
             self.execute(possible)?;
         }
-        self.mark()?;
-        self.hold()
+        Ok(())
     }
 
     /// What the transaction has yet to do.
@@ -115,6 +132,7 @@ impl Transaction<'_> {
                 *outcome = Some(Outcome::Done);
             }
         }
+        self.database = database.clone();
         Ok(database)
     }
 
@@ -165,7 +183,11 @@ impl Transaction<'_> {
                     let failure = failures.remove(index).unwrap_or_else(|| {
                         Failure::new(
                             Class::Host,
-                            format!("{}: apt contradicts itself", self.intent(*index)),
+                            format!(
+                                "{}: {} contradicts itself",
+                                self.intent(*index),
+                                self.family.name()
+                            ),
                         )
                     });
                     self.fail(*index, failure);
@@ -183,17 +205,17 @@ impl Transaction<'_> {
         extra: &[String],
     ) -> Result<Result<Simulation, Rejection>, Failure> {
         let requests = self.requests(indices, extra);
-        let command = apt::simulation(&requests, self.permissions(indices));
+        let command = self.family.simulation(&requests, self.permissions(indices));
         let result = self.system.run(&command)?;
-        if !result.is_success() {
-            let failures = self.find_impossible(indices, &result.output);
+        if !self.family.is_possible(&result) {
+            let failures = self.find_impossible(indices, &result.output, &requests);
             return Ok(Err(if failures.is_empty() {
                 Rejection::Together(self.explain(indices[indices.len() - 1], &result))
             } else {
                 Rejection::Changes(failures)
             }));
         }
-        let simulation = apt::parse_simulation(&result.output);
+        let simulation = self.family.parse_simulation(&result.output, &self.database);
         // A name that no package has is taken for a pattern, and may have meant others.
         let missed: BTreeMap<usize, Failure> = indices
             .iter()
@@ -263,7 +285,7 @@ impl Transaction<'_> {
                     self.intent(last)
                 ),
             );
-            let hint = format!("'apt-mark unhold {name}' takes the hold away");
+            let hint = format!("'{}' takes the hold away", self.family.how_to_unhold(name));
             return Some(failure.with_hint(hint));
         }
         let may_go_down: BTreeSet<&str> = indices
@@ -277,7 +299,7 @@ impl Transaction<'_> {
             .find(|one| {
                 one.old
                     .as_ref()
-                    .is_some_and(|old| compare_versions(old, &one.new).is_gt())
+                    .is_some_and(|old| self.family.compare_versions(old, &one.new).is_gt())
                     && !may_go_down.contains(one.name.as_str())
             })
             .map(|one| {
@@ -305,13 +327,14 @@ impl Transaction<'_> {
         if left.is_empty() {
             return Ok(());
         }
-        if apt::has_stale_lists(&result.output) && matches!(self.refresh, Refresh::NotTried) {
+        if self.family.has_stale_lists(&result.output) && matches!(self.refresh, Refresh::NotTried)
+        {
             self.refresh_lists()?;
             let possible = self.select_possible(left)?;
             return self.execute(possible);
         }
         // Nothing was achieved: one of them, perhaps an archive that does not arrive, keeps the others from being installed.
-        if left.len() == indices.len() && left.len() > 1 && !apt::is_locked(&result.output) {
+        if left.len() == indices.len() && left.len() > 1 && !self.family.is_locked(&result.output) {
             for index in left {
                 let possible = self.select_possible(vec![index])?;
                 self.execute(possible)?;
@@ -327,7 +350,9 @@ impl Transaction<'_> {
 
     fn transact(&mut self, indices: &[usize], extra: &[String]) -> Result<CommandResult, Failure> {
         let requests = self.requests(indices, extra);
-        let command = apt::transaction(&requests, self.permissions(indices));
+        let command = self
+            .family
+            .transaction(&requests, self.permissions(indices));
         let result = self.system.transact(&command)?;
         self.settle()?;
         Ok(result)
@@ -352,13 +377,17 @@ impl Transaction<'_> {
         };
         let simulate = |command: &Command| -> Result<Option<BTreeSet<String>>, Failure> {
             let result = self.system.run(command)?;
-            let removed = apt::parse_simulation(&result.output).removed;
-            Ok(result.is_success().then(|| removed.into_iter().collect()))
+            let simulation = self.family.parse_simulation(&result.output, &self.database);
+            let removed = simulation.removed.into_iter().collect();
+            Ok(self.family.is_possible(&result).then_some(removed))
         };
         let requests = self.requests(indices, &[]);
         let (Some(after), Some(before)) = (
-            simulate(&apt::simulation(&requests, permissions))?,
-            simulate(&apt::unneeded_simulation())?,
+            simulate(&self.family.simulation(&requests, permissions))?,
+            match self.family.unneeded_simulation() {
+                Some(command) => simulate(&command)?,
+                None => Some(BTreeSet::new()),
+            },
         ) else {
             return Ok(Vec::new());
         };
@@ -384,11 +413,11 @@ impl Transaction<'_> {
     }
 
     fn refresh_lists(&mut self) -> Result<(), Failure> {
-        let result = self.system.run(&apt::refresh())?;
+        let result = self.system.run(&self.family.refresh())?;
         self.refresh = if result.is_success() {
             Refresh::Done
         } else {
-            Refresh::Failed(match apt::parse_complaint(&result.output, "") {
+            Refresh::Failed(match self.family.parse_complaint(&result.output, "") {
                 complaint if complaint.is_empty() => result.complaint(),
                 complaint => complaint,
             })
@@ -454,8 +483,13 @@ impl Transaction<'_> {
     }
 
     /// Which of the changes apt could not find, with what to say about each.
-    fn find_impossible(&self, indices: &[usize], output: &str) -> BTreeMap<usize, Failure> {
-        let missing = apt::parse_not_found(output);
+    fn find_impossible(
+        &self,
+        indices: &[usize],
+        output: &str,
+        requests: &[Request],
+    ) -> BTreeMap<usize, Failure> {
+        let missing = self.family.parse_not_found(output, requests);
         let mut failures = BTreeMap::new();
         for index in indices {
             let name = &self.changes[*index].name;
@@ -478,7 +512,10 @@ impl Transaction<'_> {
                 Class::Author,
                 format!("{intent}: version '{version}' of '{name}' was not found"),
             )
-            .with_hint(format!("'apt-cache madison {name}' lists those that are")),
+            .with_hint(format!(
+                "'{}' lists those that are",
+                self.family.how_to_list(name)
+            )),
             None => Failure::new(
                 Class::Author,
                 format!("{intent}: no package is called '{name}'"),
@@ -500,22 +537,28 @@ impl Transaction<'_> {
     /// What went wrong with one change of a transaction that did not achieve it.
     fn explain(&self, index: usize, result: &CommandResult) -> Failure {
         let intent = self.intent(index);
-        if let Some(holder) = apt::lock_holder(&result.output) {
+        if let Some(holder) = self.family.lock_holder(&result.output) {
             let message = format!("{intent}: {holder} holds the lock of the package manager");
             return Failure::new(Class::Transient, message)
                 .with_hint("it is tried again when that has ended");
         }
-        let complaint = apt::parse_complaint(&result.output, &self.changes[index].name);
+        let complaint = self
+            .family
+            .parse_complaint(&result.output, &self.changes[index].name);
+        let program = self.family.program();
         let message = if complaint.is_empty() {
-            format!("{intent}: apt-get {}", result.complaint())
+            format!("{intent}: {program} {}", result.complaint())
         } else {
             let ending = CommandResult {
                 output: String::new(),
                 ..result.clone()
             };
-            format!("{intent}: apt-get {}: \"{complaint}\"", ending.complaint())
+            format!(
+                "{intent}: {program} {}: \"{complaint}\"",
+                ending.complaint()
+            )
         };
-        Failure::new(apt::classify_failure(&result.output), message)
+        Failure::new(self.family.classify_failure(&result.output), message)
     }
 }
 

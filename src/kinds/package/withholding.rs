@@ -6,6 +6,7 @@
 //!
 //! Invariant: whatever ends in between, [`end`] finds out from the two files alone what is whose.
 
+use crate::kinds::package::family::Family;
 use crate::model::{Class, Failure};
 use crate::sys::Host;
 use crate::sys::files::{Entry, Hashing};
@@ -35,7 +36,9 @@ pub struct Withheld {
 
 /// Has the restarts of `units` withheld from now on.
 pub fn begin(host: &Host, units: &[&str]) -> Result<(), Failure> {
-    if !host.is_running_system() || !host.systemd().is_available() {
+    // The scripts of rpm's packages ask nobody.
+    let is_asked = Family::of(host).is_ok_and(|family| family == Family::Apt);
+    if !is_asked || !host.is_running_system() || !host.systemd().is_available() {
         return Ok(());
     }
     restore(host)?;

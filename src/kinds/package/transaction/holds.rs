@@ -15,6 +15,22 @@ impl Transaction<'_> {
             .collect()
     }
 
+    /// Takes away the holds of what is to be changed. Whoever asked for the change has seen that they are ours, or managed.
+    pub(super) fn free_held(&mut self) -> Result<(), Failure> {
+        let names: Vec<&str> = self
+            .pending()
+            .iter()
+            .map(|index| self.changes[*index].name.as_str())
+            .filter(|name| self.held.contains(*name))
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.system
+            .run(&self.family.mark_held(&names, false))
+            .map(drop)
+    }
+
     /// Sets and takes holds, and gives back those that the transaction lost.
     pub(super) fn hold(&mut self) -> Result<(), Failure> {
         let database = self.system.read()?;
@@ -58,7 +74,7 @@ impl Transaction<'_> {
             if names.is_empty() {
                 continue;
             }
-            let result = self.system.run(&apt::mark_held(&names, is_held))?;
+            let result = self.system.run(&self.family.mark_held(&names, is_held))?;
             let database = self.system.read()?;
             for index in indices {
                 let change = &self.changes[index];
@@ -88,7 +104,7 @@ impl Transaction<'_> {
             .iter()
             .map(|index| self.changes[*index].name.as_str())
             .collect();
-        let result = self.system.run(&apt::mark_automatic(&names))?;
+        let result = self.system.run(&self.family.mark_automatic(&names))?;
         if !result.is_success() {
             for index in indices {
                 let failure = self.explain(index, &result);

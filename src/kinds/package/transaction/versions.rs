@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::kinds::package::plan::too_new;
 use crate::kinds::package::status::{Database, State};
 use crate::kinds::package::transaction::{Refresh, Transaction};
-use crate::kinds::package::version::{compare_versions, fits};
 use crate::kinds::package::{Wanted, apt};
 use crate::model::{Class, Failure, Outcome};
 
@@ -43,8 +42,8 @@ impl Transaction<'_> {
             .iter()
             .map(|index| self.changes[*index].name.as_str())
             .collect();
-        let result = self.system.run(&apt::list_versions(&names))?;
-        Ok(apt::parse_versions(&result.output))
+        let result = self.system.run(&self.family.list_versions(&names))?;
+        Ok(self.family.parse_versions(&result.output))
     }
 
     /// The highest version there is that the change may mean.
@@ -52,9 +51,11 @@ impl Transaction<'_> {
         let change = &self.changes[index];
         let wanted = wanted_version(&change.wanted)?;
         let found = versions.get(apt::without_architecture(&change.name))?;
-        let fitting = found.iter().filter(|version| fits(wanted, version));
+        let fitting = found
+            .iter()
+            .filter(|version| self.family.fits(wanted, version));
         fitting
-            .max_by(|left, right| compare_versions(left, right))
+            .max_by(|left, right| self.family.compare_versions(left, right))
             .cloned()
     }
 
@@ -65,7 +66,7 @@ impl Transaction<'_> {
             .filter(|entry| entry.state == State::Installed)
             .map(|entry| entry.version.clone());
         let is_downgrade = match (&installed, &best) {
-            (Some(installed), Some(best)) => compare_versions(installed, best).is_gt(),
+            (Some(installed), Some(best)) => self.family.compare_versions(installed, best).is_gt(),
             _ => false,
         };
         match (change.wanted.clone(), best) {
