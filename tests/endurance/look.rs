@@ -10,6 +10,7 @@ use crate::world::{CONFIGURATION, File, PACKAGE_BEFORE, UNIT_BEFORE, UNITS, Worl
 pub type Picture = BTreeMap<String, String>;
 
 /// Everything below /etc, /srv and /opt but what is limpet's own, or what booting changes; what the packages bring; packages; units.
+/// Packages are removed and not purged: a dpkg that was interrupted by a boot may remember one of which nothing is left.
 const LOOK: &str = r#"
 cd /
 find etc srv opt usr/share/tiny-* usr/local -xdev \
@@ -20,7 +21,7 @@ find etc srv opt usr/share/tiny-* usr/local -xdev \
 find etc srv opt usr/share/tiny-* usr/local -xdev -path etc/limpet -prune -o -type f \
     ! -path etc/resolv.conf ! -path etc/hostname ! -path etc/machine-id ! -path etc/ld.so.cache ! -path etc/.updated ! -path etc/.pwd.lock \
     -exec sha256sum {} + 2>/dev/null | sed 's|^\([0-9a-f]*\)  \(.*\)|/\2 content\t\1|' || true
-dpkg-query -W -f 'package ${Package}\t${db:Status-Status} ${Version}\n' 'tiny-*' 2>/dev/null | grep -v not-installed || true
+dpkg-query -W -f 'package ${Package}\t${db:Status-Status} ${Version}\n' 'tiny-*' 2>/dev/null | grep -Ev 'not-installed|config-files' || true
 if [ -e /var/tmp/soak-copy ]; then printf 'started copy\t%s\n' "$(cat /var/tmp/soak-copy)"; fi
 for unit in soak-one.service soak-two.service before.service; do
     printf 'unit %s\t%s %s %s\n' $unit "$(systemctl is-enabled $unit 2>/dev/null || true)" \
