@@ -9,7 +9,6 @@
 //! Invariant: a rollback is on disk before the first change it brings, and what it needs is kept on this host, so that it depends on
 //! no network. A quarantined revision is never put in force by itself again.
 
-use std::iter::once;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -34,22 +33,8 @@ use crate::trust::{self, TrustedHead, Verdict, VerifiedRevision};
 /// Under which name the record keeps the [`Rollback`].
 const ROLLBACK: &str = "rollback";
 
-/// Under which name the record keeps the revisions that passed, the last one first: the one in force, and the one to go back to from it.
-const GOOD: &str = "good-revisions";
-
 /// The longest text that local root may give, in bytes.
 const LONGEST_TEXT: usize = 500;
-
-/// A revision that passed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Good {
-    pub(super) head: TrustedHead,
-    /// Of what it declares here.
-    digest: String,
-    /// Everything was as declared with it.
-    #[serde(default = "always")]
-    is_complete: bool,
-}
 
 /// What is in force instead of the trusted head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,15 +83,15 @@ pub struct RollbackRequest {
     pub by: String,
 }
 
+pub(super) use good::Good;
+
+mod good;
 mod quarantine;
 
 impl Cycle {
     /// Takes up what an agent before us went back to.
     pub(super) fn recall_rollback(&mut self) {
-        match self.record.recall(GOOD) {
-            Ok(good) => self.trial.good = good.unwrap_or_default(),
-            Err(failure) => warn!("lost which revisions were good, going on: {failure}"),
-        }
+        self.recall_good();
         match self.record.recall::<Rollback>(ROLLBACK) {
             // Another head is trusted since: a crash came before it could be forgotten.
             Ok(rollback) => {
@@ -143,58 +128,6 @@ impl Cycle {
             .map(|rollback| rollback.to.commit);
         let head = self.head.iter().map(|head| head.commit);
         head.chain(good).chain(rollback).collect()
-    }
-
-    /// Did `in_force` pass once, as it is declared now.
-    pub(super) fn has_passed(&self, in_force: &InForce) -> bool {
-        self.trial.good.iter().any(|good| {
-            is_called(&good.head, &in_force.revision) && good.digest == in_force.desired.digest
-        })
-    }
-
-    /// Did it pass, and was everything as declared.
-    pub(super) fn is_complete(&self, in_force: &InForce) -> bool {
-        self.has_passed(in_force)
-            && self
-                .trial
-                .good
-                .iter()
-                .any(|good| good.is_complete && is_called(&good.head, &in_force.revision))
-    }
-
-    /// The revision to go back to from the one with this id.
-    fn good_before(&self, revision: Option<&str>) -> Option<&Good> {
-        let is_other =
-            |good: &&Good| revision.is_none_or(|revision| !is_called(&good.head, revision));
-        let mut others = self.trial.good.iter().filter(is_other);
-        let last = others.clone().next();
-        others.find(|good| good.is_complete).or(last)
-    }
-
-    /// Writes down that `in_force` passed.
-    pub(super) fn note_good(&mut self, in_force: &InForce) {
-        let head = self.head_in_force();
-        // What local root applied unverified is nothing to go back to.
-        let Some(head) = head.filter(|head| is_called(head, &in_force.revision)) else {
-            return;
-        };
-        let mut good = self.trial.good.clone();
-        good.retain(|known| known.head.commit != head.commit);
-        let applied = self.applied.as_ref();
-        let passed = Good {
-            head,
-            digest: in_force.desired.digest.clone(),
-            is_complete: applied.is_some_and(|applied| applied.is(in_force) && applied.is_clean),
-        };
-        let kept = good.iter().position(|good| good.is_complete).unwrap_or(0);
-        let good: Vec<Good> = once(passed)
-            .chain(good.into_iter().skip(kept).take(1))
-            .collect();
-        let kept = self.record.remember(GOOD, &good);
-        if kept.is_ok() {
-            self.trial.good = good;
-        }
-        self.note_unwritten(kept);
     }
 
     /// What `head` declares for this host.
@@ -583,11 +516,6 @@ impl Rollback {
 /// Is `revision`, in hex, the commit of `head`.
 fn is_called(head: &TrustedHead, revision: &str) -> bool {
     ObjectId::from_hex(revision.as_bytes()).is_ok_and(|id| id == head.commit)
-}
-
-/// What was written down of a revision before this was known of it.
-fn always() -> bool {
-    true
 }
 
 fn nothing_to_go_back_to() -> Failure {
