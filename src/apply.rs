@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::config::ORIGINALS_DIRECTORY;
 use crate::kinds::account::{AccountChange, Accounts};
 use crate::kinds::command::{CommandChange, Commands};
-use crate::kinds::file::{PathChange, Paths, save_original};
+use crate::kinds::file::{PathChange, Paths, read_original, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
 use crate::kinds::sysctl::{self, SysctlChange, Sysctls};
@@ -320,7 +320,11 @@ fn prepare(
                 Some(way) => Ok(way),
                 none => walk.host.walk().map(|way| none.insert(way)),
             }
-            .and_then(|way| save_original(walk.host, way, &change.path, ORIGINALS_DIRECTORY));
+            .and_then(|way| match change.is_secret && !change.edit.writes() {
+                // What is there is the secret already: no copy of that.
+                true => Ok(read_original(way, &change.path)?.0.without_content()),
+                false => save_original(walk.host, way, &change.path, ORIGINALS_DIRECTORY),
+            });
             match original {
                 Ok(original) => {
                     step.original =

@@ -35,6 +35,7 @@
 //! | `/etc/limpet/limpet.toml`, `limpet.toml.d/*.toml` | host configuration | the operator, [`cli::enroll`]; read by [`config`] |
 //! | `/etc/limpet/allowed_signers`, `revoked` | who may sign, and who no longer | the operator, [`cli::enroll`]; read by [`trust`] |
 //! | `/etc/limpet/enrolled` | the second mark of the trusted head | [`cycle::state`] |
+//! | `/etc/limpet/age.key` | what decrypts this host's secrets | the operator, [`cli::secret`]; read by [`kinds::file`] |
 //! | `/var/lib/limpet/state.db` | trusted head, inventory, debts, history | [`record`] |
 //! | `/var/lib/limpet/objects/objects.db` | what the revision in force and the last good ones need | [`record::objects`] |
 //! | `/var/lib/limpet/originals/<sha256>` | what files were before limpet | [`kinds::file`] |
@@ -68,6 +69,7 @@ pub mod record;
 pub mod report;
 pub mod sys;
 
+pub mod age;
 pub mod config;
 pub mod document;
 pub mod git;

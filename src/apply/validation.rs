@@ -72,7 +72,13 @@ fn keep_one(
     prepared: &Prepared,
 ) -> Result<(), Failure> {
     let step = &prepared.step;
-    let (original, content) = read_original(&mut walk.host.walk()?, &step.key)?;
+    let (mut original, mut content) = read_original(&mut walk.host.walk()?, &step.key)?;
+    let is_secret = matches!(&step.change, Change::Path(change) if change.is_secret);
+    if let (Original::File { sha256, .. }, Some(bytes), true) =
+        (&mut original, &mut content, is_secret)
+    {
+        (*bytes, *sha256) = walk.contents.seal(bytes)?;
+    }
     let mut line = None;
     record.read_inventory_line(step.kind.as_str(), &step.key, &mut |found| {
         line = Some(InventoryEntry::from(found));

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 
 /// The commands of later versions.
-const COMMANDS: [&str; 3] = ["trust", "approve", "secret"];
+const COMMANDS: [&str; 2] = ["trust", "approve"];
 
 /// What later versions add to commands of this one: the command, and an option or, in capitals, an argument.
 const ADDITIONS: [(&str, &str); 1] = [("verify", "--channel")];

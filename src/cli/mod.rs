@@ -33,6 +33,7 @@ pub mod recover;
 pub mod render;
 pub mod resume;
 pub mod rollback;
+pub mod secret;
 pub mod status;
 pub mod sync;
 pub mod terminal;
@@ -76,6 +77,7 @@ enum Command {
     Check(check::Arguments),
     Render(render::Arguments),
     Diff(diff::Arguments),
+    Secret(secret::Arguments),
     Apply(apply::Arguments),
     #[command(hide = true)]
     Agent(agent::Arguments),
@@ -122,6 +124,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Apply(arguments) => apply::run(arguments, &terminal),
         Command::Check(arguments) => check::run(arguments, &terminal),
         Command::Diff(arguments) => diff::run(arguments, &terminal),
+        Command::Secret(arguments) => secret::run(arguments, &terminal),
         Command::Init(arguments) => init::run(arguments, &terminal),
         Command::Render(arguments) => render::run(arguments, &terminal),
         Command::Completions(arguments) => completions::run(arguments, &terminal),

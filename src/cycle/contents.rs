@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 
+use crate::age::{self, Identity};
 use crate::config;
 use crate::git::{Objects, hex};
+use crate::kinds::file::{Vault, open_sealed};
 use crate::kinds::kind::{Content, ContentSource, Contents};
 use crate::model::{Class, Failure};
 use crate::record::objects::{ObjectStore, Reading};
@@ -14,6 +16,8 @@ pub struct StoredContents<'a> {
     /// Where the originals are.
     host: &'a Host,
     blobs: Blobs<'a>,
+    /// What opens secrets.
+    vault: Option<&'a Vault>,
     /// Whether a blob was not there, or not as it was kept.
     lost: Cell<bool>,
 }
@@ -28,9 +32,16 @@ enum Blobs<'a> {
 
 impl<'a> StoredContents<'a> {
     /// The contents of `host`, whose blobs are in `objects`.
-    pub fn new(host: &'a Host, objects: &'a ObjectStore) -> Result<Self, Failure> {
+    pub fn new(
+        host: &'a Host,
+        objects: &'a ObjectStore,
+        vault: &'a Vault,
+    ) -> Result<Self, Failure> {
         let blobs = Blobs::Stored(objects.read()?);
-        Ok(Self::of(host, blobs))
+        Ok(StoredContents {
+            vault: Some(vault),
+            ..Self::of(host, blobs)
+        })
     }
 
     /// The contents of a revision that is not kept here, whose blobs are in `objects`.
@@ -42,6 +53,7 @@ impl<'a> StoredContents<'a> {
         StoredContents {
             host,
             blobs,
+            vault: None,
             lost: Cell::new(false),
         }
     }
@@ -58,7 +70,31 @@ impl std::fmt::Debug for StoredContents<'_> {
     }
 }
 
+impl StoredContents<'_> {
+    fn identity(&self) -> Result<&Identity, Failure> {
+        let vault = self.vault.ok_or_else(|| {
+            Failure::new(
+                Class::Bug,
+                "failed to decrypt a secret: it is only looked at",
+            )
+        })?;
+        vault.identity()
+    }
+}
+
 impl Contents for StoredContents<'_> {
+    fn seal(&self, bytes: &[u8]) -> Result<(Vec<u8>, [u8; 32]), Failure> {
+        let identity = self.identity()?;
+        let sealed = age::seal(bytes, &[identity.recipient()]);
+        let sealed = sealed.map_err(|why| {
+            Failure::new(
+                Class::Host,
+                format!("failed to keep what a secret was: {why}"),
+            )
+        })?;
+        Ok((sealed.into_bytes(), identity.keyed_hash(bytes)))
+    }
+
     fn read(&self, content: &Content) -> Result<Vec<u8>, Failure> {
         let bytes = match &content.source {
             ContentSource::Inline(bytes) => bytes.to_vec(),
@@ -75,6 +111,17 @@ impl Contents for StoredContents<'_> {
                         format!("failed to read a declared file: {error}"),
                     )
                 })?
+            }
+            ContentSource::Sealed(sealed) => {
+                let identity = self.identity()?;
+                let bytes = open_sealed(sealed, identity)?;
+                if identity.keyed_hash(&bytes) != content.sha256 {
+                    return Err(Failure::new(
+                        Class::Transient,
+                        "the host's key is another than a moment ago",
+                    ));
+                }
+                return Ok(bytes.to_vec());
             }
             ContentSource::Original => {
                 let name = hex(&content.sha256);

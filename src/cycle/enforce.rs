@@ -13,7 +13,7 @@ use crate::cycle::contents::StoredContents;
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::{DesiredState, Limits};
 use crate::kinds::account::{self, Accounts};
-use crate::kinds::file::{Edit, Paths, SeenBefore, find_purged, save_original};
+use crate::kinds::file::{Edit, Paths, SeenBefore, find_purged, read_original, save_original};
 use crate::kinds::kind::Kind;
 use crate::kinds::package::Packages;
 use crate::kinds::sysctl::Sysctls;
@@ -207,7 +207,12 @@ impl Cycle {
         let unpurged = find_purged(&self.host, &mut in_force.desired.paths, &inventory.paths);
         self.end_contests(in_force, &inventory);
         self.end_rejections(in_force);
+        let paths = &mut in_force.desired.paths;
+        self.vault.open(&self.host, paths, &inventory.paths);
         let mut observed = observe(&self.host, &in_force.desired, &inventory, before);
+        let paths = &in_force.desired.paths;
+        self.vault
+            .look(&self.host, paths, &inventory.paths, &mut observed.paths);
         self.look_at_network(&mut observed.sysctls);
         let now = clock::instant();
         let mut resting: BTreeMap<ResourceId, Failure> = self
@@ -321,7 +326,7 @@ impl Cycle {
         inventory: &Inventory,
         progress: Progress<'_>,
     ) -> Result<Walked, Failure> {
-        let contents = StoredContents::new(&self.host, &self.objects)?;
+        let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?;
         let declarations = Declarations::new(&in_force.desired, inventory);
         let walk = Walk {
             host: &self.host,
@@ -381,7 +386,12 @@ impl Cycle {
                         none => none.insert(self.host.walk()?),
                     };
                     let originals = config::ORIGINALS_DIRECTORY;
-                    Some(json(&save_original(&self.host, way, key, originals)?))
+                    let original = match declarations.is_secret(key) {
+                        // It is what we would have written: no copy of that.
+                        true => read_original(way, key)?.0.without_content(),
+                        false => save_original(&self.host, way, key, originals)?,
+                    };
+                    Some(json(&original))
                 }
                 InventoryKind::Package => observed.packages.original(key).map(|it| json(&it)),
                 InventoryKind::Account => {

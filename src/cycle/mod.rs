@@ -21,6 +21,7 @@ use crate::config::{Config, Source};
 use crate::fetch::client::Upstream;
 use crate::fleet::{DesiredState, Inputs, Rendered};
 use crate::git::{ObjectId, Objects, Tree};
+use crate::kinds::file::Vault;
 use crate::model::{Class, Failure, ResourceId};
 use crate::record::history::ADOPTED;
 use crate::record::objects::ObjectStore;
@@ -141,6 +142,8 @@ pub struct Cycle {
     contests: Contests,
     inventory: inventory::Known,
     look: Look,
+    /// What opens secrets.
+    vault: Vault,
     last_status: Option<Status>,
     /// What became of the last tip, as it is recorded.
     standing: Standing,
@@ -288,6 +291,7 @@ impl Cycle {
             resting: BTreeMap::new(),
             inventory: inventory::Known::default(),
             look: Look::default(),
+            vault: Vault::default(),
         };
         if let Some(applied) = &cycle.applied {
             cycle.situation.take_applied(applied);
@@ -686,7 +690,7 @@ impl Cycle {
         let contests = std::mem::take(&mut self.contests);
         let plan = self.plan(&mut in_force, false, None);
         (self.resting, self.contests) = (resting, contests);
-        let contents = StoredContents::new(&self.host, &self.objects);
+        let contents = StoredContents::new(&self.host, &self.objects, &self.vault);
         match plan.and_then(|planned| Ok((planned, contents?))) {
             Ok((Planned { plan, .. }, contents)) => {
                 preview::show(&mut preview, &self.host, &contents, &plan, self.is_paused());

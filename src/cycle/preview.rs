@@ -14,7 +14,7 @@ use crate::cycle::look::Memory;
 use crate::cycle::{pause, trusted_time};
 use crate::fleet::{self, Limits};
 use crate::git::{Object, ObjectError, ObjectId, Objects, Tree};
-use crate::kinds::file::find_purged;
+use crate::kinds::file::{Vault, find_purged};
 use crate::kinds::kind::Contents;
 use crate::model::Failure;
 use crate::plan::{self, Change, Plan, Rules, Step};
@@ -137,7 +137,11 @@ impl Memory {
         let inventory = inventory::read(&self.record).map_err(one)?;
         let paths = &mut rendered.state.paths;
         let unpurged = find_purged(&self.host, paths, &inventory.paths);
-        let observed = observe(&self.host, &rendered.state, &inventory, None);
+        let mut vault = Vault::default();
+        vault.open(&self.host, paths, &inventory.paths);
+        let mut observed = observe(&self.host, &rendered.state, &inventory, None);
+        let paths = &rendered.state.paths;
+        vault.look(&self.host, paths, &inventory.paths, &mut observed.paths);
         let pauses = pause::lasting(&self.host, &self.record).map_err(one)?;
         let rules = Rules {
             report_only: self.config.apply.mode == ApplyMode::Report,

@@ -55,7 +55,7 @@ impl Cycle {
             return Ok(());
         }
         let inventory = self.inventory.read(&self.record)?;
-        let contents = StoredContents::new(&self.host, &self.objects)?;
+        let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?;
         let declarations = Declarations::new(&in_force.desired, &inventory);
         let walk = Walk {
             host: &self.host,

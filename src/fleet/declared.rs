@@ -11,12 +11,11 @@ use crate::model::{Kind, OnRemoval};
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 13] = [
+const LATER_FIELDS: [&str; 12] = [
     "state",
     "url",
     "sha256",
     "unpack",
-    "decrypt",
     "as_user",
     "xattrs",
     "capabilities",
@@ -35,12 +34,21 @@ pub(super) enum State {
     Absent,
 }
 
+/// `decrypt = …`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Decrypt {
+    /// In the format of age, for the host's key.
+    Age,
+}
+
 /// `[file."…"]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub content: Option<String>,
     pub source: Option<String>,
+    pub decrypt: Option<Decrypt>,
     pub mode: Option<String>,
     pub owner: Option<String>,
     pub group: Option<String>,

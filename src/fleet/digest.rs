@@ -11,7 +11,7 @@
 //!
 //! `accounts`, `health` and `prevent_removal` are left out where they would be empty.
 //!
-//! A content is `{"sha256", "size"}`: where its bytes are kept differs between a working tree and a revision. Places in files are no
+//! A content is `{"sha256", "size"}`, of an encrypted one those of what is encrypted: where its bytes are kept differs between a working tree and a revision. Places in files are no
 //! part of it, so that a comment changes no digest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -208,8 +208,13 @@ struct OneContent<'a>(&'a Content);
 impl Serialize for OneContent<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("sha256", &hex(&self.0.sha256))?;
-        map.serialize_entry("size", &self.0.size)?;
+        // A host that opened it hashed it with its own key: the digest is that of what the repository has.
+        let (sha256, size) = match self.0.as_sealed() {
+            Some(sealed) => (&sealed.id, sealed.size),
+            None => (&self.0.sha256, self.0.size),
+        };
+        map.serialize_entry("sha256", &hex(sha256))?;
+        map.serialize_entry("size", &size)?;
         map.end()
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{HostIdentity, author, layer, list_toml_files, read_text};
+use crate::age::Recipient;
 use crate::config::is_host_name;
 use crate::document::{Expectation, Mistake, Place, Table, Value, parse};
 use crate::git::Tree;
@@ -37,6 +38,8 @@ pub(super) struct Member {
     pub vars: Table,
     /// The machine it has to be.
     machine_id: Option<String>,
+    /// Whom its secrets are encrypted for.
+    pub age: Option<Recipient>,
 }
 
 /// What is known of a host.
@@ -66,6 +69,7 @@ struct DeclaredMember {
     layers: Option<Vec<String>>,
     vars: Option<BTreeMap<String, serde::de::IgnoredAny>>,
     machine_id: Option<String>,
+    age: Option<String>,
 }
 
 /// Reads `inventory/*.toml`.
@@ -133,7 +137,7 @@ fn read_member(name: &str, value: &Value) -> Result<Member, Vec<Mistake>> {
         )]);
     };
     let expectation = Expectation {
-        later: &["age", "window", "rollout", "reboot", "block", "instances"],
+        later: &["window", "rollout", "reboot", "block", "instances"],
         hint: |key, _| match key {
             "facts" | "labels" => Some("facts and labels are strings: quote the value".to_owned()),
             _ => None,
@@ -176,8 +180,23 @@ fn read_member(name: &str, value: &Value) -> Result<Member, Vec<Mistake>> {
             .hint("copy the 32 hexadecimal digits of the host's /etc/machine-id"),
         );
     }
+    let age = declared.age.map(|text| {
+        let found = text.parse::<Recipient>().ok();
+        if found.is_none() {
+            let hint = match text.starts_with("AGE-SECRET-KEY-") {
+                true => "this is a private key, and whoever reads the repository has it now: make another, and name what 'limpet secret identity' prints",
+                false => "copy what 'limpet secret identity' prints on the host: age1…",
+            };
+            let place = table.place_of("age", &value.place);
+            mistakes.push(
+                Mistake::new(&place, format!("`age` of {what} is no public key")).hint(hint),
+            );
+        }
+        found
+    });
     if mistakes.is_empty() {
         Ok(Member {
+            age: age.flatten(),
             labels: declared.labels.unwrap_or_default(),
             facts,
             layers,

@@ -13,6 +13,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use crate::age::Recipient;
 use crate::config;
 use crate::document::{Mistake, Place, Source};
 use crate::git::{ObjectError, Tree};
@@ -187,6 +188,13 @@ impl std::fmt::Debug for Fleet<'_> {
     }
 }
 
+/// The encrypted files of `tree` that `host` needs, as paths from its root.
+pub fn secrets_of(tree: &dyn Tree, host: &HostIdentity) -> Result<BTreeSet<String>, Vec<Failure>> {
+    let fleet = Fleet::load_for_one(tree)?;
+    fleet.render_state(host, &Limits::default())?;
+    Ok(fleet.sources.sealed_paths())
+}
+
 impl<'tree> Fleet<'tree> {
     /// Reads what every host reads: fleet.toml and the inventory. What hosts have in common is kept for the next one.
     pub fn load(tree: &'tree dyn Tree) -> Result<Self, Vec<Failure>> {
@@ -317,6 +325,11 @@ impl<'tree> Fleet<'tree> {
         limits: &Limits,
     ) -> Result<Rendered, Vec<Failure>> {
         self.render_with(host, limits, false)
+    }
+
+    /// Whom secrets of the host `name` are encrypted for, where the inventory says so.
+    pub fn recipient(&self, name: &str) -> Option<Recipient> {
+        self.inventory.get(name)?.age
     }
 
     fn traits(&self, host: &HostIdentity) -> inventory::Traits {

@@ -34,6 +34,8 @@ pub(super) struct Sources<'tree> {
     texts: RefCell<BTreeMap<String, Option<Arc<Source>>>>,
     /// Files whose bytes were looked at.
     bytes: RefCell<BTreeMap<String, Option<Arc<[u8]>>>>,
+    /// Those of them that are secrets.
+    sealed: RefCell<BTreeSet<String>>,
 }
 
 impl<'tree> Sources<'tree> {
@@ -46,6 +48,7 @@ impl<'tree> Sources<'tree> {
             raw: RefCell::default(),
             texts: RefCell::default(),
             bytes: RefCell::default(),
+            sealed: RefCell::default(),
         }
     }
 
@@ -62,7 +65,9 @@ impl<'tree> Sources<'tree> {
                 ..
             } => match &content.source {
                 ContentSource::Blob(id) => Some((*id, content)),
-                ContentSource::Inline(_) | ContentSource::Original => None,
+                ContentSource::Inline(_) | ContentSource::Original | ContentSource::Sealed(_) => {
+                    None
+                }
             },
             _ => None,
         };
@@ -139,6 +144,20 @@ impl<'tree> Sources<'tree> {
             .borrow_mut()
             .insert(path.to_owned(), text.clone());
         Ok(text)
+    }
+
+    /// The encrypted files that were read.
+    pub fn sealed_paths(&self) -> BTreeSet<String> {
+        self.sealed.borrow().clone()
+    }
+
+    /// What the file at `path` encrypts, as it is.
+    pub fn sealed(&self, path: &str) -> Result<Option<Arc<[u8]>>, Failure> {
+        let sealed = self.bytes(path)?;
+        if sealed.is_some() {
+            self.sealed.borrow_mut().insert(path.to_owned());
+        }
+        Ok(sealed)
     }
 
     /// The files below `directory`, as paths from there; for suggestions.

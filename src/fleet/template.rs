@@ -20,6 +20,37 @@ use super::declared::is_templated;
 use super::inventory::{FACTS, Inventory, Traits};
 use crate::document::{Data, Mistake, Place, Table, Value, nearest};
 
+/// Around what stands for a secret in a rendered text. Whoever renders puts the secret there, or refuses the text.
+const MARK: char = '\0';
+
+/// A part of a rendered text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TextPart<'text> {
+    /// As it is.
+    Plain(&'text str),
+    /// The secret of this name.
+    Secret(&'text str),
+    /// What some filter left of one.
+    Broken,
+}
+
+/// The parts of a rendered text, in order.
+pub(super) fn parts_of(text: &str) -> impl Iterator<Item = TextPart<'_>> {
+    text.split(MARK).enumerate().map(|(index, part)| {
+        // Every other one stands between two marks.
+        match (index % 2, part.strip_prefix("secret ")) {
+            (0, _) => TextPart::Plain(part),
+            (_, Some(name)) => TextPart::Secret(name),
+            (_, None) => TextPart::Broken,
+        }
+    })
+}
+
+/// Is there a secret in a rendered text, or what is left of one.
+pub(super) fn has_secrets(text: &str) -> bool {
+    text.contains(MARK)
+}
+
 /// The engine, and what is the same for every host.
 pub(super) struct Templates {
     environment: RefCell<Environment<'static>>,
@@ -124,6 +155,9 @@ impl Templates {
         });
         environment.set_debug(true); // errors carry their place
         environment.remove_global("debug");
+        environment.add_function("secret", |name: String| {
+            format!("{MARK}secret {name}{MARK}")
+        });
         // The engine's own undefined that may be compared; it has no other name.
         let nothing = environment
             .compile_expression("0 if false")
@@ -459,6 +493,10 @@ pub(super) fn render_strings(
 ) {
     match &mut value.data {
         Data::String(text) => match templates.render(&value.place, text, names) {
+            Ok(rendered) if has_secrets(&rendered) => mistakes.push(
+                Mistake::new(&value.place, "a secret can stand in no value")
+                    .hint("write it into a file: [file.\"…\"] with source and template = true"),
+            ),
             Ok(rendered) => *text = rendered,
             Err(mistake) => mistakes.push(mistake),
         },

@@ -9,7 +9,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{Action, Failure, Name, OnRemoval, Outcome, Reason, ResourceId};
+use crate::model::{Action, Class, Failure, Name, OnRemoval, Outcome, Reason, ResourceId};
 use crate::sys::Host;
 
 /// A kind of resource. Per kind, not per resource: one look, one transaction.
@@ -100,6 +100,15 @@ pub struct PlannedChange<O, C> {
 pub trait Contents {
     /// The bytes, checked against the content's SHA-256.
     fn read(&self, content: &Content) -> Result<Vec<u8>, Failure>;
+
+    /// Encrypts what was in a file of ours, so that it may be kept for a while, and hashes it with this host's key. Without a key
+    /// nothing is.
+    fn seal(&self, _bytes: &[u8]) -> Result<(Vec<u8>, [u8; 32]), Failure> {
+        Err(Failure::new(
+            Class::Bug,
+            "failed to keep what a secret was: there is no key",
+        ))
+    }
 }
 
 /// The content of a file, known by its hash so that comparing needs no bytes.
@@ -122,4 +131,59 @@ pub enum ContentSource {
     Blob(crate::git::ObjectId),
     /// Among the originals, under the SHA-256.
     Original,
+    /// Here and encrypted: opened where it is written, and nowhere else.
+    Sealed(std::sync::Arc<Sealed>),
+}
+
+impl Content {
+    /// A content of these parts, of which some are encrypted. Until a host opens it, its hash is that of the parts.
+    pub fn sealed(parts: Vec<Part>) -> Self {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        let mut size = 0;
+        for part in &parts {
+            let (kind, bytes) = match part {
+                Part::Plain(bytes) => (0, bytes),
+                Part::Secret(bytes) => (1, bytes),
+            };
+            size += bytes.len() as u64;
+            context.update(&[kind]);
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        }
+        let hash = context.finish();
+        let id = hash.as_ref().try_into().expect("a SHA-256 has 32 bytes");
+        Content {
+            sha256: id,
+            size,
+            source: ContentSource::Sealed(std::sync::Arc::new(Sealed { id, size, parts })),
+        }
+    }
+
+    /// Its encrypted parts, where it has some.
+    pub fn as_sealed(&self) -> Option<&Sealed> {
+        match &self.source {
+            ContentSource::Sealed(sealed) => Some(sealed),
+            ContentSource::Inline(_) | ContentSource::Blob(_) | ContentSource::Original => None,
+        }
+    }
+}
+
+/// A content that is encrypted, or has encrypted parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// SHA-256 of its parts: the same wherever it is reckoned.
+    pub id: [u8; 32],
+    /// The bytes of its parts.
+    pub size: u64,
+    /// What it is put together from.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// As it is.
+    Plain(std::sync::Arc<[u8]>),
+    /// In age's format.
+    Secret(std::sync::Arc<[u8]>),
 }

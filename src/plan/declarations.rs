@@ -180,6 +180,12 @@ impl<'a> Declarations<'a> {
         self.desired.prevented.contains(id)
     }
 
+    /// Is what is declared at `path` a secret.
+    pub fn is_secret(&self, path: &str) -> bool {
+        let declared = self.paths().get(path);
+        declared.is_some_and(|declared| declared.sealed().is_some())
+    }
+
     /// What `id` explicitly needs.
     pub fn needs(&self, id: &ResourceId) -> &'a [ResourceId] {
         self.desired.needs.get(id).map_or(&[], Vec::as_slice)

@@ -41,7 +41,7 @@ pub fn triggers(
         let debts = owed.causes(&unit.id, Action::Run);
         let is_owed = !debts.is_empty();
         let because = [restarts, reloads, debts].concat();
-        triggers.extend(validation(unit, because, is_owed, steps));
+        triggers.extend(validation(unit, because, is_owed, steps, desired));
     }
     for unit in declared.chain(undeclared.map(Concerned::undeclared)) {
         triggers.extend(restart(&unit, observed, &owed, &changes, steps));

@@ -16,6 +16,7 @@ pub(super) fn validation(
     because: Vec<ResourceId>,
     is_owed: bool,
     steps: &[Step],
+    desired: &DesiredState,
 ) -> Option<Step> {
     let argv = unit.validate.clone()?;
     // One that is only stopped reads them when it is started again, by whomever.
@@ -30,6 +31,14 @@ pub(super) fn validation(
         .filter(|step| unit.reads(&step.key, &step.id))
         .map(|step| step.key.clone())
         .collect();
+    let is_secret = |step: &Step| matches!(&step.change, Change::Path(change) if change.is_secret);
+    let reads_secret = steps
+        .iter()
+        .any(|step| is_secret(step) && paths.contains(&step.key))
+        || desired
+            .paths
+            .iter()
+            .any(|path| path.sealed().is_some() && unit.reads(&path.path, &path.id));
     // What cannot be put back comes first: it is what the debt remembers.
     let is_path = |id: &ResourceId| {
         let mut its_steps = steps.iter().filter(|step| step.id == *id);
@@ -54,6 +63,7 @@ pub(super) fn validation(
             id: unit.id.clone(),
             argv,
             paths,
+            reads_secret,
         })),
     })
 }

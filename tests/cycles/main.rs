@@ -19,6 +19,7 @@ mod originals;
 mod pauses;
 mod purge;
 mod refusals;
+mod secrets;
 mod silence;
 
 /// What is logged while `run` runs, from info on.

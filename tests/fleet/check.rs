@@ -276,7 +276,7 @@ fn a_command_of_a_later_version_is_called_that() {
     let version = env!("CARGO_PKG_VERSION");
     for (line, part) in [
         (&["approve"][..], "approve"),
-        (&["secret", "--help"], "secret"),
+        (&["trust", "--help"], "trust"),
         (&["verify", "--channel", "prod"], "verify --channel"),
     ] {
         let output = limpet(line, tree.path());

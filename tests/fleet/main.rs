@@ -15,4 +15,5 @@ mod repositories;
 #[path = "../fixture/repository.rs"]
 mod repository;
 mod schema;
+mod secrets;
 mod tree;

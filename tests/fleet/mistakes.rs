@@ -164,14 +164,10 @@ fn a_file_cannot_wait_for_a_check() {
 
 #[test]
 fn a_field_of_a_later_version_says_so() {
-    assert_snapshot!(base("[file.\"/etc/secret\"]\nsource = \"s.age\"\ndecrypt = \"age\"\nas_user = \"app\"\n"), @r#"
-    error: layers/base/base.toml:3:1: `decrypt` in file:/etc/secret is not supported by limpet 0.1.0
+    assert_snapshot!(base("[file.\"/etc/secret\"]\nsource = \"s\"\nas_user = \"app\"\n"), @r#"
+    error: layers/base/base.toml:3:1: `as_user` in file:/etc/secret is not supported by limpet 0.1.0
       |
-    3 | decrypt = "age"
-      | ^^^^^^^
-    error: layers/base/base.toml:4:1: `as_user` in file:/etc/secret is not supported by limpet 0.1.0
-      |
-    4 | as_user = "app"
+    3 | as_user = "app"
       | ^^^^^^^
     "#);
 }

@@ -374,6 +374,7 @@ fn what_a_schema_can_see_is_refused_by_both() {
         "[repository.a]\napt = { url = \"https://a\" }\n",
         "[repository.a]\napt = { uris = [\"ftp://a\"], suites = [\"./\"], key = \"a.asc\" }\n",
         "[repository.a]\napt = { uris = [\"https://a [trusted=yes]\"], suites = [\"./\"], key = \"a.asc\" }\n",
+        "[file.\"/etc/x\"]\nsource = \"x\"\ndecrypt = \"gpg\"\n",
         "[sysctl]\n\"net.ipv4.ip_forward\" = true\n",
         "[sysctl]\n\"net/ipv4/ip_forward\" = 1\n",
         "[sysctl]\nswappiness = 1\n",
@@ -421,6 +422,7 @@ fn what_a_schema_can_see_is_refused_by_both() {
         "[host.gw]\nlabel = {}\n",
         "[host.gw]\nfacts = { os_version = 12 }\n",
         "[host.gw]\nmachine_id = \"x\"\n",
+        "[host.gw]\nage = \"age1x\"\n",
         "[host.gw]\nvars = { hosts = 1 }\n",
         "[hosts.gw]\n",
     ] {

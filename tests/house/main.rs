@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 11] = [
     &["kinds", "trust", "fetch", "control"],
     &["sys", "record", "report"],
     &["config"],
-    &["document", "git"],
+    &["age", "document", "git"],
     &["model", "schedule"],
 ];
 
@@ -121,6 +121,7 @@ fn only_the_edges_know_tokio_and_the_pure_floors_know_no_host() {
             "plan",
             "fleet",
             "trust",
+            "age",
             "git",
             "document",
             "model.rs",

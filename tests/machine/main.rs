@@ -47,6 +47,7 @@ mod repositories;
 mod resilience;
 mod rpm;
 mod schedule;
+mod secrets;
 mod self_upgrade;
 mod sources;
 mod sysctls;

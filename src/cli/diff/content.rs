@@ -81,6 +81,8 @@ impl<'a> Contents<'a> {
     fn bytes(&self, content: &Option<Content>) -> Result<Rc<[u8]>, crate::git::ObjectError> {
         Ok(match content.as_ref().map(|content| &content.source) {
             Some(ContentSource::Inline(bytes)) => Rc::from(&bytes[..]),
+            // Told below by its beginning, whatever stands around it.
+            Some(ContentSource::Sealed(_)) => Rc::from(&b"age-encryption.org/v1"[..]),
             Some(ContentSource::Blob(id)) => self.objects.get(id)?.data.into(),
             // What was on a host before is in no repository.
             Some(ContentSource::Original) | None => Rc::from([]),

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::Resolver;
+use crate::age;
 use crate::document::{Mistake, Place, Table, nearest};
 use crate::fleet::sources::{Below, inline};
-use crate::kinds::kind::Content;
+use crate::fleet::template::{TextPart, has_secrets, parts_of};
+use crate::kinds::kind::{Content, Part};
 use crate::model::{Class, Failure};
 
 /// A content, and its text where it has one.
@@ -43,6 +45,13 @@ impl Resolver<'_, '_> {
         }
         let (value, name) = source.and_then(|value| Some((value, value.as_str()?)))?;
         let place = &value.place;
+        if table.get("decrypt").is_some() {
+            let sealed = self.sealed(what, name, &None, place, mistakes, failures)?;
+            return Some(Contained {
+                content: Content::sealed(vec![Part::Secret(sealed)]),
+                text: None,
+            });
+        }
         let Some(path) = source_path(place, name) else {
             mistakes.push(no_path(what, name, place));
             return None;
@@ -85,6 +94,21 @@ impl Resolver<'_, '_> {
         };
         let whole = Place::new(&source, 0..source.text().len());
         match fleet.templates.render(&whole, source.text(), &self.names) {
+            Ok(text) if has_secrets(&text) => {
+                let parts = self.parts(
+                    what,
+                    &text,
+                    source.text(),
+                    &whole,
+                    place,
+                    mistakes,
+                    failures,
+                )?;
+                Some(Contained {
+                    content: Content::sealed(parts),
+                    text: None,
+                })
+            }
             Ok(text) => Some(Contained {
                 content: inline(text.as_str()),
                 text: Some(text),
@@ -94,6 +118,89 @@ impl Resolver<'_, '_> {
                 None
             }
         }
+    }
+
+    /// The parts of a text that was rendered from `template`, which is `whole`; secrets are below files/ of the layer that has `place`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "where it is, and where mistakes go"
+    )]
+    fn parts(
+        &self,
+        what: &str,
+        text: &str,
+        template: &str,
+        whole: &Place,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<Vec<Part>> {
+        let mut parts = Vec::new();
+        for part in parts_of(text) {
+            parts.push(match part {
+                TextPart::Plain("") => continue,
+                TextPart::Plain(text) => Part::Plain(text.as_bytes().into()),
+                TextPart::Secret(name) => {
+                    let called = template.find(name).filter(|_| !name.is_empty());
+                    let called = called.and_then(|at| whole.part_of(template, at..at + name.len()));
+                    let sealed = self.sealed(what, name, &called, place, mistakes, failures)?;
+                    Part::Secret(sealed)
+                }
+                TextPart::Broken => {
+                    mistakes.push(
+                        Mistake::new(place, format!("template of {what}: a secret was changed on its way"))
+                            .hint("it is decrypted on the host alone; print it as it is: {{ secret(\"db.age\") }}"),
+                    );
+                    return None;
+                }
+            });
+        }
+        Some(parts)
+    }
+
+    /// The encrypted file that `name` means, which is asked for at `called`, for a declaration at `place`.
+    pub(super) fn sealed(
+        &self,
+        what: &str,
+        name: &str,
+        called: &Option<Place>,
+        place: &Place,
+        mistakes: &mut Vec<Mistake>,
+        failures: &mut Vec<Failure>,
+    ) -> Option<Arc<[u8]>> {
+        let called = called.as_ref().unwrap_or(place);
+        let Some(path) = source_path(place, name) else {
+            mistakes.push(no_path(what, name, called));
+            return None;
+        };
+        let sealed = match self.fleet.sources.sealed(&path) {
+            Ok(Some(sealed)) => sealed,
+            Ok(None) => {
+                mistakes.push(self.missing_source(what, name, &path, called));
+                return None;
+            }
+            Err(failure) => {
+                failures.push(failure);
+                return None;
+            }
+        };
+        let why = match (
+            age::is_sealed(&sealed),
+            sealed.len() > age::MAX_SEALED_BYTES,
+        ) {
+            (false, _) => Some("it is not encrypted in the format of age"),
+            (true, true) => Some("it is larger than a secret can be"),
+            (true, false) => None,
+        };
+        if let Some(why) = why {
+            mistakes.push(
+                Mistake::new(called, format!("'{name}' of {what} is no secret"))
+                    .label(why)
+                    .hint("encrypt it: limpet secret encrypt --host NAME FILE; and replace what it was, because everybody with the repository has read it"),
+            );
+            return None;
+        }
+        Some(sealed)
     }
 
     /// The bytes at `path` of the repository, as they are; `name` is what they are called at `place`.

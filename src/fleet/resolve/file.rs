@@ -10,6 +10,9 @@ use crate::model::{Name, OnRemoval, ResourceId};
 /// The mode of a file with content that says none.
 pub(super) const FILE_MODE: u32 = 0o644;
 
+/// The mode of a secret that says none.
+pub(super) const SECRET_MODE: u32 = 0o600;
+
 impl Resolver<'_, '_> {
     pub(super) fn file(
         &self,
@@ -35,7 +38,26 @@ impl Resolver<'_, '_> {
             &mut out.failures,
         );
         let has_content = file.content.is_some() || file.source.is_some();
+        if file.decrypt.is_some() {
+            let place = table.place_of("decrypt", place);
+            mistakes.extend(check_decrypt(
+                &what,
+                file.source.is_some(),
+                template,
+                &place,
+            ));
+        }
         let mode = self.mode(&what, file.mode.as_deref(), table, place, &mut mistakes);
+        let is_secret = contained
+            .as_ref()
+            .is_some_and(|contained| contained.content.as_sealed().is_some());
+        if is_secret {
+            mistakes.extend(check_secrecy(&what, mode, &table.place_of("mode", place)));
+        }
+        let usual_mode = match is_secret {
+            true => SECRET_MODE,
+            false => FILE_MODE,
+        };
         check_account(
             &what,
             "owner",
@@ -75,7 +97,7 @@ impl Resolver<'_, '_> {
         };
         let spec = PathSpec::File {
             content: contained.map(|contained| contained.content),
-            mode: mode.or(has_content.then_some(FILE_MODE)),
+            mode: mode.or(has_content.then_some(usual_mode)),
             owner: or_root(file.owner),
             group: or_root(file.group),
             validate: file.validate,
@@ -382,6 +404,35 @@ fn check_command(
             ),
         );
     }
+}
+
+/// Is there anything to decrypt.
+fn check_decrypt(what: &str, has_source: bool, template: bool, place: &Place) -> Option<Mistake> {
+    if !has_source {
+        return Some(
+            Mistake::new(
+                place,
+                format!("{what} decrypts nothing: it has no `source`"),
+            )
+            .hint("name an encrypted file below files/ of this layer: source = \"app.env.age\""),
+        );
+    }
+    template.then(|| {
+        Mistake::new(place, format!("{what} is both decrypted and rendered")).hint(
+            "keep one of them; a template says where a secret stands: {{ secret(\"db.age\") }}",
+        )
+    })
+}
+
+/// May nobody read what is secret who need not.
+pub(super) fn check_secrecy(what: &str, mode: Option<u32>, place: &Place) -> Option<Mistake> {
+    mode.filter(|mode| mode & 0o007 != 0).map(|mode| {
+        Mistake::new(
+            place,
+            format!("{what} has a secret, and mode {mode:04o} lets everybody at it"),
+        )
+        .hint("leave `mode` out, which means \"0600\", or let a group read it: mode = \"0640\"")
+    })
 }
 
 pub(super) fn none_or(mistakes: Vec<Mistake>) -> Result<(), Vec<Mistake>> {

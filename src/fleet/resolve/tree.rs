@@ -1,11 +1,12 @@
 //! Trees: a directory of the repository, file by file.
 
-use super::file::{check_account, none_or};
+use super::file::{FILE_MODE, SECRET_MODE, check_account, check_secrecy, none_or};
 use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
 use crate::fleet::declared;
 use crate::fleet::sources::Below;
 use crate::kinds::file::{DesiredPath, PathSpec};
+use crate::kinds::kind::Content;
 use crate::model::{Name, ResourceId};
 
 /// Files with this at the end of their names are rendered, and lose it.
@@ -100,9 +101,19 @@ impl Resolver<'_, '_> {
                             self.raw(&what, &from, &from, &place, &mut mistakes, &mut failures),
                         ),
                     };
+                    let is_secret =
+                        |content: &Content| content.as_sealed().is_some();
+                    let usual_mode = match content.as_ref().is_some_and(is_secret) {
+                        true => {
+                            let place = table.place_of("mode", &place);
+                            mistakes.extend(check_secrecy(&what, mode, &place));
+                            SECRET_MODE
+                        }
+                        false => FILE_MODE,
+                    };
                     let spec = PathSpec::File {
                         content,
-                        mode: Some(mode.unwrap_or(super::file::FILE_MODE)),
+                        mode: Some(mode.unwrap_or(usual_mode)),
                         owner: Some(owner.clone().unwrap_or_else(Name::root)),
                         group: Some(group.clone().unwrap_or_else(Name::root)),
                         validate: None,

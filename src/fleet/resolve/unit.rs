@@ -1,6 +1,7 @@
 //! Units, with the files and drop-ins they bring.
 
 use super::command::check_argv;
+use super::content::Contained;
 use super::file::none_or;
 use super::{Resolved, Resolver};
 use crate::document::{Mistake, Place, Table, Value};
@@ -82,6 +83,7 @@ impl Resolver<'_, '_> {
         );
         let brings_file = contained.is_some();
         if let Some(contained) = contained {
+            mistakes.extend(check_public(&what, &contained, table, place));
             let path = format!("{UNIT_DIRECTORY}/{}", id.name);
             files.push(path.clone());
             texts.extend(contained.text);
@@ -125,6 +127,7 @@ impl Resolver<'_, '_> {
                 &mut out.failures,
             );
             if let Some(contained) = contained {
+                mistakes.extend(check_public(&what, &contained, dropin_table, &entry.key));
                 let path = format!("{UNIT_DIRECTORY}/{}.d/{name}.conf", id.name);
                 files.push(path.clone());
                 texts.extend(contained.text);
@@ -230,6 +233,21 @@ pub(super) fn brought(bringer: &Bringer<'_>, path: String, content: Content) -> 
         report: bringer.report,
         on_removal: bringer.on_removal,
     }
+}
+
+/// systemd shows everybody what units say.
+fn check_public(
+    what: &str,
+    contained: &Contained,
+    table: &Table,
+    place: &Place,
+) -> Option<Mistake> {
+    contained.content.as_sealed()?;
+    let place = table.place_of("source", place);
+    Some(
+        Mistake::new(&place, format!("{what} has a secret, and everybody may read what a unit says"))
+            .hint("write the secret to a file of its own, and name that: EnvironmentFile=, or LoadCredential="),
+    )
 }
 
 fn is_dropin_name(name: &str) -> bool {

@@ -58,6 +58,12 @@ impl<K: AsRef<str>, V> ByPath<K, V> {
         self.find(path).ok().map(|index| &self.entries[index].1)
     }
 
+    /// The value at `path`, to be changed.
+    pub fn get_mut(&mut self, path: &str) -> Option<&mut V> {
+        let index = self.find(path).ok()?;
+        Some(&mut self.entries[index].1)
+    }
+
     /// Is there a value at `path`.
     pub fn contains(&self, path: &str) -> bool {
         self.find(path).is_ok()

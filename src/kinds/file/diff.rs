@@ -35,6 +35,11 @@ pub fn diff(
     {
         return Ok(None);
     }
+    if change.is_secret {
+        return Ok(Some(format!(
+            "content of {path} differs (not shown: it is a secret)\n"
+        )));
+    }
     let look = host.look(path, Hashing::Skip)?;
     let will_close = above(path).any(|directory| closing.contains(directory));
     if will_close || is_behind_a_closed_directory(host, look.physical(path))? {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::kinds::kind::{Content, Contents, Kind, Owned, Step};
+use crate::kinds::kind::{Content, Contents, Kind, Owned, Sealed, Step};
 use crate::model::{Class, Failure, Name, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
 use crate::sys::command::Command;
@@ -24,6 +24,7 @@ mod original;
 mod plan;
 mod purge;
 mod put_back;
+mod sealed;
 
 pub use by_path::ByPath;
 pub use diff::{closing, diff, hunks, is_public};
@@ -32,6 +33,7 @@ pub use original::{Applied, Original, Remembered, read_original, save_original};
 pub use plan::{applied, applied_after};
 pub use purge::find_purged;
 pub use put_back::put_back;
+pub use sealed::{CREDENTIAL, KEY_FILE, Vault, open as open_sealed, read_identity};
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
@@ -52,6 +54,19 @@ pub struct DesiredPath {
     pub report: bool,
     /// What happens when it is no longer declared.
     pub on_removal: OnRemoval,
+}
+
+impl DesiredPath {
+    /// What it contains, where that is encrypted.
+    pub fn sealed(&self) -> Option<&Sealed> {
+        match &self.spec {
+            PathSpec::File {
+                content: Some(content),
+                ..
+            } => content.as_sealed(),
+            _ => None,
+        }
+    }
 }
 
 /// What a path should be. `None` means: not managed.
@@ -111,6 +126,8 @@ pub struct PathChange {
     /// What is owned afterwards, for the inventory; `None` when the path is no longer owned, and then only is the reason
     /// [`Undeclared`](crate::model::Reason::Undeclared).
     pub applied: Option<Applied>,
+    /// What is there, or is to be there, is a secret: nobody is shown it.
+    pub is_secret: bool,
 }
 
 /// What is done to a path.
@@ -159,6 +176,13 @@ pub enum Edit {
     },
     /// Delete an empty directory.
     RemoveDirectory,
+}
+
+impl Edit {
+    /// Does it write a file's content.
+    pub fn writes(&self) -> bool {
+        matches!(self, Edit::WriteFile { .. })
+    }
 }
 
 /// Permissions and owner of something that is made. Names become numbers only when it is: a package of the same run may bring the user.
@@ -468,13 +492,17 @@ fn run_validate(
     if result.is_success() {
         return Ok(());
     }
+    let complaint = match change.is_secret {
+        // It may quote what it does not like.
+        true => "failed; what it says is not shown, because the content is a secret".to_owned(),
+        false => result.complaint(),
+    };
     Err(Failure::new(
         Class::Author,
         format!(
-            "refused the new content of {}: '{}' {}",
+            "refused the new content of {}: '{}' {complaint}",
             change.id,
             argv.join(" "),
-            result.complaint()
         ),
     )
     .with_hint("the file on the host is unchanged; correct its content or its 'validate' command"))

@@ -206,10 +206,11 @@ impl Wanted {
     fn of_declared(spec: &PathSpec) -> Self {
         Wanted {
             content: match spec {
+                // A secret is hashed with a key of its own; see the vault.
                 PathSpec::File {
                     content: Some(content),
                     ..
-                } => WantedContent::OfSize(content.size),
+                } if content.as_sealed().is_none() => WantedContent::OfSize(content.size),
                 _ => WantedContent::Never,
             },
             children: matches!(spec, PathSpec::Absent),
@@ -223,6 +224,7 @@ impl Wanted {
             remembered.applied(),
             Some(Applied::File {
                 sha256: Some(_),
+                secret: false,
                 ..
             })
         );

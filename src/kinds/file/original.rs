@@ -62,6 +62,16 @@ pub enum Original {
     },
 }
 
+impl Original {
+    /// The same, of a file without its bytes.
+    pub fn without_content(self) -> Self {
+        match self {
+            Original::File { mode, uid, gid, .. } => Original::AttributesOnly { mode, uid, gid },
+            other => other,
+        }
+    }
+}
+
 /// What limpet applied to a path. Of permissions and owner only what was declared or is a default for what limpet made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -84,6 +94,9 @@ pub enum Applied {
         /// A group's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<Name>,
+        /// Its content is a secret, and the hash one with this host's key.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        secret: bool,
     },
     /// A directory.
     Directory {
@@ -112,6 +125,11 @@ pub enum Applied {
 }
 
 impl Applied {
+    /// Is its content a secret.
+    pub fn is_secret(&self) -> bool {
+        matches!(self, Applied::File { secret: true, .. })
+    }
+
     /// As the inventory stores it: JSON.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).expect("it has string keys only")

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::age;
 use crate::kinds::file::{Access, Edit, Original, PathChange};
-use crate::kinds::kind::{Content, ContentSource};
+use crate::kinds::kind::{Content, ContentSource, Part};
 use crate::model::{Failure, ResourceId};
 use crate::sys::Host;
-use crate::sys::files::{Entry, Hashing};
+use crate::sys::files::{Entry, Hashing, hash_bytes};
 use crate::sys::xattrs::Xattrs;
 
 /// The change that makes what is at `path` now what it was: `original`, with these bytes if it was a file.
@@ -33,7 +34,7 @@ pub fn put_back(
             content: Content {
                 sha256: *sha256,
                 size: *size,
-                source: ContentSource::Inline(Arc::from(content.unwrap_or_default())),
+                source: source_of(content.unwrap_or_default(), sha256),
             },
             access: access(*mode, *uid, *gid, xattrs),
             validate: None,
@@ -65,7 +66,16 @@ pub fn put_back(
         path: path.into(),
         edit,
         applied: None,
+        is_secret: false,
     })
+}
+
+/// What was kept encrypted is opened where it is written: its hash is not that of the bytes.
+fn source_of(content: Vec<u8>, sha256: &[u8; 32]) -> ContentSource {
+    if !age::is_sealed(&content) || hash_bytes(&content) == *sha256 {
+        return ContentSource::Inline(Arc::from(content));
+    }
+    Content::sealed(vec![Part::Secret(Arc::from(content))]).source
 }
 
 fn access(mode: u32, uid: u32, gid: u32, xattrs: &Xattrs) -> Access {

@@ -24,6 +24,8 @@ pub struct Validation {
     pub argv: Vec<String>,
     /// What is changed in this run and read by the unit: what there was before is kept until the verdict.
     pub paths: BTreeSet<Name>,
+    /// It reads a secret, which it may quote: what it says is told to nobody.
+    pub reads_secret: bool,
 }
 
 /// What a validation ended with.
@@ -47,9 +49,15 @@ pub fn validate(host: &Host, validation: &Validation, paths: &[String]) -> Verdi
     };
     match host.run_outside(&command) {
         Ok(result) => {
-            journal::output(&validation.id, &result.output);
+            if !validation.reads_secret {
+                journal::output(&validation.id, &result.output);
+            }
             match result.is_success() {
                 true => Verdict::Accepted,
+                false if validation.reads_secret => {
+                    let complaint = "failed; what it says is not shown, because it reads a secret";
+                    Verdict::Rejected(rejection(validation, paths, complaint))
+                }
                 false => Verdict::Rejected(rejection(validation, paths, &result.complaint())),
             }
         }
@@ -118,6 +126,7 @@ mod tests {
                 id: ResourceId::new(Kind::Unit, "app.service"),
                 argv: vec!["app".to_owned(), "--check".to_owned()],
                 paths: BTreeSet::new(),
+                reads_secret: false,
             };
             let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
             let failure = rejection(

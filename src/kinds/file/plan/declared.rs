@@ -442,6 +442,7 @@ impl<'a> Planner<'a> {
                     replace: false,
                 },
                 applied: Some(Applied::Parent),
+                is_secret: false,
             },
         }
     }
@@ -477,6 +478,7 @@ impl<'a> Planner<'a> {
                     item,
                     self.known.get(item.path.as_str()).map(|known| known.item),
                 )),
+                is_secret: false,
             },
         }
     }

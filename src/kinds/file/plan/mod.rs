@@ -49,6 +49,7 @@ pub fn applied_after(
             mode: Some(mode.unwrap_or(FILE_MODE)),
             owner: Some(owner.clone().unwrap_or_else(Name::root)),
             group: Some(group.clone().unwrap_or_else(Name::root)),
+            secret: content.as_sealed().is_some(),
         },
         PathSpec::File {
             content: None,
@@ -68,6 +69,7 @@ pub fn applied_after(
             mode: *mode,
             owner: owner.clone(),
             group: group.clone(),
+            secret: before.is_some_and(|(applied, _)| applied.is_secret()),
         },
         PathSpec::Directory {
             mode,
@@ -206,6 +208,13 @@ pub(super) fn plan(
         }
     }
 
+    for change in &mut changes {
+        let path = change.key.as_str();
+        let desired = planner.desired.get(path);
+        let known = planner.known.get(path);
+        change.change.is_secret = desired.is_some_and(|item| item.sealed().is_some())
+            || known.is_some_and(|known| known.applied.is_secret());
+    }
     let mut steps: Vec<PathStep> = in_order(changes).into_iter().map(Step::Change).collect();
     steps.extend(released);
     steps.extend(blocked.into_iter().map(Step::Blocked));

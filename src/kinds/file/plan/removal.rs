@@ -223,7 +223,12 @@ impl Planner<'_> {
         let change = match target {
             Original::Absent => {
                 let expected = match known.applied {
-                    Applied::File { sha256, .. } => *sha256,
+                    // Which is no hash of the file alone where it is a secret; it is ours, as was seen above.
+                    Applied::File {
+                        sha256,
+                        secret: false,
+                        ..
+                    } => *sha256,
                     _ => None,
                 };
                 let mut change = undeclared(
@@ -379,6 +384,7 @@ fn undeclared(
             path: known.item.key.clone(),
             edit,
             applied: None,
+            is_secret: false,
         },
     }
 }
