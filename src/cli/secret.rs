@@ -244,7 +244,7 @@ fn encrypted_anew(
     let file = tree.read(path).map_err(|error| failed(&error))?;
     let sealed = file.map(|file| file.data).unwrap_or_default();
     let plain = age::open(&sealed, identity).map_err(|closed| failed(&closed))?;
-    let recipients: Vec<Recipient> = keys?.union(own).copied().collect();
+    let recipients: Vec<Recipient> = keys?.union(own).cloned().collect();
     age::seal(&plain, &recipients).map_err(|why| failed(&why))
 }
 
@@ -274,8 +274,7 @@ fn print_identity(arguments: &MakeIdentity, terminal: &Terminal) -> CommandResul
 fn identity_of_host(creates: bool) -> Result<Identity, Failure> {
     let host = Host::new(Path::new("/"));
     if creates && !host.exists(KEY_FILE)? && !host.exists(CREDENTIAL)? {
-        let failed = |why: &str| Failure::new(Class::Host, format!("failed to make a key: {why}"));
-        let identity = Identity::generate().map_err(failed)?;
+        let identity = Identity::generate();
         let mut text = Zeroizing::new(Vec::new());
         let written = writeln!(
             text,
@@ -283,7 +282,8 @@ fn identity_of_host(creates: bool) -> Result<Identity, Failure> {
             identity.recipient(),
             *identity.to_text()
         );
-        written.map_err(|error| failed(&error.to_string()))?;
+        written
+            .map_err(|error| Failure::new(Class::Host, format!("failed to make a key: {error}")))?;
         host.write_own_file(KEY_FILE, &text, 0o600)?;
     }
     read_identity(&host)

@@ -329,7 +329,7 @@ impl<'tree> Fleet<'tree> {
 
     /// Whom secrets of the host `name` are encrypted for, where the inventory says so.
     pub fn recipient(&self, name: &str) -> Option<Recipient> {
-        self.inventory.get(name)?.age
+        self.inventory.get(name)?.age.clone()
     }
 
     fn traits(&self, host: &HostIdentity) -> inventory::Traits {

@@ -37,7 +37,7 @@ impl Sealed {
     fn new() -> Self {
         let sealed = Sealed {
             scene: Scene::new(""),
-            key: Identity::generate().unwrap(),
+            key: Identity::generate(),
         };
         sealed.scene.repository.write(
             "layers/base/files/app.conf.j2",
@@ -194,7 +194,7 @@ fn a_missing_key_holds_what_needs_it_and_nothing_else() {
         .expect(1)
         .says("refused the key '/etc/limpet/age.key': others than root may read it");
     // Nor is another host's.
-    let other = Identity::generate().unwrap();
+    let other = Identity::generate();
     sealed.give_key(&other);
     scene
         .apply()

@@ -25,7 +25,7 @@ fn opens(tree: &WorkTree, path: &str, key: &Identity) -> bool {
 
 #[test]
 fn a_secret_is_encrypted_for_the_hosts_that_are_named_and_anew_for_those_that_need_it() {
-    let [one, two, author] = [(); 3].map(|()| Identity::generate().unwrap());
+    let [one, two, author] = [(); 3].map(|()| Identity::generate());
     let layer = "[file.\"/etc/app.env\"]\nsource = \"app.env.age\"\ndecrypt = \"age\"\n\
                  [file.\"/etc/app.conf\"]\nsource = \"app.conf.j2\"\ntemplate = true\n";
     let tree = WorkTree::new(&[
@@ -74,7 +74,7 @@ fn a_secret_is_encrypted_for_the_hosts_that_are_named_and_anew_for_those_that_ne
     assert!(opens(&tree, env, &one) && opens(&tree, env, &two) && opens(&tree, env, &author));
 
     // A key that is replaced opens nothing any more.
-    let new = Identity::generate().unwrap();
+    let new = Identity::generate();
     tree.write(
         "inventory/hosts.toml",
         &inventory(&[("one", &new), ("two", &two)]),
@@ -92,7 +92,7 @@ fn a_secret_is_encrypted_for_the_hosts_that_are_named_and_anew_for_those_that_ne
 
 #[test]
 fn what_cannot_be_encrypted_is_told() {
-    let one = Identity::generate().unwrap();
+    let one = Identity::generate();
     let tree = WorkTree::new(&[
         (
             "inventory/hosts.toml",
@@ -127,7 +127,7 @@ fn what_cannot_be_encrypted_is_told() {
 
 #[test]
 fn what_would_not_stay_secret_is_a_mistake() {
-    let one = Identity::generate().unwrap();
+    let one = Identity::generate();
     let sealed = age::seal(PLAIN.as_bytes(), &[one.recipient()]).unwrap();
     let mistakes = |layer: &str, template: &str| {
         let tree = WorkTree::new(&[
