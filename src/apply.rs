@@ -17,6 +17,7 @@ use crate::kinds::command::{CommandChange, Commands};
 use crate::kinds::file::{PathChange, Paths, read_original, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
+use crate::kinds::repository::{self, RefreshChange};
 use crate::kinds::sysctl::{self, SysctlChange, Sysctls};
 use crate::kinds::unit::{UnitChange, Units};
 use crate::model::{self, Action, Failure, Name, Outcome, Reason, ResourceId};
@@ -405,6 +406,7 @@ fn make(
     let mut packages: Vec<&PackageChange> = Vec::new();
     let mut accounts: Vec<&AccountChange> = Vec::new();
     let mut sysctls: Vec<&SysctlChange> = Vec::new();
+    let mut refreshes: Vec<&RefreshChange> = Vec::new();
     let mut commands: Vec<&CommandChange> = Vec::new();
     let mut units: Vec<&UnitChange> = Vec::new();
     for Prepared { step, .. } in steps {
@@ -413,6 +415,7 @@ fn make(
             Change::Package(change) => packages.push(change),
             Change::Account(change) => accounts.push(change),
             Change::Sysctl(change) => sysctls.push(change),
+            Change::Refresh(change) => refreshes.push(change),
             Change::Command(change) => commands.push(change),
             Change::Unit(change) => units.push(change),
             Change::Validation(_) => {}
@@ -426,6 +429,8 @@ fn make(
         Accounts::apply(walk.host, walk.contents, &accounts)
     } else if !sysctls.is_empty() {
         Sysctls::apply(walk.host, walk.contents, &sysctls)
+    } else if !refreshes.is_empty() {
+        repository::refresh(walk.host, &refreshes)
     } else if !commands.is_empty() {
         Commands::apply(walk.host, walk.contents, &commands)
     } else {

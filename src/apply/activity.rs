@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{TRANSACTION_SILENCE, Walk};
-use crate::kinds::{command, unit};
+use crate::kinds::{command, repository, unit};
+use crate::model::Kind;
 use crate::plan::{InventoryKind, Step};
 
 /// How long any other batch may be silent; starting units takes what their time-outs allow.
@@ -41,6 +42,9 @@ pub(super) fn announce(walk: &Walk<'_>, steps: &[Step]) {
         }
         Some(InventoryKind::Package) => TRANSACTION_SILENCE,
         // One after the other.
+        Some(InventoryKind::Command) if steps.iter().all(|it| it.id.kind == Kind::Repository) => {
+            repository::TIME_LIMIT * steps.len().try_into().unwrap_or(1) + BATCH_SILENCE
+        }
         Some(InventoryKind::Command) => {
             command::LONGEST_TIMEOUT * steps.len().try_into().unwrap_or(1)
         }

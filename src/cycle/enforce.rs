@@ -606,7 +606,9 @@ impl Cycle {
 /// How long something that fails again and again may rest.
 fn longest_rest(id: &ResourceId, failure: &Failure) -> Duration {
     let is_light = match id.kind {
-        model::Kind::Package | model::Kind::Unit => failure.class == Class::Transient,
+        model::Kind::Repository | model::Kind::Package | model::Kind::Unit => {
+            failure.class == Class::Transient
+        }
         _ => true,
     };
     if is_light {

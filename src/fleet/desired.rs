@@ -7,6 +7,7 @@ use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::DesiredPath;
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
+use crate::kinds::repository::DesiredRepository;
 use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Location, Name, ResourceId};
@@ -18,6 +19,8 @@ pub struct DesiredState {
     pub fleet: String,
     /// Files, directories and links, by path; unit files and drop-ins among them.
     pub paths: Vec<DesiredPath>,
+    /// Whose lists are fetched when they change, by name. Their files are among the paths, and say all that there is to say.
+    pub repositories: Vec<DesiredRepository>,
     /// Packages, by name.
     pub packages: Vec<DesiredPackage>,
     /// Users and groups, groups first, by name.

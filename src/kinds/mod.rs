@@ -6,5 +6,6 @@ pub mod file;
 pub mod health;
 pub mod kind;
 pub mod package;
+pub mod repository;
 pub mod sysctl;
 pub mod unit;

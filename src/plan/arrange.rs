@@ -130,7 +130,7 @@ pub fn skipped(action: Action, id: &ResourceId, blocker: &ResourceId) -> Failure
 
 /// The package whose scripts restart us, and its rank: the last.
 const OWN_PACKAGE: &str = "limpet";
-const OWN_RANK: u8 = 17;
+const OWN_RANK: u8 = 18;
 
 /// The preference of kinds where nothing else orders two steps, with removals in reverse.
 fn rank(step: &Step) -> u8 {
@@ -139,7 +139,7 @@ fn rank(step: &Step) -> u8 {
         (InventoryKind::Unit, Reason::Undeclared)
             if step.id.kind == Kind::Mount && step.action == Action::Stop =>
         {
-            13
+            14
         }
         // A unit that goes back to running, or to being enabled, needs its own files back first; below a mask nothing is enabled.
         (InventoryKind::Unit, Reason::Undeclared)
@@ -148,24 +148,26 @@ fn rank(step: &Step) -> u8 {
             0
         }
         (InventoryKind::Path, _) if configures_packages(&step.key) => 1,
+        // What is in a repository is known before packages are asked for.
+        (InventoryKind::Command, _) if step.id.kind == Kind::Repository => 2,
         // Our own package restarts us: whatever else is to be done is done before.
         (InventoryKind::Package, _) if step.key == OWN_PACKAGE => OWN_RANK,
-        (InventoryKind::Package, Reason::Undeclared) => 16,
-        (InventoryKind::Package, _) => 2,
+        (InventoryKind::Package, Reason::Undeclared) => 17,
+        (InventoryKind::Package, _) => 3,
         // Who is gone is gone from whatever belonged to it: after everything else, and groups after their members.
-        (InventoryKind::Account, Reason::Undeclared) if step.id.kind == Kind::User => 14,
-        (InventoryKind::Account, Reason::Undeclared) => 15,
-        (InventoryKind::Account, _) if step.id.kind == Kind::Group => 3,
-        (InventoryKind::Account, _) => 4,
+        (InventoryKind::Account, Reason::Undeclared) if step.id.kind == Kind::User => 15,
+        (InventoryKind::Account, Reason::Undeclared) => 16,
+        (InventoryKind::Account, _) if step.id.kind == Kind::Group => 4,
+        (InventoryKind::Account, _) => 5,
         // A file system is there before what lies on it.
-        (InventoryKind::Path, reason) if mounts(step) && reason != Reason::Undeclared => 5,
-        (InventoryKind::Unit, _) if mounts(step) => 6,
-        (InventoryKind::Path, _) => 7,
-        (InventoryKind::Sysctl, _) => 8,
-        (InventoryKind::Command, _) => 9,
-        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 10,
-        (InventoryKind::Unit, Reason::Triggered) => 12,
-        (InventoryKind::Unit, _) => 11,
+        (InventoryKind::Path, reason) if mounts(step) && reason != Reason::Undeclared => 6,
+        (InventoryKind::Unit, _) if mounts(step) => 7,
+        (InventoryKind::Path, _) => 8,
+        (InventoryKind::Sysctl, _) => 9,
+        (InventoryKind::Command, _) => 10,
+        (InventoryKind::Unit, Reason::Triggered) if step.is_validation() => 11,
+        (InventoryKind::Unit, Reason::Triggered) => 13,
+        (InventoryKind::Unit, _) => 12,
     }
 }
 
@@ -225,7 +227,7 @@ pub(super) fn into_batches(
         // A command may ask systemd for something, too.
         let asks_systemd = |step: &Step| match step.kind {
             InventoryKind::Unit => rank(step) > 0,
-            InventoryKind::Command => true,
+            InventoryKind::Command => step.id.kind != Kind::Repository,
             // Our own package restarts us: nothing is to be left for after it.
             InventoryKind::Package => rank(step) == OWN_RANK,
             InventoryKind::Path | InventoryKind::Account | InventoryKind::Sysctl => false,

@@ -361,6 +361,7 @@ impl Look<'_> {
             | Change::Account(_)
             | Change::Sysctl(_)
             | Change::Command(_)
+            | Change::Refresh(_)
             | Change::Validation(_) => None,
             Change::Unit(change) => {
                 let (_, what) = PROTECTED_UNITS

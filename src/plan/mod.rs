@@ -14,6 +14,7 @@ use crate::kinds::command::Commands;
 use crate::kinds::file::Paths;
 use crate::kinds::kind::{Kind, Owned, PlannedChange};
 use crate::kinds::package::Packages;
+use crate::kinds::repository::RefreshChange;
 use crate::kinds::sysctl::Sysctls;
 use crate::kinds::unit::{Units, Validation};
 use crate::kinds::{self, kind};
@@ -237,6 +238,8 @@ pub enum Change {
     Command(Box<<Commands as Kind>::Change>),
     /// For [`Units`].
     Unit(Box<<Units as Kind>::Change>),
+    /// Of the lists of a repository.
+    Refresh(Box<RefreshChange>),
     /// Of a unit, before it reads its files.
     Validation(Box<Validation>),
 }

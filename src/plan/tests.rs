@@ -6,6 +6,8 @@ use super::*;
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, ObservedPath, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
+use crate::kinds::package::{DesiredPackage, PackageState};
+use crate::kinds::repository::{DesiredRepository, Told};
 use crate::kinds::unit::{DesiredUnit, ObservedUnit};
 use crate::model::{Kind as ResourceKind, OnRemoval};
 use crate::sys::files::{Entry, Look, hash_bytes};
@@ -151,6 +153,18 @@ impl Scene {
             timeout: std::time::Duration::from_secs(60),
             run_on: run_on.to_vec(),
             once: run_on.is_empty(),
+            report: false,
+        });
+        self
+    }
+
+    /// Declares a repository with this file.
+    pub(super) fn repository(mut self, name: &str, path: &str) -> Self {
+        let id = ResourceId::new(ResourceKind::Repository, name);
+        self = self.missing_file(&id.to_string(), path);
+        self.desired.repositories.push(DesiredRepository {
+            id,
+            told: Told::Apt(path.to_owned()),
             report: false,
         });
         self
@@ -396,6 +410,52 @@ fn a_command_runs_between_what_changed_and_the_units_and_what_names_it_follows()
         "run command:second",
         "restart unit:app.service",
     ]);
+}
+
+#[test]
+fn the_lists_of_a_repository_that_changed_are_fetched_before_packages_and_owed_until_they_are() {
+    let package = |name: &str| DesiredPackage {
+        name: name.to_owned(),
+        id: ResourceId::new(ResourceKind::Package, name),
+        state: PackageState::Installed,
+        hold: None,
+        report: false,
+        on_removal: OnRemoval::Restore,
+    };
+    let mut scene = Scene::new()
+        .repository("b", "/etc/apt/sources.list.d/b.sources")
+        .missing_file("file:/etc/app.conf", "/etc/app.conf");
+    scene.desired.packages = vec![package("tool")];
+    let expected = [
+        "create repository:b",
+        "run repository:b",
+        "install package:tool",
+        "create file:/etc/app.conf",
+    ];
+    scene.check(&expected);
+    let repository = ResourceId::new(ResourceKind::Repository, "b");
+    let debt = |because: &ResourceId| Debt {
+        debtor: repository.clone(),
+        action: Action::Run,
+        because: because.clone(),
+        caused: None,
+    };
+
+    // Its file is as declared, and fetching failed the last time.
+    let mut owing = Scene::new();
+    owing.desired.repositories = scene.desired.repositories.clone();
+    owing.inventory.owed.push(debt(&repository));
+    owing.check(&["run repository:b"]);
+    owing.desired.repositories.clear();
+    owing.check(&[]);
+    assert_eq!(owing.plan().void_debts, [(repository.clone(), Action::Run)]);
+
+    // What needs it waits for its lists, too; a paused one is left alone.
+    let tool = ResourceId::new(ResourceKind::Package, "tool");
+    scene.desired.needs.insert(tool, vec![repository.clone()]);
+    scene.check(&expected);
+    scene.rules.paused.insert(repository);
+    scene.check(&["install package:tool", "create file:/etc/app.conf"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fleet::desired::DesiredState;
 use crate::kinds::command::DesiredCommand;
 use crate::kinds::kind::Owned;
+use crate::kinds::repository::DesiredRepository;
 use crate::kinds::unit::{
     DesiredUnit, OPTIONS_DROPIN, Operation, Original, UnitChange, is_own_file,
 };
@@ -25,7 +26,8 @@ pub fn triggers(
     let mut changes = Changes::of(steps);
     let is_open = |debt: &&Debt| !is_void(debt, desired, observed, inventory);
     let owed = Owed(inventory.owed.iter().filter(is_open).collect());
-    let mut triggers = commands(desired, &owed, &mut changes);
+    let mut triggers = refreshes(desired, &owed, &changes);
+    triggers.extend(commands(desired, &owed, &mut changes));
     let declared = desired
         .units
         .iter()
@@ -47,6 +49,29 @@ pub fn triggers(
         triggers.extend(restart(&unit, observed, &owed, &changes, steps));
     }
     triggers
+}
+
+/// The repositories of which changes make the lists old.
+fn refreshes(desired: &DesiredState, owed: &Owed<'_>, changes: &Changes) -> Vec<Step> {
+    let refresh = |repository: &DesiredRepository| {
+        let id = &repository.id;
+        let debts = owed.causes(id, Action::Run);
+        let is_owed = !debts.is_empty();
+        let because = [changes.among(std::slice::from_ref(id)), debts].concat();
+        if because.is_empty() {
+            return None;
+        }
+        let change = Change::Refresh(Box::new(repository.refresh()));
+        // No command has a colon in its name.
+        let key = id.to_string();
+        let place = (InventoryKind::Command, key.as_str());
+        Some(trigger(id, place, Action::Run, because, is_owed, change))
+    };
+    let repositories = desired.repositories.iter();
+    repositories
+        .filter(|repository| !repository.report)
+        .filter_map(refresh)
+        .collect()
 }
 
 /// The commands that changes make run. One that runs is a change itself, for the commands and units that name it.
@@ -328,6 +353,10 @@ fn is_void(
             !is_wanted || is_paid_by_others || (is_idle && !has_failed(observed, name))
         }
         (Kind::Mount, _) => !desired.units.iter().any(|unit| unit.id == debt.debtor),
+        (Kind::Repository, _) => {
+            let mut repositories = desired.repositories.iter();
+            !repositories.any(|repository| repository.id == debt.debtor)
+        }
         (Kind::Command, _) => {
             let mut commands = desired.commands.iter();
             !commands.any(|command| command.name == name && !command.run_on.is_empty())

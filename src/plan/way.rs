@@ -2,8 +2,7 @@
 //!
 //! Invariant: pure, and generous. A check too many costs one poll; one too few may cost a host.
 
-use crate::model::ResourceId;
-use crate::model::is_network_sysctl;
+use crate::model::{Kind, ResourceId, is_network_sysctl};
 use crate::plan::{InventoryKind, Plan, Step};
 
 /// What the way to the source consists of, as it is called, and by what it is recognised: paths (with all below them), and what units
@@ -177,6 +176,7 @@ fn part_of_the_way(step: &Step) -> Option<&'static str> {
         InventoryKind::Package => part_called(&step.key),
         InventoryKind::Account => None,
         InventoryKind::Sysctl => is_network_sysctl(&step.key).then_some("the network"),
+        InventoryKind::Command if step.id.kind == Kind::Repository => None,
         // Nobody knows what it does.
         InventoryKind::Command => Some("whatever a command changes"),
         InventoryKind::Unit => part_called(stem(&step.key)),

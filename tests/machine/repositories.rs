@@ -92,3 +92,125 @@ fn a_repository_without_a_key_is_the_operator_s_to_allow() {
     scene.converge();
     assert!(machine.exists("/usr/share/tool/version"));
 }
+
+/// How often apt fetched lists since `cursor`.
+fn fetches(scene: &Scene, cursor: &str) -> usize {
+    let lines = scene.machine.sh(&format!(
+        "journalctl -o cat --after-cursor='{cursor}' | grep 'Starting limpet-.*apt-get.*update' || true"
+    ));
+    lines.lines().count()
+}
+
+#[test]
+fn a_repository_that_fails_is_named_and_stops_nothing_else() {
+    let scene = scene("failing");
+    let machine = &scene.machine;
+    publish(
+        &scene,
+        "good",
+        &[Package::new("tool", "1.0"), Package::new("gadget", "1.0")],
+    );
+    let forged = publish(&scene, "forged", &[Package::new("evil", "1.0")]);
+    // Signed by another than the one declared.
+    scene.repository.write(
+        "layers/base/files/forged.asc",
+        &publish(&scene, "other", &[]).key(),
+    );
+    let layer = format!(
+        "{}{}[repository.away]\napt = {{ uris = [\"http://127.0.0.1:9/debian\"], suites = [\"./\"], key = \"good.asc\" }}\n\
+         [package]\ntool = \"installed\"\nevil = \"installed\"\n\
+         [package.gadget]\nstate = \"installed\"\nneeds = [\"repository:away\"]\n",
+        declared("good"),
+        declared("forged"),
+    );
+    scene.declare(&layer);
+    assert_eq!(scene.sync().code(), 1);
+    assert!(machine.exists("/usr/share/tool/version"));
+    assert!(!machine.exists("/usr/share/evil/version"));
+    assert!(
+        !machine.exists("/usr/share/gadget/version"),
+        "it needs the one that fails"
+    );
+    let status = scene.status();
+    let errors = status["errors"].as_array().unwrap();
+    let of = |resource: &str| {
+        let error = errors.iter().find(|error| error["resource"] == resource);
+        error.unwrap_or_else(|| panic!("{resource}: {errors:#?}"))
+    };
+    assert!(
+        of("repository:forged")["message"]
+            .to_string()
+            .contains("NO_PUBKEY")
+    );
+    assert!(
+        of("repository:forged")["hint"]
+            .to_string()
+            .contains("another key")
+    );
+    assert!(
+        of("repository:away")["message"]
+            .to_string()
+            .contains("Could not connect")
+    );
+    assert!(
+        of("package:evil")["message"]
+            .to_string()
+            .contains("no package is called")
+    );
+    of("package:gadget");
+
+    // The right key, and the other one is given up.
+    scene
+        .repository
+        .write("layers/base/files/forged.asc", &forged.key());
+    let layer = format!(
+        "{}{}[package]\ntool = \"installed\"\nevil = \"installed\"\ngadget = \"installed\"\n",
+        declared("good"),
+        declared("forged"),
+    );
+    scene.apply(&layer);
+    assert!(machine.exists("/usr/share/evil/version"));
+    assert!(machine.exists("/usr/share/gadget/version"));
+}
+
+#[test]
+fn lists_are_fetched_when_they_are_wanted_and_never_by_a_cycle_without_changes() {
+    let scene = scene("lists");
+    let machine = &scene.machine;
+    let repository = publish(&scene, "tests", &[Package::new("tool", "1.0")]);
+    let mut layer = declared("tests");
+    let cursor = machine.journal_cursor();
+    scene.apply(&layer);
+    assert_eq!(fetches(&scene, &cursor), 1, "the repository is new");
+
+    let cursor = machine.journal_cursor();
+    layer.push_str("[package]\ntool = \"installed\"\n");
+    scene.apply(&layer);
+    assert_eq!(
+        fetches(&scene, &cursor),
+        0,
+        "it is known, and the lists are fresh"
+    );
+
+    repository.publish(&[Package::new("late", "1.0"), Package::new("old", "1.0")]);
+    repository.copy_files_to(machine, "/srv/tests");
+    // Of a repository in a directory apt keeps no copy, so that its lists are never old.
+    machine.sh("rm /var/lib/apt/lists/*srv_tests*");
+    let cursor = machine.journal_cursor();
+    layer.push_str("late = \"installed\"\n");
+    scene.apply(&layer);
+    assert_eq!(fetches(&scene, &cursor), 1, "it was not known");
+    assert!(machine.exists("/usr/share/late/version"));
+
+    machine.sh("touch -d '2 days ago' /var/lib/apt/lists /var/lib/apt/lists/partial; rm -rf /var/lib/apt/periodic");
+    let cursor = machine.journal_cursor();
+    scene.sync().success();
+    scene.sync().success();
+    let ran = machine.sh(&format!(
+        "journalctl -o cat --after-cursor='{cursor}' | grep -E 'apt|dpkg' || true"
+    ));
+    assert_eq!(ran, "", "nothing is to be installed");
+    layer.push_str("old = \"installed\"\n");
+    scene.apply(&layer);
+    assert_eq!(fetches(&scene, &cursor), 1, "the lists were old");
+}

@@ -18,6 +18,7 @@ use crate::kinds::command::DesiredCommand;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::health::DesiredHealth;
 use crate::kinds::package::DesiredPackage;
+use crate::kinds::repository::DesiredRepository;
 use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Class, Failure, Kind, Name, ResourceId};
@@ -121,6 +122,7 @@ fn says_template(table: &Table) -> bool {
 struct Resolved {
     /// The paths it brings, each with the place of its declaration.
     paths: Vec<(DesiredPath, Place)>,
+    repository: Option<DesiredRepository>,
     package: Option<DesiredPackage>,
     account: Option<DesiredAccount>,
     sysctl: Option<DesiredSysctl>,
@@ -338,6 +340,7 @@ impl Resolver<'_, '_> {
             self.state.paths.push(path);
             self.path_places.push(place);
         }
+        self.state.repositories.extend(resolved.repository);
         // Groups come first, and both in the order of their names.
         self.state.accounts.extend(resolved.account);
         self.state.sysctls.extend(resolved.sysctl);

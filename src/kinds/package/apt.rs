@@ -10,8 +10,8 @@ use crate::sys::command::Command;
 
 /// Deciding what to do reads every package list once.
 const SIMULATION_LIMIT: Duration = Duration::from_secs(5 * 60);
-/// Lists come over the network.
-const REFRESH_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How long fetching lists may take: they come over the network.
+pub const REFRESH_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Packages come over the network, and their scripts may build an initrd on a slow disk.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -116,6 +116,29 @@ pub fn refresh() -> Command {
         arguments.into_iter().map(str::to_owned).collect(),
         REFRESH_LIMIT,
     )
+}
+
+/// Fetches the lists of the sources in `file` and no others, and leaves those of the others as they are. It is not repeated: who waits for
+/// it tries again by himself.
+pub fn refresh_one(file: &str) -> Command {
+    let only = format!("Dir::Etc::SourceList={file}");
+    let arguments = [
+        "-o",
+        &only,
+        "-o",
+        "Dir::Etc::SourceParts=/dev/null",
+        "-o",
+        "APT::Get::List-Cleanup=false",
+        // It would be one without the other sources.
+        "-o",
+        "pkgCacheFile::Generate=false",
+        "-o",
+        "Acquire::Retries=0",
+        "-o",
+        "APT::Update::Error-Mode=any",
+        "update",
+    ];
+    apt_get(words(&arguments), REFRESH_LIMIT)
 }
 
 /// Computes what apt would do about dependencies that are not met, and packages that must be installed again.

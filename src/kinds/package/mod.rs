@@ -23,6 +23,7 @@ mod automatic;
 mod dependants;
 pub mod dnf;
 pub mod family;
+pub(in crate::kinds) mod lists;
 mod plan;
 mod protected;
 pub mod repair;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kinds::package::apt::{self, Permissions, Request, Simulation};
 use crate::kinds::package::family::Family;
+use crate::kinds::package::lists;
 use crate::kinds::package::status::Database;
 use crate::kinds::package::system::PackageSystem;
 use crate::kinds::package::{PackageChange, Wanted};
@@ -85,6 +86,13 @@ impl Transaction<'_> {
         let database = self.settle()?;
         self.family = database.family();
         self.held = self.held_in(&database);
+        // dnf looks by itself how old its own are.
+        if self.family == Family::Apt
+            && self.pending().iter().any(|index| self.is_install(*index))
+            && self.system.has_old_lists()?
+        {
+            self.refresh_lists()?;
+        }
         self.resolve_versions(&database)?;
         if self.family.holds_forbid() {
             self.free_held()?;
@@ -414,13 +422,25 @@ impl Transaction<'_> {
 
     fn refresh_lists(&mut self) -> Result<(), Failure> {
         let result = self.system.run(&self.family.refresh())?;
-        self.refresh = if result.is_success() {
-            Refresh::Done
-        } else {
-            Refresh::Failed(match self.family.parse_complaint(&result.output, "") {
-                complaint if complaint.is_empty() => result.complaint(),
-                complaint => complaint,
-            })
+        let failure = match self.family {
+            Family::Apt => lists::find_failure("the lists of packages", &result),
+            Family::Dnf(_) if result.is_success() => None,
+            Family::Dnf(_) => {
+                let complaint = match self.family.parse_complaint(&result.output, "") {
+                    complaint if complaint.is_empty() => result.complaint(),
+                    complaint => complaint,
+                };
+                let message = format!("failed to fetch the lists of packages: {complaint}");
+                Some(Failure::new(Class::Transient, message))
+            }
+        };
+        self.refresh = match failure {
+            None => Refresh::Done,
+            Some(failure) => {
+                // What the lists have all the same is installed, and what they lack fails with this beside it.
+                tracing::warn!(error = %failure, "{failure}, ignoring");
+                Refresh::Failed(failure.message)
+            }
         };
         Ok(())
     }
@@ -432,9 +452,7 @@ impl Transaction<'_> {
                 class: Class::Transient,
                 ..failure
             }
-            .with_hint(format!(
-                "the lists of packages could not be fetched either: {cause}"
-            )),
+            .with_hint(cause.clone()),
             _ => failure,
         }
     }

@@ -13,6 +13,8 @@ use crate::sys::files::{io_failure, split};
 pub struct Touched {
     /// When it was changed last, in microseconds since 1970. The kernel sets it, and no program can put it back.
     pub at_micros: i64,
+    /// When its bytes, or what is in the directory, were changed last; whoever owns it may say otherwise.
+    pub modified_secs: i64,
     /// Whose it is.
     pub uid: u32,
 }
@@ -28,6 +30,7 @@ impl Host {
         match fstatat(walk.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Touched {
                 at_micros: stat.st_ctime * 1_000_000 + stat.st_ctime_nsec / 1000,
+                modified_secs: stat.st_mtime,
                 uid: stat.st_uid,
             })),
             Err(Errno::ENOENT) => Ok(None),

@@ -6,6 +6,7 @@ use crate::fleet::declared::AptRepository;
 use crate::fleet::resolve::unit::brought;
 use crate::fleet::resolve::{Resolved, Resolver};
 use crate::fleet::sources::inline;
+use crate::kinds::repository::{DesiredRepository, Told};
 
 /// Whose files apt reads as sources: those that end in `.sources`.
 const SOURCES_DIRECTORY: &str = "/etc/apt/sources.list.d";
@@ -105,11 +106,14 @@ impl Resolver<'_, '_> {
             suites.join(" "),
         );
         let pin = priority.map(|priority| pin(uris, priority));
+        let file = format!("{SOURCES_DIRECTORY}/{name}.sources");
+        out.repository = Some(DesiredRepository {
+            id: id.clone(),
+            told: Told::Apt(file.clone()),
+            report: declared.bringer.report,
+        });
         let files = [
-            (
-                format!("{SOURCES_DIRECTORY}/{name}.sources"),
-                Some(inline(sources)),
-            ),
+            (file, Some(inline(sources))),
             (keyring, certificates.map(|it| inline(it.binary))),
             (
                 format!("{PREFERENCES_DIRECTORY}/{name}.pref"),

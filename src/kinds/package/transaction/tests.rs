@@ -10,6 +10,7 @@ use std::cell::RefCell;
 struct Scripted {
     installed: RefCell<BTreeMap<String, String>>,
     answers: Vec<(&'static str, i32, &'static str)>,
+    has_old_lists: bool,
     log: RefCell<Vec<String>>,
 }
 
@@ -80,6 +81,10 @@ impl PackageSystem for Scripted {
         Ok(Database::new(entries, false))
     }
 
+    fn has_old_lists(&self) -> Result<bool, Failure> {
+        Ok(self.has_old_lists)
+    }
+
     fn run(&self, command: &Command) -> Result<CommandResult, Failure> {
         Ok(self.answer(command))
     }
@@ -146,12 +151,23 @@ fn tell(
     answers: &[(&'static str, i32, &'static str)],
     changes: &[&str],
 ) -> String {
+    tell_with(false, installed, answers, changes)
+}
+
+/// The same, with old lists of packages or not.
+fn tell_with(
+    has_old_lists: bool,
+    installed: &[&str],
+    answers: &[(&'static str, i32, &'static str)],
+    changes: &[&str],
+) -> String {
     let installed = installed
         .iter()
         .map(|name| ((*name).to_owned(), "1".to_owned()));
     let system = Scripted {
         installed: RefCell::new(installed.collect()),
         answers: answers.to_vec(),
+        has_old_lists,
         log: RefCell::default(),
     };
     let changes: Vec<PackageChange> = changes.iter().map(|text| change(text)).collect();
@@ -202,6 +218,39 @@ fn what_is_not_found_is_looked_for_again_with_fresh_lists() {
     let answers = [("simulate curl git", 100, missing)];
     insta::assert_snapshot!(tell(&[], &answers, &["curl", "git"]), @"
     simulate curl git
+    refresh
+    simulate curl git
+    simulate curl
+    run curl
+    failed to install package:git: no package is called 'git'
+    ");
+}
+
+#[test]
+fn old_lists_are_fetched_before_anything_is_installed_and_for_nothing_else() {
+    insta::assert_snapshot!(tell_with(true, &["telnet"], &[], &["git", "telnet-"]), @"
+    refresh
+    simulate git telnet-
+    run git telnet-
+    ");
+    insta::assert_snapshot!(tell_with(true, &["telnet"], &[], &["telnet-", "git-"]), @"
+    simulate telnet-
+    run telnet-
+    ");
+    // What could not be fetched is told where something is missing, and stops nothing else.
+    let answers = [
+        (
+            "refresh",
+            100,
+            "E: Failed to fetch http://x/InRelease  Could not resolve 'x'\n",
+        ),
+        (
+            "simulate curl git",
+            100,
+            "E: Unable to locate package git\n",
+        ),
+    ];
+    insta::assert_snapshot!(tell_with(true, &[], &answers, &["curl", "git"]), @"
     refresh
     simulate curl git
     simulate curl
