@@ -181,6 +181,16 @@ fn write_resource(out: &mut String, resource: &Resource, now: Timestamp) {
             .as_deref()
             .unwrap_or("limpet has not touched it yet"),
     );
+    if !resource.set_aside.is_empty() {
+        let paths = resource.set_aside.join(", ");
+        row(
+            out,
+            "set aside",
+            &format!(
+                "{paths}: what the package brings; the file beside it stays as it was changed here"
+            ),
+        );
+    }
     let never = "never, as far as the history goes";
     row(
         out,
@@ -343,6 +353,7 @@ mod tests {
             report: false,
             on_removal: OnRemoval::Restore,
             original: Some("nothing was there".into()),
+            set_aside: vec!["/etc/chrony.keys.dpkg-dist".into()],
             last_change: Some(Event {
                 at: at(0),
                 revision: "9f3c2ab5d2".repeat(4),
@@ -404,6 +415,7 @@ mod tests {
             a change     moves unit:chrony.service (restart)
             undeclared   what was there before is put back
             before       nothing was there
+        set aside    /etc/chrony.keys.dpkg-dist: what the package brings; the file beside it stays as it was changed here
             last change  2026-11-20 08:00:00 UTC (60 min ago): update (content), at 9f3c2ab raise ntp pool size
             last drift   never, as far as the history goes
             in force     9f3c2ab  raise ntp pool size

@@ -142,6 +142,7 @@ impl Question<'_> {
             restarted_by: self.restarted_by(id),
             report,
             on_removal,
+            set_aside: self.set_aside(id),
             ..self.remembered(id)?
         })
     }
@@ -219,6 +220,7 @@ impl Question<'_> {
             report: false,
             on_removal: entry.map_or(OnRemoval::Restore, |entry| entry.on_removal),
             original: entry.map(original),
+            set_aside: Vec::new(),
             last_change: last_change.map(|entry| self.event(entry)).transpose()?,
             last_drift: last_drift.map(|entry| self.event(entry)).transpose()?,
             near: Vec::new(),
@@ -293,6 +295,17 @@ impl Question<'_> {
             .map_or((false, OnRemoval::Restore), |(_, report, on_removal)| {
                 (report, on_removal)
             })
+    }
+
+    /// What a package brings and dpkg did not install; where that cannot be read, nothing is said of it.
+    fn set_aside(&self, id: &ResourceId) -> Vec<String> {
+        let packages = self.rendered.state.packages.iter();
+        let name = packages
+            .filter(|package| package.id == *id)
+            .map(|package| package.name.as_str())
+            .next();
+        name.and_then(|name| kinds::package::kept::set_aside(self.host, name).ok())
+            .unwrap_or_default()
     }
 
     fn restarts(&self, id: &ResourceId) -> Vec<Restart> {

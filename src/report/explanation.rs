@@ -76,6 +76,9 @@ pub struct Resource {
     pub on_removal: OnRemoval,
     /// What was there before limpet first touched it; none when limpet did not.
     pub original: Option<String>,
+    /// What its package brings and lies beside a file that somebody had changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
     /// When it was last changed by a revision.
     pub last_change: Option<Event>,
     /// When it was last put back.

@@ -132,6 +132,15 @@ pub fn output(resource: &ResourceId, text: &str) {
     }
 }
 
+/// A configuration file was left as somebody changed it, although its package brings another.
+pub fn kept_file(package: &ResourceId, path: &str) {
+    info!(
+        limpet_resource = %package,
+        "{package}: kept '{path}' as it was changed on this host; what the package brings lies beside it in '{path}.dpkg-dist'",
+        path = plain(path),
+    );
+}
+
 /// Without what would move a terminal's cursor.
 fn plain(line: &str) -> String {
     let is_plain = |character: &char| !character.is_control() || *character == '\t';

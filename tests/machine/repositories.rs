@@ -1,4 +1,4 @@
-//! Repositories of packages that the fleet declares, with real signatures.
+//! Repositories of packages that the fleet declares, with real signatures, and what is refused of what is in them.
 
 use crate::fixture::apt_repository::{AptRepository, Package};
 use crate::scene::Scene;
@@ -213,4 +213,140 @@ fn lists_are_fetched_when_they_are_wanted_and_never_by_a_cycle_without_changes()
     layer.push_str("old = \"installed\"\n");
     scene.apply(&layer);
     assert_eq!(fetches(&scene, &cursor), 1, "the lists were old");
+}
+
+#[test]
+fn what_a_transaction_would_do_beside_what_is_declared_is_refused_by_name_and_the_rest_goes_on() {
+    let scene = scene("beside");
+    let machine = &scene.machine;
+    let packages = [
+        Package::new("tool", "1.0"),
+        Package::new("tool", "2.0"),
+        Package::new("unwanted", "1.0"),
+        Package::new("gadget", "1.0"),
+        Package {
+            depends: "tool (>= 2.0)",
+            ..Package::new("needs-newer", "1.0")
+        },
+        Package {
+            depends: "unwanted",
+            ..Package::new("needs-unwanted", "1.0")
+        },
+        Package {
+            depends: "no-such-package",
+            ..Package::new("needs-nothing-there", "1.0")
+        },
+        Package {
+            fields: "Conflicts: tool\n",
+            ..Package::new("rival", "1.0")
+        },
+        Package {
+            fields: "Conflicts: systemd\n",
+            ..Package::new("hostile", "1.0")
+        },
+    ];
+    publish(&scene, "tests", &packages);
+    let base = format!(
+        "{}[package]\ntool = {{ version = \"1.0\", allow_downgrade = true }}\nunwanted = \"absent\"\n",
+        declared("tests")
+    );
+    scene.apply(&base);
+    assert_eq!(machine.read_file("/usr/share/tool/version"), "1.0\n");
+
+    scene.declare(&format!(
+        "{base}gadget = \"installed\"\nneeds-newer = \"installed\"\nneeds-unwanted = \"installed\"\n\
+         needs-nothing-there = \"installed\"\nrival = \"installed\"\nhostile = \"installed\"\nno-such = \"installed\"\n"
+    ));
+    assert_eq!(scene.sync().code(), 1);
+    assert!(
+        machine.exists("/usr/share/gadget/version"),
+        "the possible one"
+    );
+    assert_eq!(machine.read_file("/usr/share/tool/version"), "1.0\n");
+    let status = scene.status();
+    let errors = status["errors"].as_array().unwrap();
+    for (package, expected) in [
+        (
+            "needs-newer",
+            "it would also install tool 2.0, which is declared in version 1.0",
+        ),
+        (
+            "needs-unwanted",
+            "it would also install unwanted, which is declared absent",
+        ),
+        (
+            "needs-nothing-there",
+            "Depends: no-such-package but it is not installable",
+        ),
+        ("rival", "it would also remove tool"),
+        ("hostile", "(the init system)"),
+        ("no-such", "no package is called 'no-such'"),
+    ] {
+        let id = format!("package:{package}");
+        let error = errors.iter().find(|error| error["resource"] == id.as_str());
+        let error = error.unwrap_or_else(|| panic!("{id}: {errors:#?}"));
+        assert!(error["message"].to_string().contains(expected), "{error:#}");
+        assert!(!machine.exists(&format!("/usr/share/{package}/version")));
+    }
+    assert_eq!(errors.len(), 6, "{errors:#?}");
+    assert_eq!(machine.sh("dpkg --audit"), "");
+    scene.apply(&format!("{base}gadget = \"installed\"\n"));
+}
+
+#[test]
+fn a_configuration_file_that_was_changed_here_stays_and_a_reverted_commit_reverts_the_version() {
+    let scene = scene("kept-files");
+    let machine = &scene.machine;
+    let app = |version| Package {
+        has_configuration: true,
+        ..Package::new("app", version)
+    };
+    publish(&scene, "tests", &[app("1.0"), app("2.0")]);
+    let layer = |version: &str| {
+        format!(
+            "{}[package]\napp = {{ version = \"{version}\", allow_downgrade = true }}\n",
+            declared("tests")
+        )
+    };
+    scene.apply(&layer("1.0"));
+    machine.write_file("/etc/app.conf", "mine\n");
+    scene.apply(&layer("2.0"));
+    assert_eq!(machine.read_file("/etc/app.conf"), "mine\n");
+    assert_eq!(machine.read_file("/etc/app.conf.dpkg-dist"), "2.0\n");
+    let journal = machine.sh("journalctl -o cat -t limpet");
+    assert!(
+        journal.contains("package:app: kept '/etc/app.conf' as it was changed on this host"),
+        "{journal}"
+    );
+    let why = machine.sh("limpet why app");
+    assert!(why.contains("/etc/app.conf.dpkg-dist"), "{why}");
+
+    scene.repository.revert(&scene.alice, "HEAD");
+    scene.repository.push();
+    scene.converge();
+    assert_eq!(machine.read_file("/usr/share/app/version"), "1.0\n");
+    assert_eq!(machine.read_file("/etc/app.conf"), "mine\n");
+}
+
+#[test]
+fn who_holds_the_lock_of_the_lists_is_named() {
+    let scene = scene("lists-lock");
+    let machine = &scene.machine;
+    publish(&scene, "tests", &[Package::new("tool", "1.0")]);
+    machine.sh("systemd-run --quiet --unit=holder perl -e 'use Fcntl; open(F, \">>\", \"/var/lib/apt/lists/lock\"); \
+                $l = pack(\"s s l! l! i\", F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $l) or die; sleep 600'");
+    scene.declare(&format!(
+        "{}[package]\ntool = \"installed\"\n",
+        declared("tests")
+    ));
+    scene.sync();
+    let errors = scene.status()["errors"].to_string();
+    let holder = machine.main_pid("holder.service");
+    assert!(
+        errors.contains(&format!("process {holder} (perl) holds the lock")),
+        "{errors}"
+    );
+    machine.sh("systemctl stop holder.service");
+    scene.converge();
+    assert!(machine.exists("/usr/share/tool/version"));
 }

@@ -425,15 +425,54 @@ pub fn parse_complaint(output: &str, name: &str) -> String {
         .position(|line| line.ends_with("have unmet dependencies:"))
         .map(|start| &lines[start + 1..])
         .unwrap_or_default();
-    let unmet = unmet
+    let unmet: Vec<&str> = unmet
         .iter()
+        .copied()
         .take_while(|line| line.contains(':') && !line.starts_with("E: "))
+        .collect();
+    let own = unmet
+        .iter()
         .find(|line| line.split(' ').next() == Some(name));
-    if let Some(unmet) = unmet {
+    // What it needs may be what is impossible.
+    if let Some(unmet) = own.or(unmet.first()) {
         return (*unmet).to_owned();
     }
     let errors = lines.iter().filter(|line| line.starts_with("E: "));
     errors.take(3).copied().collect::<Vec<_>>().join("; ")
+}
+
+/// A configuration file that was left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFile {
+    /// Whose it is, without an architecture.
+    pub package: String,
+    /// Where it is.
+    pub path: String,
+}
+
+/// The configuration files that dpkg left as somebody had changed them, although their packages bring others.
+pub fn parse_kept_files(output: &str) -> Vec<KeptFile> {
+    let mut kept = Vec::new();
+    let (mut package, mut path) = ("", "");
+    for line in output.lines() {
+        if let Some(rest) = line.strip_prefix("Setting up ") {
+            (package, path) = (rest.split(' ').next().unwrap_or_default(), "");
+        } else if let Some(rest) = line.strip_prefix("Configuration file '") {
+            path = rest.split('\'').next().unwrap_or_default();
+        } else if let Some(what) = line.trim_start().strip_prefix("==> ") {
+            let is_kept = what.starts_with("Keeping old config file")
+                || what.starts_with("Using current old file");
+            if is_kept && !path.is_empty() {
+                kept.push(KeptFile {
+                    package: without_architecture(package).to_owned(),
+                    path: std::mem::take(&mut path).to_owned(),
+                });
+            }
+        } else {
+            path = "";
+        }
+    }
+    kept
 }
 
 /// Who must act when a transaction failed as a whole.
@@ -595,9 +634,26 @@ mod tests {
         insta::assert_snapshot!(check(postinst, "lim-broken"), @"installed lim-broken package post-installation script subprocess returned error exit status 7; cannot start today");
         insta::assert_snapshot!(check(postinst, "lim-slow"), @"E: Sub-process /usr/bin/dpkg returned an error code (1)");
         let unmet = include_str!("fixtures/unmet-dependencies.txt");
+        let conflict = include_str!("fixtures/conflict.txt");
+        insta::assert_snapshot!(check(conflict, "lim-b"), @"lim-b : Conflicts: lim-a but 2.0 is to be installed");
+        let below = include_str!("fixtures/conflict-below.txt");
+        insta::assert_snapshot!(check(below, "lim-d"), @"lim-b : Conflicts: lim-a but 2.0 is to be installed");
         insta::assert_snapshot!(check(unmet, "lim-needs"), @"lim-needs : Depends: lim-missing but it is not installable");
         insta::assert_snapshot!(check(include_str!("fixtures/held.txt"), "lim-app"), @"E: Held packages were changed and -y was used without --allow-change-held-packages.");
         insta::assert_snapshot!(check(include_str!("fixtures/downgrade-refused.txt"), "lim-app"), @"E: Packages were downgraded and -y was used without --allow-downgrades.");
+    }
+
+    #[test]
+    fn configuration_files_that_were_kept_are_found_with_their_package() {
+        let kept = parse_kept_files(include_str!("fixtures/kept-files.txt"));
+        let told: Vec<String> = kept
+            .iter()
+            .map(|file| format!("{} {}", file.package, file.path))
+            .collect();
+        assert_eq!(
+            told,
+            ["lim-conf /etc/lim-conf.conf", "lim-conf /etc/lim-gone.conf"]
+        );
     }
 
     proptest! {
@@ -606,6 +662,7 @@ mod tests {
             parse_simulation(&output);
             parse_not_found(&output);
             parse_complaint(&output, "a");
+            parse_kept_files(&output);
         }
     }
 }

@@ -23,6 +23,7 @@ mod automatic;
 mod dependants;
 pub mod dnf;
 pub mod family;
+pub mod kept;
 pub(in crate::kinds) mod lists;
 mod plan;
 mod protected;
@@ -121,8 +122,20 @@ pub struct PackageChange {
     pub wanted: Wanted,
     /// It came along with another package once, and is to be marked so again.
     pub automatic: bool,
-    /// Packages that must not be removed in passing: all that are declared, and those the operator protects.
-    pub keep: Arc<BTreeSet<String>>,
+    /// What must be left of packages that are not asked about: of all that are declared, and of those that the host or its operator
+    /// protects.
+    pub keep: Arc<BTreeMap<String, Keep>>,
+}
+
+/// What a transaction must leave of a package that it is not asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// It stays, if it is there.
+    Installed,
+    /// It stays in a version that fits.
+    Version(String),
+    /// It does not come.
+    Absent,
 }
 
 /// What a change makes of a package.
@@ -403,7 +416,9 @@ pub fn protect(
     for step in &mut steps {
         if let Step::Change(planned) = step {
             let keep = Arc::make_mut(&mut planned.change.keep);
-            keep.extend(protected.iter().cloned());
+            for name in protected {
+                keep.entry(name.clone()).or_insert(Keep::Installed);
+            }
         }
     }
     steps

@@ -9,7 +9,7 @@ use crate::kinds::package::protected::{PROTECTED, running_kernel_package};
 use crate::kinds::package::status::State;
 use crate::kinds::package::version::is_pattern;
 use crate::kinds::package::{
-    DesiredPackage, Observed, ObservedPackage, Original, PackageChange, PackageState, Wanted,
+    DesiredPackage, Keep, Observed, ObservedPackage, Original, PackageChange, PackageState, Wanted,
 };
 use crate::model::{Action, Class, Failure, OnRemoval, Reason, ResourceId};
 
@@ -38,13 +38,17 @@ pub(super) fn plan(
     };
     let planner = Planner {
         family: observed.family,
-        keep: desired
-            .iter()
-            .filter(|package| package.state != PackageState::Absent)
-            .map(|package| package.name.clone())
-            .chain(PROTECTED.map(|(name, _)| name.to_owned()))
+        keep: PROTECTED
+            .map(|(name, _)| name.to_owned())
+            .into_iter()
             .chain(running_kernel_package())
-            .collect::<BTreeSet<_>>()
+            .map(|name| (name, Keep::Installed))
+            .chain(
+                desired
+                    .iter()
+                    .map(|package| (package.name.clone(), keep(package))),
+            )
+            .collect::<BTreeMap<_, _>>()
             .into(),
     };
     let declared: BTreeSet<&str> = desired
@@ -73,6 +77,15 @@ pub(super) fn plan(
         .filter(|owned| !declared.contains(owned.key.as_str()))
         .flat_map(|owned| planner.undeclared(owned, look(&owned.key)));
     wanted.chain(taken_back).collect()
+}
+
+/// What is to be left of a declared package by a transaction that is about others. What is only reported anybody may change.
+fn keep(package: &DesiredPackage) -> Keep {
+    match &package.state {
+        PackageState::Version { version, .. } if !package.report => Keep::Version(version.clone()),
+        PackageState::Absent if !package.report => Keep::Absent,
+        _ => Keep::Installed,
+    }
 }
 
 /// The installed packages that a plan may remove: what is declared absent, and what is declared no longer.
@@ -104,7 +117,7 @@ pub(super) fn may_go<'a>(
 struct Planner {
     family: Family,
     /// What must not be removed in passing.
-    keep: Arc<BTreeSet<String>>,
+    keep: Arc<BTreeMap<String, Keep>>,
 }
 
 /// What a change is about, and what was there before it.

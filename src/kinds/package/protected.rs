@@ -31,18 +31,22 @@ pub(super) const PROTECTED: [(&str, &str); 21] = [
     ("sudo-rs", "the way to become root"),
 ];
 
+/// What every host would be without, were the package called `name` removed.
+pub(super) fn well_known(name: &str) -> Option<&'static str> {
+    let known = PROTECTED
+        .iter()
+        .find(|(protected, _)| *protected == apt::without_architecture(name));
+    known.map(|(_, what)| *what)
+}
+
 /// What the host would be without, were the package called `name` removed.
 pub(super) fn why_protected(
     name: &str,
     database: &Database,
     kernel: Option<&str>,
 ) -> Option<&'static str> {
-    let known = PROTECTED
-        .iter()
-        .find(|(protected, _)| *protected == apt::without_architecture(name))
-        .map(|(_, what)| *what);
     let is_kernel = kernel == Some(apt::without_architecture(name));
-    known
+    well_known(name)
         .or(is_kernel.then_some("the kernel that runs"))
         .or_else(|| {
             let is_essential = database.get(name).is_some_and(|entry| entry.is_essential);

@@ -335,7 +335,7 @@ pub(super) fn read_dependants(
     let text;
     let installed = match Family::of(host)? {
         Family::Apt => {
-            text = read_text(host, &format!("{DATABASE}/status"))?;
+            text = read_status(host)?;
             dependants::parse(&text)
         }
         Family::Dnf(_) => {
@@ -348,6 +348,11 @@ pub(super) fn read_dependants(
         ((*name).to_owned(), found)
     });
     Ok(found.collect())
+}
+
+/// The database as it is written, without what an interrupted dpkg left beside it.
+pub(super) fn read_status(host: &Host) -> Result<String, Failure> {
+    read_text(host, &format!("{DATABASE}/status"))
 }
 
 fn read_text(host: &Host, path: &str) -> Result<String, Failure> {
@@ -479,7 +484,82 @@ mod tests {
         insta::assert_snapshot!(failure, @"failed to read '/var/lib/dpkg/status': No such file or directory (os error 2)");
     }
 
+    /// An entry, and its stanza with fields around it that say nothing here.
+    fn stanza() -> impl Strategy<Value = (Entry, String)> {
+        let states = prop_oneof![
+            Just((State::Installed, "ok installed")),
+            Just((State::NotInstalled, "ok not-installed")),
+            Just((State::ConfigFiles, "ok config-files")),
+            Just((State::Broken("unpacked"), "ok unpacked")),
+            Just((State::Broken("triggers-awaited"), "ok triggers-awaited")),
+            Just((
+                State::Broken("to be reinstalled"),
+                "reinstreq half-installed"
+            )),
+        ];
+        let noise = prop_oneof![
+            Just("Conffiles:\n /etc/x 00\n Package: y\n"),
+            Just("Description: one: two\n more\n .\n  Status: install ok unpacked\n"),
+            Just("Depends: a (>= 1:2), b | c\n"),
+            Just("X-Package: other\nConfig-Version: 7\n"),
+            Just(""),
+        ];
+        (
+            "[a-z0-9][a-z0-9+.-]{1,12}",
+            prop_oneof![Just("all"), Just("amd64"), Just("i386")],
+            states,
+            "([0-9]:)?[0-9][0-9a-z.+~]{0,9}(-[0-9a-z.]{1,4})?",
+            any::<bool>(),
+            any::<bool>(),
+            [noise.clone(), noise.clone(), noise],
+        )
+            .prop_map(|(name, architecture, (state, words), version, is_essential, is_held, noise)| {
+                let want = if is_held { "hold" } else { "install" };
+                let essential = if is_essential { "Essential: yes\n" } else { "Essential: no\n" };
+                let [first, second, third] = noise;
+                let text = format!(
+                    "Package: {name}\n{essential}{first}Status: {want} {words}\n{second}Architecture: {architecture}\n{third}Version: {version}\n"
+                );
+                let entry = Entry {
+                    name,
+                    architecture: architecture.to_owned(),
+                    state,
+                    version,
+                    is_essential,
+                    is_held,
+                };
+                (entry, text)
+            })
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read_again(packages in proptest::collection::vec(stanza(), 0..12), gap in "\n{1,3}") {
+            let texts: Vec<&str> = packages.iter().map(|(_, text)| text.as_str()).collect();
+            let entries: Vec<Entry> = packages.iter().map(|(entry, _)| entry.clone()).collect();
+            let read = parse_status(&texts.join(&gap));
+            prop_assert_eq!(read, Ok(entries.clone()));
+            // And each is found by its name and architecture, as it was written last.
+            let database = Database::new(entries.clone(), false);
+            for (index, entry) in entries.iter().enumerate() {
+                let is_later = |later: &Entry| later.name == entry.name;
+                if entries[index + 1..].iter().any(is_later) {
+                    continue;
+                }
+                let same_name = entries.iter().filter(|other| other.name == entry.name).count();
+                if same_name == 1 {
+                    let name = format!("{}:{}", entry.name, entry.architecture);
+                    prop_assert_eq!(database.get(&name), Some(entry));
+                    prop_assert_eq!(database.state(&name), entry.state);
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_status(&String::from_utf8_lossy(&bytes));
+        }
+
         #[test]
         fn no_text_makes_it_panic(text in "(Package: [a-z]{0,3}|Status: (install|hold)? ?(ok)? ?[a-z-]{0,9}|Version: ?1?|\\PC{0,8}|\n){0,30}") {
             let _ = parse_status(&text);

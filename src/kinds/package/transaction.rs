@@ -4,7 +4,8 @@
 //! adding the changes one by one; the rest goes on. What became of each package is read from dpkg's database afterwards, never from
 //! an exit status.
 //!
-//! Invariant: nothing runs for real whose simulation removes a package that nobody asked to remove, or changes one on hold.
+//! Invariant: nothing runs for real whose simulation removes a package that nobody asked to remove, changes one on hold, goes down to a
+//! version that nobody allowed, or brings in passing what is declared otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +14,9 @@ use crate::kinds::package::family::Family;
 use crate::kinds::package::lists;
 use crate::kinds::package::status::Database;
 use crate::kinds::package::system::PackageSystem;
-use crate::kinds::package::{PackageChange, Wanted};
-use crate::model::{Class, Failure, Outcome};
+use crate::kinds::package::{Keep, PackageChange, Wanted, protected};
+use crate::model::{Class, Failure, Kind, Outcome, ResourceId};
+use crate::report::journal;
 use crate::sys::command::{Command, CommandResult};
 
 mod holds;
@@ -265,17 +267,7 @@ impl Transaction<'_> {
             .filter(|name| !removable.contains(name))
             .collect();
         if !lost.is_empty() {
-            let failure = Failure::new(
-                Class::Author,
-                format!(
-                    "{}: it would also remove {}",
-                    self.intent(last),
-                    lost.join(", ")
-                ),
-            );
-            return Some(
-                failure.with_hint("declare those packages as \"absent\" too if they may go"),
-            );
+            return Some(self.would_remove(last, &lost));
         }
         let asked_for: BTreeSet<&str> = indices
             .iter()
@@ -295,6 +287,11 @@ impl Transaction<'_> {
             );
             let hint = format!("'{}' takes the hold away", self.family.how_to_unhold(name));
             return Some(failure.with_hint(hint));
+        }
+        let passing = simulation.installed.iter();
+        let mut passing = passing.filter(|one| !asked_for.contains(one.name.as_str()));
+        if let Some(failure) = passing.find_map(|one| self.would_contradict(last, one)) {
+            return Some(failure);
         }
         let may_go_down: BTreeSet<&str> = indices
             .iter()
@@ -322,6 +319,57 @@ impl Transaction<'_> {
                 )
                 .with_hint("declare that version of it, with allow_downgrade = true")
             })
+    }
+
+    /// The refusal of a change because it would take `lost` along.
+    fn would_remove(&self, index: usize, lost: &[&str]) -> Failure {
+        let keep = &self.changes[index].keep;
+        let is_declared =
+            |name: &&str| matches!(keep.get(*name), Some(Keep::Installed | Keep::Version(_)));
+        let in_words: Vec<String> = lost
+            .iter()
+            .map(|name| match protected::well_known(name) {
+                Some(what) => format!("{name} ({what})"),
+                None => (*name).to_owned(),
+            })
+            .collect();
+        let message = format!(
+            "{}: it would also remove {}",
+            self.intent(index),
+            in_words.join(", ")
+        );
+        let hint = if lost
+            .iter()
+            .any(|name| protected::well_known(name).is_some())
+        {
+            "this host cannot do without that"
+        } else if lost.iter().any(is_declared) {
+            "that is declared, or protected by the host's operator: keep one of the two"
+        } else {
+            "declare those packages as \"absent\" too if they may go"
+        };
+        Failure::new(Class::Author, message).with_hint(hint)
+    }
+
+    /// The refusal of a change because it would bring, in passing, what is declared to be otherwise: in the next cycle that would be changed
+    /// back, and again.
+    fn would_contradict(&self, index: usize, one: &apt::Installation) -> Option<Failure> {
+        let intent = self.intent(index);
+        let name = &one.name;
+        let message = match self.changes[index].keep.get(name)? {
+            Keep::Version(wanted) if !self.family.fits(wanted, &one.new) => format!(
+                "{intent}: it would also install {name} {}, which is declared in version {wanted}",
+                one.new
+            ),
+            Keep::Absent if one.old.is_none() => {
+                format!("{intent}: it would also install {name}, which is declared absent")
+            }
+            _ => return None,
+        };
+        Some(
+            Failure::new(Class::Author, message)
+                .with_hint("the two cannot be had together: change one of them"),
+        )
     }
 
     /// Runs the transaction for real, and settles all of its changes.
@@ -362,6 +410,16 @@ impl Transaction<'_> {
             .family
             .transaction(&requests, self.permissions(indices));
         let result = self.system.transact(&command)?;
+        for kept in apt::parse_kept_files(&result.output) {
+            let changes = self.changes.iter();
+            let mut asked =
+                changes.filter(|change| apt::without_architecture(&change.name) == kept.package);
+            let id = asked.next().map_or_else(
+                || ResourceId::new(Kind::Package, kept.package.as_str()),
+                |change| change.id.clone(),
+            );
+            journal::kept_file(&id, &kept.path);
+        }
         self.settle()?;
         Ok(result)
     }
@@ -407,7 +465,8 @@ impl Transaction<'_> {
         let unneeded: Vec<String> = after
             .into_iter()
             .filter(|name| {
-                !before.contains(name) && !asked.contains(name.as_str()) && !keep.contains(name)
+                let is_kept = matches!(keep.get(name), Some(Keep::Installed | Keep::Version(_)));
+                !before.contains(name) && !asked.contains(name.as_str()) && !is_kept
             })
             .collect();
         if unneeded.is_empty() {

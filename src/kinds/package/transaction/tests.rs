@@ -141,7 +141,12 @@ fn change(text: &str) -> PackageChange {
         id: ResourceId::new(Kind::Package, name),
         wanted,
         automatic: false,
-        keep: BTreeSet::from(["kept".to_owned()]).into(),
+        keep: BTreeMap::from([
+            ("kept".to_owned(), Keep::Installed),
+            ("pinned".to_owned(), Keep::Version("1.*".to_owned())),
+            ("unwanted".to_owned(), Keep::Absent),
+        ])
+        .into(),
     }
 }
 
@@ -287,6 +292,41 @@ fn a_transaction_that_would_do_damage_never_runs() {
     insta::assert_snapshot!(tell(&["b"], &goes_down, &["a"]), @"
     simulate a
     failed to install package:a: it would also downgrade b to 1
+    ");
+}
+
+#[test]
+fn what_is_declared_otherwise_does_not_come_in_passing() {
+    let answers = [
+        (
+            "simulate a b",
+            0,
+            "Inst pinned [1.0] (2.0 x)\nInst a (1 x)\nInst b (1 x)\n",
+        ),
+        ("simulate a", 0, "Inst pinned [1.0] (2.0 x)\nInst a (1 x)\n"),
+    ];
+    insta::assert_snapshot!(tell(&["pinned"], &answers, &["a", "b"]), @"
+    simulate a b
+    simulate a
+    simulate b
+    run b
+    failed to install package:a: it would also install pinned 2.0, which is declared in version 1.*
+    ");
+    let fitting = [("simulate a", 0, "Inst pinned [1.0] (1.1 x)\nInst a (1 x)\n")];
+    assert_eq!(tell(&["pinned"], &fitting, &["a"]), "simulate a\nrun a");
+    let unwanted = [("simulate a", 0, "Inst unwanted (1 x)\nInst a (1 x)\n")];
+    insta::assert_snapshot!(tell(&[], &unwanted, &["a"]), @"
+    simulate a
+    failed to install package:a: it would also install unwanted, which is declared absent
+    ");
+    let takes_init = [(
+        "simulate a",
+        0,
+        "Remv init [1]\nRemv kept [1]\nInst a (1 x)\n",
+    )];
+    insta::assert_snapshot!(tell(&["init", "kept"], &takes_init, &["a"]), @"
+    simulate a
+    failed to install package:a: it would also remove init (the init system), kept
     ");
 }
 
