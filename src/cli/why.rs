@@ -415,7 +415,7 @@ mod tests {
             a change     moves unit:chrony.service (restart)
             undeclared   what was there before is put back
             before       nothing was there
-        set aside    /etc/chrony.keys.dpkg-dist: what the package brings; the file beside it stays as it was changed here
+            set aside    /etc/chrony.keys.dpkg-dist: what the package brings; the file beside it stays as it was changed here
             last change  2026-11-20 08:00:00 UTC (60 min ago): update (content), at 9f3c2ab raise ntp pool size
             last drift   never, as far as the history goes
             in force     9f3c2ab  raise ntp pool size

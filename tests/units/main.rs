@@ -12,6 +12,7 @@
 mod commands;
 mod packages;
 mod units;
+mod versions;
 
 use std::path::Path;
 use std::process::Command;

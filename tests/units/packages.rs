@@ -1,6 +1,6 @@
 //! The kind `package`, with a repository in a directory.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use limpet::kinds::kind::{Content, Contents, Kind, Owned, Step};
@@ -320,7 +320,7 @@ fn a_change_made_twice_is_made_once() {
         name: "lim-solo".to_owned(),
         id: ResourceId::new(limpet::model::Kind::Package, "lim-solo"),
         wanted: Wanted::Installed,
-        keep: BTreeSet::new().into(),
+        keep: BTreeMap::new().into(),
     };
     for _ in 0..2 {
         let outcomes = Packages::apply(&machine.host, &NoContents, &[&change]);
