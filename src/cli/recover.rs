@@ -40,6 +40,8 @@ fn recover(host: &Host) -> Result<(), Failure> {
         return Ok(());
     }
     let ended = Ended::read(host)?;
+    // It names the package manager, where it does.
+    let configured = super::host_config(host);
     let kept = kept::read(host).unwrap_or_else(|failure| {
         warn!("{failure}");
         None
@@ -53,7 +55,7 @@ fn recover(host: &Host) -> Result<(), Failure> {
         installed: installed.as_deref(),
         program: kept::hash(host, config::PROGRAM)?,
         blames_configuration: ended.blames_configuration(),
-        is_configuration_wrong: super::host_config(host).is_err(),
+        is_configuration_wrong: configured.is_err(),
     };
     let because = ended.in_words();
     let version = installed.as_deref().unwrap_or("of an unknown version");

@@ -160,14 +160,10 @@ pub(super) struct AptRepository {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct DnfRepository {
-    #[serde(rename = "baseurl")]
-    _baseurl: Option<String>,
-    #[serde(rename = "key")]
-    _key: Option<String>,
-    #[serde(rename = "gpgcheck")]
-    _gpgcheck: Option<bool>,
-    #[serde(rename = "repo_gpgcheck")]
-    _repo_gpgcheck: Option<bool>,
+    pub baseurl: Option<String>,
+    pub key: Option<String>,
+    pub gpgcheck: Option<bool>,
+    pub repo_gpgcheck: Option<bool>,
 }
 
 /// `[package.…]`, or what a word under `[package]` stands for.

@@ -26,6 +26,25 @@ pub(super) struct Certificates {
     pub fingerprints: Vec<String>,
 }
 
+impl Certificates {
+    /// The certificates as text, which is all that rpm reads.
+    pub(super) fn armored(&self) -> String {
+        const LINE: usize = 64;
+        let mut text = format!("{BEGIN}PUBLIC KEY BLOCK-----\n\n");
+        let body = STANDARD.encode(&self.binary);
+        let mut rest = body.as_str();
+        while !rest.is_empty() {
+            let (line, behind) = rest.split_at(rest.len().min(LINE));
+            text.push_str(line);
+            text.push('\n');
+            rest = behind;
+        }
+        let checksum = STANDARD.encode(&crc24(&self.binary).to_be_bytes()[1..]);
+        text.push_str(&format!("={checksum}\n{END}PUBLIC KEY BLOCK-----\n"));
+        text
+    }
+}
+
 /// Why a file holds no certificates, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NoCertificate {
@@ -276,6 +295,16 @@ mod tests {
     #[track_caller]
     fn refusal(bytes: impl AsRef<[u8]>) -> String {
         parse_certificates(bytes.as_ref()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_armored_is_read_again() {
+        for bytes in [ED25519, RSA, VERSION_6] {
+            let found = parse_certificates(bytes).unwrap();
+            let armored = found.armored();
+            assert!(armored.lines().all(|line| line.len() <= 64), "{armored}");
+            assert_eq!(parse_certificates(armored.as_bytes()), Ok(found));
+        }
     }
 
     const A: &str = "5CEF75DEEA6D4906D2F95D288F960B9E3C1853ED";

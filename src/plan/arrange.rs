@@ -176,9 +176,13 @@ fn mounts(step: &Step) -> bool {
 }
 
 fn configures_packages(path: &str) -> bool {
-    ["/etc/apt/", "/etc/dnf/", "/etc/yum.repos.d/"]
-        .iter()
-        .any(|directory| path.starts_with(directory))
+    let places = [
+        "/etc/apt/",
+        "/etc/dnf/",
+        "/etc/yum.repos.d/",
+        "/etc/pki/rpm-gpg/",
+    ];
+    places.iter().any(|directory| path.starts_with(directory))
 }
 
 /// Orders the steps, and puts one daemon-reload between changed unit files and the units; `owed` are those whose files were changed in

@@ -336,18 +336,83 @@ fn a_repository_of_the_other_package_manager_is_not_managed() {
     let layer = "[repository.a]\ndnf = { baseurl = \"https://a\", key = \"a.asc\" }\n[file.\"/etc/x\"]\ncontent = \"\"\nneeds = [\"repository:a\"]\n";
     let rendered = tree(layer).render("gw");
     assert_eq!(rendered["state"]["paths"].as_array().unwrap().len(), 1);
-    let rhel = WorkTree::new(&[
+}
+
+/// The same fleet for a host with dnf.
+fn dnf_tree(layer: &str) -> WorkTree {
+    WorkTree::new(&[
         ("layers/base/base.toml", layer),
+        ("layers/base/files/a.asc", KEY),
         (
             "inventory/hosts.toml",
             "[host.gw]\nfacts = { os = \"rocky\" }\n",
         ),
-    ]);
-    assert_snapshot!(rhel.mistakes(), @r#"
-    error: layers/base/base.toml:2:7: `dnf` of repository:a is not supported by limpet 0.1.0
+    ])
+}
+
+#[test]
+fn a_repository_for_dnf_is_a_file_with_its_key() {
+    let rendered = dnf_tree(
+        "[repository.grafana]\ndnf = { baseurl = \"https://rpm.example/$releasever/$basearch\", key = \"a.asc\" }\n\
+         [repository.lists]\ndnf = { baseurl = \"file:///srv/rpm\", key = \"a.asc\", repo_gpgcheck = true }\n",
+    )
+    .render("gw");
+    assert_snapshot!(content(&rendered, "/etc/yum.repos.d/grafana.repo"), @r"
+    # Declared by the fleet; changes made here are undone.
+    # repository:grafana, signed by 5CEF75DEEA6D4906D2F95D288F960B9E3C1853ED
+    [grafana]
+    name=grafana
+    baseurl=https://rpm.example/$releasever/$basearch
+    enabled=1
+    gpgcheck=1
+    repo_gpgcheck=0
+    gpgkey=file:///etc/pki/rpm-gpg/limpet-grafana.asc
+    ");
+    let lists = content(&rendered, "/etc/yum.repos.d/lists.repo");
+    assert!(lists.contains("\ngpgcheck=1\nrepo_gpgcheck=1\n"), "{lists}");
+    let key = content(&rendered, "/etc/pki/rpm-gpg/limpet-grafana.asc");
+    assert!(
+        key.starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
+        "{key}"
+    );
+}
+
+#[test]
+fn a_repository_for_dnf_says_what_it_must_and_no_more() {
+    let mistakes = |layer: &str| dnf_tree(layer).mistakes();
+    assert_snapshot!(mistakes("[repository.main]\ndnf = { key = \"a.asc\", gpgcheck = false }\n"), @r#"
+    error: layers/base/base.toml:2:7: repository:main cannot be called so for dnf
       |
-    2 | dnf = { baseurl = "https://a", key = "a.asc" }
-      |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    2 | dnf = { key = "a.asc", gpgcheck = false }
+      |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: [main] is what dnf calls its own options: choose another name
+    error: layers/base/base.toml:2:7: missing field `baseurl` in `dnf` of repository:main
+      |
+    2 | dnf = { key = "a.asc", gpgcheck = false }
+      |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: say it: baseurl = "https://rpm.example"
+    error: layers/base/base.toml:2:35: `dnf` of repository:main has its packages not checked
+      |
+    2 | dnf = { key = "a.asc", gpgcheck = false }
+      |                                   ^^^^^
+      |
+    hint: leave `gpgcheck` out; or a host's operator allows it: apply.allow_unsigned_repositories = true in /etc/limpet/limpet.toml
+    "#);
+    assert_snapshot!(mistakes("[repository.a]\ndnf = { baseurl = \"https://a\\ngpgcheck=0\" }\n"), @r#"
+    error: layers/base/base.toml:2:7: `dnf` of repository:a has no `key`: nothing says who may sign what is installed from there
+      |
+    2 | dnf = { baseurl = "https://a\ngpgcheck=0" }
+      |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: name the public key, under files/: key = "….asc"; or a host's operator allows it: apply.allow_unsigned_repositories = true in /etc/limpet/limpet.toml
+    error: layers/base/base.toml:2:19: 'https://a\ngpgcheck=0' is no address for `dnf` of repository:a
+      |
+    2 | dnf = { baseurl = "https://a\ngpgcheck=0" }
+      |                   ^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: write one address for each: "https://apt.example/debian"
     "#);
 }
 

@@ -1,10 +1,15 @@
 //! Packages by real dnf, 4 and 5, with limpet installed by that dnf from its rpm. The machines are Debian's: they have dpkg as well, so that
 //! their configuration names the package manager.
 
+use std::time::Duration;
+
 use crate::fixture::machine::{Machine, Network, wait_until};
 use crate::fixture::repository::Repository;
 use crate::fixture::rpm_repository::{self, Rpm, RpmRepository};
 use crate::scene::{SOON, Scene};
+
+/// As long as five starts and their end may take on a busy computer.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const VARIANTS: [(&str, &str); 2] = [("dnf4", "dnf"), ("dnf5", "dnf5")];
 
@@ -216,7 +221,7 @@ fn a_cycle_without_changes_asks_rpm_nothing() {
              chmod 0755 /usr/bin/rpm");
         scene.apply("[package]\ntool = \"installed\"\n");
         // What changed a moment ago is not yet known to be quiet.
-        std::thread::sleep(std::time::Duration::from_secs(4));
+        std::thread::sleep(Duration::from_secs(4));
         scene.sync().success();
         let runs = || machine.read_file("/var/log/rpm-runs");
         let before = runs();
@@ -259,6 +264,86 @@ fn an_installation_by_dnf_survives_the_death_of_the_agent() {
             "configuring\nconfigured\n"
         );
         assert_eq!(installed(&scene, "slow"), "1.0-1");
+    }
+}
+
+#[test]
+fn a_declared_repository_of_dnf_is_used_with_its_key_and_no_other() {
+    for variant in VARIANTS {
+        let dnf = variant.1;
+        let (scene, repository) = scene("rpm-signed", variant, &[Rpm::new("tool", "1.0")]);
+        let machine = &scene.machine;
+        let key = repository.sign();
+        repository.copy_to(machine);
+        machine.sh("rm /etc/yum.repos.d/tests.repo");
+        let other = RpmRepository::new(&[]).sign();
+        let layer = "[repository.ours]\ndnf = { baseurl = \"file:///srv/rpm\", key = \"ours.asc\" }\n\n[package]\ntool = \"installed\"\n";
+        scene.repository.write("layers/base/files/ours.asc", &other);
+        scene.declare(layer);
+        assert_eq!(scene.sync().code(), 1, "{dnf}");
+        assert_eq!(installed(&scene, "tool"), "none", "{dnf}");
+        scene.repository.write("layers/base/files/ours.asc", &key);
+        scene.apply(layer);
+        assert_eq!(installed(&scene, "tool"), "1.0-1", "{dnf}");
+        scene.apply("");
+        assert_eq!(installed(&scene, "tool"), "none", "{dnf}");
+        assert!(!machine.exists("/etc/yum.repos.d/ours.repo"), "{dnf}");
+    }
+}
+
+/// Waits until that version of limpet runs and the host is in `state`.
+#[track_caller]
+fn reaches(scene: &Scene, revision: &str, state: &str, version: &str) {
+    wait_until(&format!("{state} with {version}"), PATIENCE, || {
+        let asked = ["timeout", "5", "limpet", "status", "--json"];
+        let status: serde_json::Value =
+            serde_json::from_str(&scene.machine.run(&asked).stdout).ok()?;
+        let is_there = status["state"] == state
+            && status["revision"] == revision
+            && !status["conditions"].to_string().contains("agent-down");
+        (is_there && installed(scene, "limpet") == format!("{version}-1")).then_some(())
+    });
+}
+
+#[test]
+fn limpet_is_upgraded_by_dnf_and_a_version_that_does_not_work_is_taken_back() {
+    for variant in VARIANTS {
+        let dnf = variant.1;
+        let (scene, repository) = scene("rpm-itself", variant, &[]);
+        let machine = &scene.machine;
+        let exits = "printf '#!/bin/sh\\nexit 1\\n' > limpet; chmod 755 limpet";
+        rpm_repository::changed("99.0.0", repository.directory(), "echo marked >> limpet");
+        rpm_repository::changed("99.1.0", repository.directory(), exits);
+        repository.copy_to(machine);
+        let ask_for = |version: &str| {
+            let revision = scene.declare(&format!(
+                "[file.\"/etc/beside\"]\ncontent = \"{version}\\n\"\n\n[package]\nlimpet = {{ version = \"{version}\", allow_downgrade = true }}\n"
+            ));
+            machine.run(&["limpet", "sync"]).success();
+            revision
+        };
+        let up = ask_for("99.0.0");
+        reaches(&scene, &up, "converged", "99.0.0");
+        // It has ended a cycle and reached its source: now it is the one to go back to.
+        scene.converge();
+        machine.sh("cmp /usr/bin/limpet /var/lib/limpet/previous/limpet");
+
+        let broken = ask_for("99.1.0");
+        reaches(&scene, &broken, "held", "99.0.0");
+        assert_eq!(machine.read_file("/etc/beside"), "99.1.0\n", "{dnf}");
+        let told = errors(&scene);
+        assert!(
+            told.contains("99.1.0") && told.contains("sync --retry"),
+            "{dnf} {told}"
+        );
+        assert_eq!(scene.sync().code(), 1, "{dnf}");
+        assert_eq!(installed(&scene, "limpet"), "99.0.0-1", "{dnf}: it is held");
+        // One package, once, and nothing half done.
+        machine.sh("rpm -V limpet");
+        assert_eq!(machine.sh("systemctl --failed --quiet"), "", "{dnf}");
+
+        let down = ask_for(env!("CARGO_PKG_VERSION"));
+        reaches(&scene, &down, "converged", env!("CARGO_PKG_VERSION"));
     }
 }
 

@@ -5,13 +5,14 @@
 
 use super::file::none_or;
 use super::unit::Bringer;
-use super::{Resolved, Resolver};
+use super::{PackageManager, Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
+use crate::fleet::declared;
 use crate::fleet::openpgp::{Certificates, parse_certificates};
-use crate::fleet::{declared, unsupported};
 use crate::model::ResourceId;
 
 mod apt;
+mod dnf;
 
 /// A repository as one package manager is told of it: `apt = …` of it, or `dnf = …`.
 struct Declared<'a> {
@@ -113,20 +114,17 @@ impl Resolver<'_, '_> {
             place: table.place_of(manager, place),
             manager,
         };
-        match self.traits.facts.get("family").map(String::as_str) {
-            Some("debian") => match &repository.apt {
+        match self.package_manager() {
+            PackageManager::Apt => match &repository.apt {
                 Some(apt) => self.apt_repository(&declared("apt"), apt, &mut mistakes, out),
                 None => out.is_unmanaged = true,
             },
-            Some("rhel") => match &repository.dnf {
-                Some(_) => mistakes.push(unsupported(
-                    &table.place_of("dnf", place),
-                    &format!("`dnf` of {what}"),
-                )),
+            PackageManager::Dnf => match &repository.dnf {
+                Some(dnf) => self.dnf_repository(&declared("dnf"), dnf, &mut mistakes, out),
                 None => out.is_unmanaged = true,
             },
-            Some(_) => out.is_unmanaged = true,
-            None => mistakes.push(
+            PackageManager::Other => out.is_unmanaged = true,
+            PackageManager::Unknown => mistakes.push(
                 Mistake::new(
                     place,
                     format!(

@@ -73,7 +73,7 @@ pub fn reinstallation(program: Program, name: &str, version: &str) -> Command {
 pub fn refresh(program: Program) -> Command {
     command(
         program,
-        words(&["--refresh", "makecache"]),
+        words(&["-y", "--refresh", "makecache"]),
         SIMULATION_LIMIT,
     )
 }
