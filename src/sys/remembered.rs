@@ -1,7 +1,7 @@
 //! What a program said about files, for as long as those are as they were: a cycle in which nothing changed runs no program.
 //!
 //! Invariant: memory only. Nothing is remembered of a file that changed so shortly before it was read that another change could leave
-//! the same time.
+//! the same time, nor where none of the files can be seen: the program, which runs outside of our sandbox, may see more.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -45,7 +45,8 @@ impl Host {
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if answer.is_success() && marks.iter().flatten().all(is_old) {
+        let is_seen = marks.iter().any(Option::is_some);
+        if answer.is_success() && is_seen && marks.iter().flatten().all(is_old) {
             known.insert(command.argv.clone(), (marks, answer.clone()));
         } else {
             known.remove(&command.argv);
@@ -91,6 +92,13 @@ mod tests {
             ..Command::default()
         };
         let ask = || host.ask(&command, &files).unwrap().output.clone();
+        let ask_hidden = || {
+            host.ask(&command, &["/hidden".to_owned()])
+                .unwrap()
+                .output
+                .clone()
+        };
+        assert_ne!(ask_hidden(), ask_hidden());
         // It has changed a moment ago: that it is as it was would not be seen.
         assert_ne!(ask(), ask());
         let old = std::process::Command::new("touch")
