@@ -105,7 +105,13 @@ fn wait_for_others(host: &Host) -> Result<bool, Failure> {
         for unit in host.find_transactions()? {
             host.await_transaction(&unit)?;
         }
-        if Ended::read(host)?.is_up {
+        let ended = Ended::read(host)?;
+        // A newer systemd starts us at each failure, and not again at the last one, while we still run: that one is waited for.
+        if ended.is_trying {
+            std::thread::sleep(LOOK_AGAIN);
+            continue;
+        }
+        if ended.is_up {
             return Ok(false);
         }
         match host.lock(config::LOCK_FILE) {

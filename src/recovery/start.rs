@@ -28,6 +28,8 @@ pub struct Ended {
     status: i64,
     /// It runs, or is about to.
     pub is_up: bool,
+    /// It is being started, or waits to be started again by systemd itself.
+    pub is_trying: bool,
 }
 
 impl Ended {
@@ -59,6 +61,7 @@ impl Ended {
             },
             code: number(1),
             status: number(2),
+            is_trying: unit.active == "activating",
             is_up: !matches!(unit.active.as_str(), "failed" | "inactive") || !unit.job.is_empty(),
         })
     }
@@ -160,6 +163,7 @@ mod tests {
                 code,
                 status,
                 is_up: false,
+                is_trying: false,
             };
             assert_eq!(ended.in_words(), expected);
         };
