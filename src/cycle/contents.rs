@@ -1,15 +1,22 @@
 //! The bytes of declared contents: inline, from the stored objects, or from the originals.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::io::Read;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::age::{self, Identity};
+use crate::apply::Activity;
 use crate::config;
+use crate::cycle::{Connect, Progress};
+use crate::fetch::protocol::Artifact;
+use crate::fetch::{Delivery, Upstream};
 use crate::git::{Objects, hex};
 use crate::kinds::file::{Vault, open_sealed};
 use crate::kinds::kind::{Content, ContentSource, Contents};
 use crate::model::{Class, Failure};
 use crate::record::objects::{ObjectStore, Reading};
-use crate::sys::Host;
+use crate::sys::{Host, clock};
 
 /// Reads contents on a host.
 pub struct StoredContents<'a> {
@@ -18,6 +25,8 @@ pub struct StoredContents<'a> {
     blobs: Blobs<'a>,
     /// What opens secrets.
     vault: Option<&'a Vault>,
+    /// Who has what is declared by its address.
+    courier: Option<Courier<'a>>,
     /// Whether a blob was not there, or not as it was kept.
     lost: Cell<bool>,
 }
@@ -44,6 +53,14 @@ impl<'a> StoredContents<'a> {
         })
     }
 
+    /// The same, and what is declared by its address.
+    pub fn with_courier(self, courier: Courier<'a>) -> Self {
+        StoredContents {
+            courier: Some(courier),
+            ..self
+        }
+    }
+
     /// The contents of a revision that is not kept here, whose blobs are in `objects`.
     pub fn anywhere(host: &'a Host, objects: &'a dyn Objects) -> Self {
         Self::of(host, Blobs::Anywhere(objects))
@@ -54,6 +71,7 @@ impl<'a> StoredContents<'a> {
             host,
             blobs,
             vault: None,
+            courier: None,
             lost: Cell::new(false),
         }
     }
@@ -82,7 +100,77 @@ impl StoredContents<'_> {
     }
 }
 
+/// Brings what is declared by its address, and waits for a while where that is on its way.
+pub struct Courier<'a> {
+    connect: &'a Mutex<Connect>,
+    progress: Progress<'a>,
+    fetcher: OnceCell<Box<dyn Upstream>>,
+}
+
+/// How long a cycle waits for a download, which goes on without it.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How often it is seen how far a download is.
+const PAUSE: Duration = Duration::from_millis(250);
+
+impl std::fmt::Debug for Courier<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Courier").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Courier<'a> {
+    pub(super) fn new(connect: &'a Mutex<Connect>, progress: Progress<'a>) -> Self {
+        Courier {
+            connect,
+            progress,
+            fetcher: OnceCell::new(),
+        }
+    }
+
+    fn bring(&self, url: &str, sha256: &[u8; 32]) -> Result<Box<dyn Read + '_>, Failure> {
+        let fetcher = match self.fetcher.get() {
+            Some(fetcher) => fetcher,
+            None => {
+                let connect = self.connect.lock().unwrap_or_else(PoisonError::into_inner);
+                let fetcher = connect()?;
+                drop(connect);
+                self.fetcher.get_or_init(|| fetcher)
+            }
+        };
+        let wanted = Artifact {
+            url: url.to_owned(),
+            sha256: hex(sha256),
+        };
+        let begun = clock::instant();
+        loop {
+            let far = match fetcher.artifact(&wanted)? {
+                Delivery::Whole(bytes) => return Ok(bytes),
+                Delivery::Downloading(far) => far,
+            };
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let total = far.total.map(|total| format!(" of {:.1}", mib(total)));
+            let shown = format!("{:.1}{} MiB", mib(far.have), total.unwrap_or_default());
+            if clock::instant().duration_since(begun) > PATIENCE {
+                let message = format!("'{url}' is on its way: {shown} are here");
+                return Err(Failure::new(Class::Transient, message)
+                    .with_hint("it is put in its place when it is whole; nobody need act"));
+            }
+            let what = format!("fetching '{url}': {shown}");
+            (self.progress)(&Activity::Applying(what), PATIENCE * 2);
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
 impl Contents for StoredContents<'_> {
+    fn open(&self, content: &Content) -> Result<Box<dyn Read + '_>, Failure> {
+        match (&content.source, &self.courier) {
+            (ContentSource::Address(url), Some(courier)) => courier.bring(url, &content.sha256),
+            _ => Ok(Box::new(std::io::Cursor::new(self.read(content)?))),
+        }
+    }
+
     fn seal(&self, bytes: &[u8]) -> Result<(Vec<u8>, [u8; 32]), Failure> {
         let identity = self.identity()?;
         let sealed = age::seal(bytes, &[identity.recipient()]);
@@ -111,6 +199,10 @@ impl Contents for StoredContents<'_> {
                         format!("failed to read a declared file: {error}"),
                     )
                 })?
+            }
+            ContentSource::Address(url) => {
+                let message = format!("'{url}' is too large to be read at once");
+                return Err(Failure::new(Class::Bug, message));
             }
             ContentSource::Sealed(sealed) => {
                 let identity = self.identity()?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::apply::{self, Activity, Cause, NotMade, Walk, Walked};
 use crate::config::{self, ApplyMode};
-use crate::cycle::contents::StoredContents;
+use crate::cycle::contents::{Courier, StoredContents};
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::{DesiredState, Limits};
 use crate::kinds::account::{self, Accounts};
@@ -326,7 +326,8 @@ impl Cycle {
         inventory: &Inventory,
         progress: Progress<'_>,
     ) -> Result<Walked, Failure> {
-        let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?;
+        let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?
+            .with_courier(Courier::new(&self.connect, progress));
         let declarations = Declarations::new(&in_force.desired, inventory);
         let walk = Walk {
             host: &self.host,

@@ -5,7 +5,7 @@
 use tracing::info;
 
 use crate::apply::{self, Activity, Walk, Walked};
-use crate::cycle::contents::StoredContents;
+use crate::cycle::contents::{Courier, StoredContents};
 use crate::cycle::{Cycle, InForce, Progress};
 use crate::model::{Failure, ResourceId};
 use crate::plan::Declarations;
@@ -55,7 +55,8 @@ impl Cycle {
             return Ok(());
         }
         let inventory = self.inventory.read(&self.record)?;
-        let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?;
+        let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?
+            .with_courier(Courier::new(&self.connect, progress));
         let declarations = Declarations::new(&in_force.desired, &inventory);
         let walk = Walk {
             host: &self.host,

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::{Gid, Uid, User};
 
-use super::client::{Client, Tip, Upstream};
-use super::protocol::{self, Probe, Seen, Start};
+use super::client::{Client, Delivery, Tip, Upstream};
+use super::protocol::{self, Artifact, Probe, Seen, Start};
 use super::{Secrets, Trouble};
 use crate::config::Source;
 use crate::git::{Object, ObjectError, ObjectId, Objects};
@@ -119,6 +119,10 @@ impl Upstream for Child {
 
     fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure> {
         self.client.sysctls(names)
+    }
+
+    fn artifact(&self, artifact: &Artifact) -> Result<Delivery<'_>, Failure> {
+        self.client.artifact(artifact)
     }
 }
 

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::protocol::{self, ObjectAnswer, PollAnswer, Probe, Request, Seen};
+use super::protocol::{
+    self, Artifact, ArtifactAnswer, Downloading, ObjectAnswer, PollAnswer, Probe, Request, Seen,
+};
 use super::{Lane, Trouble};
 use crate::git::{Object, ObjectError, ObjectId, Objects};
 use crate::model::{Class, Failure};
@@ -28,6 +30,26 @@ const PROBE_GRACE: Duration = Duration::from_secs(15);
 /// How long looking at parameters of the kernel may take, with the start of the fetcher.
 const SYSCTLS_LIMIT: Duration = Duration::from_secs(25);
 
+/// How long the bytes of an artifact may take: they are read from a local disk and written to one.
+const ARTIFACT_LIMIT: Duration = Duration::from_secs(9 * 60);
+
+/// What became of a question for an artifact.
+pub enum Delivery<'a> {
+    /// Its bytes, still to be hashed.
+    Whole(Box<dyn Read + 'a>),
+    /// It is on its way.
+    Downloading(Downloading),
+}
+
+impl std::fmt::Debug for Delivery<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Delivery::Whole(_) => f.write_str("Whole"),
+            Delivery::Downloading(far) => write!(f, "{far:?}"),
+        }
+    }
+}
+
 /// The commit a branch points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
@@ -45,6 +67,9 @@ pub trait Upstream: Objects + Send {
 
     /// The live values of parameters that belong to the network; see [`Client::sysctls`].
     fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure>;
+
+    /// A file that is declared by its address and hash; see [`Client::artifact`].
+    fn artifact(&self, artifact: &Artifact) -> Result<Delivery<'_>, Failure>;
 }
 
 impl Upstream for Client {
@@ -58,6 +83,10 @@ impl Upstream for Client {
 
     fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure> {
         Client::sysctls(self, names)
+    }
+
+    fn artifact(&self, artifact: &Artifact) -> Result<Delivery<'_>, Failure> {
+        Client::artifact(self, artifact)
     }
 }
 
@@ -119,6 +148,41 @@ impl Client {
             seen.extend(answer?);
         }
         Ok(seen)
+    }
+
+    /// A file that is declared by its address and hash: its bytes, or how far it is. What was asked for once is downloaded, whether it
+    /// is asked for again or not.
+    pub fn artifact(&self, artifact: &Artifact) -> Result<Delivery<'_>, Failure> {
+        let slot = || {
+            let locked = self.connection.lock();
+            locked.unwrap_or_else(PoisonError::into_inner)
+        };
+        // A connection that was idle may be gone; one to a child is all there is.
+        let mut connection = match (&self.path, slot().take()) {
+            (Some(path), _) => Connection::open(path)?,
+            (None, Some(connection)) => connection,
+            (None, None) => return Err(failed("it is gone")),
+        };
+        let explained = |error: io::Error| failed(&explain(&error, ARTIFACT_LIMIT));
+        connection
+            .send(&Request::Artifact(artifact.clone()), ARTIFACT_LIMIT)
+            .map_err(explained)?;
+        let answer = protocol::read_artifact_answer(&mut connection.input, &mut connection.line);
+        match answer.map_err(explained)? {
+            ArtifactAnswer::Whole(left) => Ok(Delivery::Whole(Box::new(Delivered {
+                slot: &self.connection,
+                connection: Some(connection),
+                left,
+            }))),
+            ArtifactAnswer::Downloading(far) => {
+                *slot() = Some(connection);
+                Ok(Delivery::Downloading(far))
+            }
+            ArtifactAnswer::Failure(failure) => {
+                *slot() = Some(connection);
+                Err(failure)
+            }
+        }
     }
 
     /// Sends `request` and reads its answer. A fetcher that hung up before it said anything was restarted or had grown tired of
@@ -238,12 +302,7 @@ impl Connection {
         limit: Duration,
         read: impl Fn(&mut BufReader<Deadlined>, &mut Vec<u8>) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.line.clear();
-        protocol::write_request(&mut self.line, request)?;
-        let deadlined = self.input.get_mut();
-        deadlined.deadline = Some(Instant::now() + limit);
-        deadlined.is_heard = false;
-        deadlined.stream.write_all(&self.line)?;
+        self.send(request, limit)?;
         let answer = read(&mut self.input, &mut self.line)?;
         if !self.input.buffer().is_empty() {
             return Err(io::Error::new(
@@ -254,6 +313,15 @@ impl Connection {
         Ok(answer)
     }
 
+    fn send(&mut self, request: &Request, limit: Duration) -> io::Result<()> {
+        self.line.clear();
+        protocol::write_request(&mut self.line, request)?;
+        let deadlined = self.input.get_mut();
+        deadlined.deadline = Some(Instant::now() + limit);
+        deadlined.is_heard = false;
+        deadlined.stream.write_all(&self.line)
+    }
+
     fn is_closed_unheard(&self, error: &io::Error) -> bool {
         !self.input.get_ref().is_heard
             && matches!(
@@ -262,6 +330,34 @@ impl Connection {
                     | io::ErrorKind::BrokenPipe
                     | io::ErrorKind::ConnectionReset
             )
+    }
+}
+
+/// The bytes of an artifact. Read to their end, their connection is there for the next question.
+struct Delivered<'a> {
+    slot: &'a Mutex<Option<Connection>>,
+    connection: Option<Connection>,
+    left: u64,
+}
+
+impl Read for Delivered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            if let Some(connection) = self.connection.take() {
+                let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+                *slot = Some(connection);
+            }
+            return Ok(0);
+        }
+        let Some(connection) = &mut self.connection else {
+            return Ok(0);
+        };
+        let count = (&mut connection.input).take(self.left).read(buffer)?;
+        self.left -= count as u64;
+        match count {
+            0 if !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        }
     }
 }
 

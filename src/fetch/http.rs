@@ -370,7 +370,7 @@ fn parse_certificates(
 }
 
 /// The proxy for `url`: the configured one, else the environment's for that scheme.
-fn choose_proxy(
+pub(super) fn choose_proxy(
     configured: Option<&str>,
     url: &str,
     environment: impl Fn(&str) -> Option<String>,

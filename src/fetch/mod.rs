@@ -6,6 +6,7 @@
 //! - [`protocol`] what goes over the socket; [`client`] the applier's end; [`child`] a fetcher without systemd
 //! - `places` the source's URL and its mirrors; each is a repository on this machine (`local`), a file (`bundle`) or a server
 //! - `remote` polls a server into the `cache`; `http_server` over `http` and `transport`, `ssh` over the program of that name
+//! - `artifact` files that are declared by their address and hash
 //! - `probe` health checks that need the network; `sysctl` parameters that belong to it
 //! - `attempt` the limits of one poll; `trouble` why it brought nothing; `store` the objects that were brought
 //!
@@ -14,26 +15,28 @@
 // The fetcher is another process without a `Host`: it reads its cache, the clock and the environment itself.
 #![allow(clippy::disallowed_methods)]
 
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use self::artifact::{Artifacts, Found};
 use self::cache::Cache;
 use self::credential::Credentials;
 use self::places::{Places, Serving};
-use self::protocol::{ObjectAnswer, PollAnswer, Probe, Request, Target};
+use self::protocol::{ArtifactAnswer, ObjectAnswer, PollAnswer, Probe, Request, Target};
 use self::store::{ReadError, Store};
 use crate::config::{Source, SourceUrl};
 use crate::git::{ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
 
+mod artifact;
 mod attempt;
 mod bundle;
 mod cache;
@@ -58,8 +61,9 @@ mod sysctl;
 mod transport;
 mod trouble;
 
+pub use self::artifact::MAX_BYTES as MAX_ARTIFACT_BYTES;
 pub use self::child::Child;
-pub use self::client::{Client, Tip, Upstream};
+pub use self::client::{Client, Delivery, Tip, Upstream};
 pub use self::credential::Secrets;
 pub use self::trouble::{Lane, Trouble};
 
@@ -197,7 +201,7 @@ pub fn serve(
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Who connects now waits in the listener's queue, and systemd starts another fetcher for it.
-                    if clients.load(Ordering::Relaxed) == 0 {
+                    if clients.load(Ordering::Relaxed) == 0 && !fetcher.artifacts.is_busy() {
                         return Ok(());
                     }
                 }
@@ -304,6 +308,8 @@ struct Fetcher {
     /// Locked while it is polled: a second client waits, and finds everything there.
     places: Mutex<Places>,
     cache: Cache,
+    /// Beside the cache of objects, which may be made anew at any time.
+    artifacts: Arc<Artifacts>,
     /// Where objects are read from.
     serving: Mutex<Serving>,
     /// Why the cache should be fetched anew.
@@ -339,6 +345,11 @@ impl Fetcher {
             url: source.url.as_str().to_owned(),
             limits,
             cache: places.cache().clone(),
+            artifacts: Arc::new(Artifacts::new(
+                cache.join("artifacts"),
+                source.proxy.clone(),
+                source.ca_file.clone(),
+            )),
             renew: Box::new(renew),
             places: Mutex::new(places),
             serving: Mutex::new(serving),
@@ -432,6 +443,21 @@ impl<'fetcher> Session<'fetcher> {
                     let failure = Failure::new(Class::Bug, "too many parameters at a time");
                     protocol::write_failure(&mut output, &failure)?;
                 }
+                Request::Artifact(wanted) => match self.fetcher.artifacts.find(&wanted) {
+                    Ok(Found::Whole(file, size)) => {
+                        let answer = ArtifactAnswer::Whole(size);
+                        protocol::write_artifact_answer(&mut output, &answer)?;
+                        let sent = io::copy(&mut file.take(size), &mut output)?;
+                        if sent < size {
+                            return Err(io::ErrorKind::UnexpectedEof.into());
+                        }
+                    }
+                    Ok(Found::Downloading(far)) => {
+                        let answer = ArtifactAnswer::Downloading(far);
+                        protocol::write_artifact_answer(&mut output, &answer)?;
+                    }
+                    Err(failure) => protocol::write_failure(&mut output, &failure)?,
+                },
                 Request::Object(id) => match self.read(&id) {
                     Ok((kind, data)) => {
                         protocol::write_object_header(&mut output, kind, data.len())?;

@@ -5,6 +5,7 @@
 //! poll <trusted id | ->             →  tip <id>           | trouble <json>
 //! probe {"target":…,"limit_ms":…}    →  healthy             | failure <json>
 //! sysctl ["net.…", …]               →  values […]          | failure <json>
+//! artifact {"url":…,"sha256":…}     →  artifact <size>\n<size bytes> | downloading <json> | failure <json>
 //! object <id>                       →  object <kind> <size>\n<size bytes> | missing | too-large | failure <json>
 //! ```
 //!
@@ -44,6 +45,38 @@ pub enum Request {
     Probe(Probe),
     /// The live values of these parameters of the kernel, at most [`MAX_SYSCTLS`]: they belong to the network.
     Sysctls(Vec<String>),
+    /// A file that is declared by its address and hash.
+    Artifact(Artifact),
+}
+
+/// A file that is declared by its address and hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// Where it is: https:// or http://.
+    pub url: String,
+    /// Its SHA-256, in lower-case hex.
+    pub sha256: String,
+}
+
+/// How far a download is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Downloading {
+    /// The bytes that are here.
+    pub have: u64,
+    /// Those that there are, where the server says so.
+    pub total: Option<u64>,
+}
+
+/// What goes before the bytes of an artifact, or stands in their place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArtifactAnswer {
+    /// So many bytes follow.
+    Whole(u64),
+    /// It is on its way.
+    Downloading(Downloading),
+    /// It cannot be had.
+    Failure(Failure),
 }
 
 /// How many parameters are asked about at a time.
@@ -200,6 +233,10 @@ pub fn write_request(out: &mut impl Write, request: &Request) -> io::Result<()> 
             let json = serde_json::to_string(names).map_err(io::Error::other)?;
             write_line(out, &format!("sysctl {json}"))
         }
+        Request::Artifact(artifact) => {
+            let json = serde_json::to_string(artifact).map_err(io::Error::other)?;
+            write_line(out, &format!("artifact {json}"))
+        }
     }
 }
 
@@ -221,6 +258,10 @@ pub fn read_request(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<
         Some(("sysctl", json)) => Request::Sysctls(
             serde_json::from_str(json)
                 .map_err(|error| invalid(format!("invalid names: {error}")))?,
+        ),
+        Some(("artifact", json)) => Request::Artifact(
+            serde_json::from_str(json)
+                .map_err(|error| invalid(format!("invalid artifact: {error}")))?,
         ),
         _ => return Err(unexpected("a request", line)),
     };
@@ -270,6 +311,42 @@ pub fn read_probe_answer(
         None if line == "healthy" => Ok(Ok(())),
         Some(("failure", json)) => Ok(Err(parse_failure(json)?)),
         _ => Err(unexpected("the answer to a probe", line)),
+    }
+}
+
+/// Writes what goes before the bytes of an artifact, or stands in their place.
+pub fn write_artifact_answer(out: &mut impl Write, answer: &ArtifactAnswer) -> io::Result<()> {
+    match answer {
+        ArtifactAnswer::Whole(size) => writeln!(out, "artifact {size}"),
+        ArtifactAnswer::Downloading(far) => {
+            let json = serde_json::to_string(far).map_err(io::Error::other)?;
+            write_line(out, &format!("downloading {json}"))
+        }
+        ArtifactAnswer::Failure(failure) => write_failure(out, failure),
+    }
+}
+
+/// Reads what goes before the bytes of an artifact, or stands in their place.
+pub fn read_artifact_answer(
+    input: &mut impl BufRead,
+    line: &mut Vec<u8>,
+) -> io::Result<ArtifactAnswer> {
+    let line = read_answer_line(input, line)?;
+    match line.split_once(' ') {
+        Some(("artifact", size)) => Ok(ArtifactAnswer::Whole(parse_size(size)?)),
+        Some(("downloading", json)) => serde_json::from_str(json)
+            .map(ArtifactAnswer::Downloading)
+            .map_err(|error| invalid(format!("invalid answer: {error}"))),
+        Some(("failure", json)) => {
+            let told: Result<Failure, _> = serde_json::from_str(json);
+            let mut failure = parse_failure(json)?;
+            // That a file is another than declared, or nowhere, may be said: nothing follows from it.
+            if told.is_ok_and(|told| told.class == Class::Author) {
+                failure.class = Class::Author;
+            }
+            Ok(ArtifactAnswer::Failure(failure))
+        }
+        _ => Err(unexpected("the answer for an artifact", line)),
     }
 }
 

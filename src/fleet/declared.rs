@@ -11,10 +11,8 @@ use crate::model::{Kind, OnRemoval};
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 12] = [
+const LATER_FIELDS: [&str; 10] = [
     "state",
-    "url",
-    "sha256",
     "unpack",
     "as_user",
     "xattrs",
@@ -48,6 +46,8 @@ pub(super) enum Decrypt {
 pub(super) struct File {
     pub content: Option<String>,
     pub source: Option<String>,
+    pub url: Option<String>,
+    pub sha256: Option<String>,
     pub decrypt: Option<Decrypt>,
     pub mode: Option<String>,
     pub owner: Option<String>,
@@ -563,7 +563,7 @@ fn check_absence(table: &Table, what: &str) -> Option<Mistake> {
     if state.as_str() != Some("absent") {
         return None;
     }
-    let (key, value) = ["content", "source", "target"]
+    let (key, value) = ["content", "source", "url", "target"]
         .into_iter()
         .find_map(|key| Some((key, table.get(key)?)))?;
     Some(

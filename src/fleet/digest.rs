@@ -11,7 +11,7 @@
 //!
 //! `accounts`, `health` and `prevent_removal` are left out where they would be empty.
 //!
-//! A content is `{"sha256", "size"}`, of an encrypted one those of what is encrypted: where its bytes are kept differs between a working tree and a revision. Places in files are no
+//! A content is `{"sha256", "size"}`, of an encrypted one those of what is encrypted, of one that is fetched with `url`: where its bytes are kept differs between a working tree and a revision. Places in files are no
 //! part of it, so that a comment changes no digest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,6 +215,9 @@ impl Serialize for OneContent<'_> {
         };
         map.serialize_entry("sha256", &hex(sha256))?;
         map.serialize_entry("size", &size)?;
+        if let Some(url) = self.0.as_address() {
+            map.serialize_entry("url", url)?;
+        }
         map.end()
     }
 }

@@ -65,9 +65,10 @@ impl<'tree> Sources<'tree> {
                 ..
             } => match &content.source {
                 ContentSource::Blob(id) => Some((*id, content)),
-                ContentSource::Inline(_) | ContentSource::Original | ContentSource::Sealed(_) => {
-                    None
-                }
+                ContentSource::Inline(_)
+                | ContentSource::Original
+                | ContentSource::Address(_)
+                | ContentSource::Sealed(_) => None,
             },
             _ => None,
         };

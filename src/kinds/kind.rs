@@ -101,6 +101,11 @@ pub trait Contents {
     /// The bytes, checked against the content's SHA-256.
     fn read(&self, content: &Content) -> Result<Vec<u8>, Failure>;
 
+    /// The same bytes one after the other, of a content that may be too large for memory; whoever reads them checks them.
+    fn open(&self, content: &Content) -> Result<Box<dyn std::io::Read + '_>, Failure> {
+        Ok(Box::new(std::io::Cursor::new(self.read(content)?)))
+    }
+
     /// Encrypts what was in a file of ours, so that it may be kept for a while, and hashes it with this host's key. Without a key
     /// nothing is.
     fn seal(&self, _bytes: &[u8]) -> Result<(Vec<u8>, [u8; 32]), Failure> {
@@ -131,6 +136,8 @@ pub enum ContentSource {
     Blob(crate::git::ObjectId),
     /// Among the originals, under the SHA-256.
     Original,
+    /// At this address, whence the fetcher gets it; its size is not known.
+    Address(std::sync::Arc<str>),
     /// Here and encrypted: opened where it is written, and nowhere else.
     Sealed(std::sync::Arc<Sealed>),
 }
@@ -163,7 +170,18 @@ impl Content {
     pub fn as_sealed(&self) -> Option<&Sealed> {
         match &self.source {
             ContentSource::Sealed(sealed) => Some(sealed),
-            ContentSource::Inline(_) | ContentSource::Blob(_) | ContentSource::Original => None,
+            ContentSource::Inline(_)
+            | ContentSource::Blob(_)
+            | ContentSource::Original
+            | ContentSource::Address(_) => None,
+        }
+    }
+
+    /// Whence it is fetched, where it is declared by its address.
+    pub fn as_address(&self) -> Option<&str> {
+        match &self.source {
+            ContentSource::Address(url) => Some(url),
+            _ => None,
         }
     }
 }

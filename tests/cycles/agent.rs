@@ -9,8 +9,8 @@ use limpet::apply::Activity;
 use limpet::config::{Config, Source};
 use limpet::cycle::{Cycle, Trigger};
 use limpet::fetch::child::{Child, Launch};
-use limpet::fetch::protocol::{Probe, Seen, Target};
-use limpet::fetch::{Lane, Tip, Trouble, Upstream};
+use limpet::fetch::protocol::{Artifact, Probe, Seen, Target};
+use limpet::fetch::{Delivery, Lane, Tip, Trouble, Upstream};
 use limpet::git::{Object, ObjectError, ObjectId, Objects};
 use limpet::model::{Class, Failure};
 use limpet::report::status::Status;
@@ -81,6 +81,10 @@ impl Upstream for Walked {
 
     fn sysctls(&self, names: &[String]) -> Result<Vec<Seen>, Failure> {
         self.child.sysctls(names)
+    }
+
+    fn artifact(&self, artifact: &Artifact) -> Result<Delivery<'_>, Failure> {
+        self.child.artifact(artifact)
     }
 }
 

@@ -12,6 +12,7 @@ mod scene;
 
 mod agent;
 mod audit;
+mod downloads;
 mod enforcement;
 mod guards;
 mod health;

@@ -70,7 +70,9 @@ impl Contents for Store<'_> {
                     .read_file(&format!("{ORIGINALS}/{name}"), content.size)?;
                 bytes.ok_or_else(|| Failure::new(Class::Bug, "no such original"))
             }
-            ContentSource::Sealed(_) => Err(Failure::new(Class::Bug, "no secret in a test")),
+            ContentSource::Address(_) | ContentSource::Sealed(_) => {
+                Err(Failure::new(Class::Bug, "no secret in a test"))
+            }
             ContentSource::Blob(id) => {
                 Err(Failure::new(Class::Bug, format!("no blob {id} in a test")))
             }

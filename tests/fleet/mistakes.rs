@@ -297,7 +297,7 @@ fn a_file_that_declares_nothing_is_a_mistake() {
     1 | [file."/etc/motd"]
       |       ^^^^^^^^^^^
       |
-    hint: give it `content`, `source`, `mode`, `owner` or `group`
+    hint: give it `content`, `source`, `url`, `mode`, `owner` or `group`
     "#);
 }
 
@@ -1079,11 +1079,11 @@ fn a_directory_that_is_no_fleet_says_what_is_missing() {
 
 #[test]
 fn what_a_later_version_brings_is_refused_and_not_ignored() {
-    assert_snapshot!(base("[file.\"/opt/app\"]\nurl = \"https://releases.example/app\"\n"), @r#"
-    error: layers/base/base.toml:2:1: `url` in file:/opt/app is not supported by limpet 0.1.0
+    assert_snapshot!(base("[file.\"/opt/app\"]\nurl = \"https://releases.example/app\"\nunpack = true\n"), @r#"
+    error: layers/base/base.toml:3:1: `unpack` in file:/opt/app is not supported by limpet 0.1.0
       |
-    2 | url = "https://releases.example/app"
-      | ^^^
+    3 | unpack = true
+      | ^^^^^^
     "#);
 }
 
@@ -1542,5 +1542,53 @@ fn a_tree_is_a_directory_of_files_and_ignores_only_what_it_purges() {
        |          ^^^^^^ invalid range pattern
        |
     hint: write a name or a glob, such as "*.local"; with a '/', a path below the directory
+    "#);
+}
+
+#[test]
+fn a_file_at_an_address_has_a_hash_and_nothing_else() {
+    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let layer = format!(
+        "[file.\"/a\"]\nurl = \"https://a/b\"\n\
+         [file.\"/b\"]\nurl = \"https://user:word@a/b\"\nsha256 = \"{hash}\"\n\
+         [file.\"/c\"]\nurl = \"https://a/b\"\nsha256 = \"9F\"\n\
+         [file.\"/d\"]\nurl = \"https://a/b\"\nsha256 = \"{hash}\"\ncontent = \"x\"\n\
+         [file.\"/e\"]\ncontent = \"x\"\nsha256 = \"{hash}\"\n"
+    );
+    assert_snapshot!(base(&layer), @r#"
+    error: layers/base/base.toml:2:7: file:/a has `url` and no `sha256`
+      |
+    2 | url = "https://a/b"
+      |       ^^^^^^^^^^^^^
+      |
+    hint: write what 'sha256sum' prints of the file: sha256 = "…"
+    error: layers/base/base.toml:4:7: `url` of file:/b is no address
+      |
+    4 | url = "https://user:word@a/b"
+      |       ^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: write https://host/path, without a user; what it leads to is told by sha256
+    error: layers/base/base.toml:8:10: `sha256` of file:/c is no SHA-256
+      |
+    8 | sha256 = "9F"
+      |          ^^^^
+      |
+    hint: write the 64 digits that 'sha256sum' prints
+    error: layers/base/base.toml:10:7: file:/d has both `content` and `url`
+       |
+    10 | url = "https://a/b"
+       |       ^^^^^^^^^^^^^
+       |
+    note: layers/base/base.toml:12:11: `content` is set here
+       |
+    12 | content = "x"
+       |           ^^^
+    hint: keep one; a later layer that replaces the other declares undeclare = true beside it
+    error: layers/base/base.toml:15:10: file:/e has `sha256` and no `url`
+       |
+    15 | sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+       |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |
+    hint: what is in the repository needs no hash: leave it out
     "#);
 }

@@ -84,6 +84,7 @@ impl<'a> Contents<'a> {
             // Told below by its beginning, whatever stands around it.
             Some(ContentSource::Sealed(_)) => Rc::from(&b"age-encryption.org/v1"[..]),
             Some(ContentSource::Blob(id)) => self.objects.get(id)?.data.into(),
+            Some(ContentSource::Address(url)) => Rc::from(format!("(from {url})\n").as_bytes()),
             // What was on a host before is in no repository.
             Some(ContentSource::Original) | None => Rc::from([]),
         })

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::Resolver;
 use crate::age;
-use crate::document::{Mistake, Place, Table, nearest};
+use crate::document::{Mistake, Place, Table, Value, nearest};
 use crate::fleet::sources::{Below, inline};
 use crate::fleet::template::{TextPart, has_secrets, parts_of};
-use crate::kinds::kind::{Content, Part};
+use crate::kinds::kind::{Content, ContentSource, Part};
 use crate::model::{Class, Failure};
 
 /// A content, and its text where it has one.
@@ -29,6 +29,9 @@ impl Resolver<'_, '_> {
     ) -> Option<Contained> {
         let text = table.get("content");
         let source = table.get("source");
+        if let Some(url) = table.get("url") {
+            return self.addressed(what, url, table, mistakes);
+        }
         if let (Some(text), Some(source)) = (text, source) {
             mistakes.push(
                 Mistake::new(&source.place, format!("{what} has both `content` and `source`"))
@@ -67,6 +70,64 @@ impl Resolver<'_, '_> {
                 .then(|| self.fleet.sources.text(&path).ok().flatten())
                 .flatten()
                 .map(|source| source.text().to_owned()),
+        })
+    }
+
+    /// The content at an address, which its hash stands for.
+    fn addressed(
+        &self,
+        what: &str,
+        url: &Value,
+        table: &Table,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Option<Contained> {
+        for key in ["content", "source"] {
+            if let Some(other) = table.get(key) {
+                mistakes.push(
+                    Mistake::new(&url.place, format!("{what} has both `{key}` and `url`"))
+                        .note(format!("`{key}` is set here"), &other.place)
+                        .hint("keep one; a later layer that replaces the other declares undeclare = true beside it"),
+                );
+                return None;
+            }
+        }
+        let text = url.as_str()?;
+        let rest = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        let is_url = rest.is_some_and(|rest| {
+            let authority = rest.split(['/', '?']).next().unwrap_or_default();
+            !authority.is_empty() && !authority.contains('@')
+        });
+        if !is_url || text.len() > 2048 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            mistakes.push(
+                Mistake::new(&url.place, format!("`url` of {what} is no address")).hint(
+                    "write https://host/path, without a user; what it leads to is told by sha256",
+                ),
+            );
+            return None;
+        }
+        let Some(sha256) = table.get("sha256") else {
+            mistakes.push(
+                Mistake::new(&url.place, format!("{what} has `url` and no `sha256`"))
+                    .hint("write what 'sha256sum' prints of the file: sha256 = \"…\""),
+            );
+            return None;
+        };
+        let Some(hash) = sha256.as_str().and_then(parse_hash) else {
+            mistakes.push(
+                Mistake::new(&sha256.place, format!("`sha256` of {what} is no SHA-256"))
+                    .hint("write the 64 digits that 'sha256sum' prints"),
+            );
+            return None;
+        };
+        Some(Contained {
+            content: Content {
+                sha256: hash,
+                size: 0,
+                source: ContentSource::Address(text.into()),
+            },
+            text: None,
         })
     }
 
@@ -361,6 +422,18 @@ impl Resolver<'_, '_> {
             None => mistake,
         }
     }
+}
+
+fn parse_hash(text: &str) -> Option<[u8; 32]> {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if text.len() != 64 || !text.bytes().all(is_hex) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(hash)
 }
 
 fn no_path(what: &str, name: &str, place: &Place) -> Mistake {

@@ -37,7 +37,16 @@ impl Resolver<'_, '_> {
             &mut mistakes,
             &mut out.failures,
         );
-        let has_content = file.content.is_some() || file.source.is_some();
+        let has_content = file.content.is_some() || file.source.is_some() || file.url.is_some();
+        if file.sha256.is_some() && file.url.is_none() {
+            mistakes.push(
+                Mistake::new(
+                    &table.place_of("sha256", place),
+                    format!("{what} has `sha256` and no `url`"),
+                )
+                .hint("what is in the repository needs no hash: leave it out"),
+            );
+        }
         if file.decrypt.is_some() {
             let place = table.place_of("decrypt", place);
             mistakes.extend(check_decrypt(
@@ -87,7 +96,7 @@ impl Resolver<'_, '_> {
         if !has_content && file.mode.is_none() && file.owner.is_none() && file.group.is_none() {
             mistakes.push(
                 Mistake::new(place, format!("{what} declares nothing"))
-                    .hint("give it `content`, `source`, `mode`, `owner` or `group`"),
+                    .hint("give it `content`, `source`, `url`, `mode`, `owner` or `group`"),
             );
         }
         // Only new content brings defaults along; else what is not said is not managed.

@@ -53,6 +53,11 @@ pub fn diff(
             if access.mode & 0o004 == 0 {
                 return Ok(Some(withheld(path)));
             }
+            if let Some(url) = content.as_address() {
+                return Ok(Some(format!(
+                    "content of {path} differs: it comes from {url}\n"
+                )));
+            }
             if content.size > LIMIT_BYTES {
                 return Ok(Some(too_large(path, size_of(&now), content.size)));
             }

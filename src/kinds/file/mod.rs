@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::git::hex;
 use crate::kinds::kind::{Content, Contents, Kind, Owned, Sealed, Step};
 use crate::model::{Class, Failure, Name, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
@@ -37,6 +38,9 @@ pub use sealed::{CREDENTIAL, KEY_FILE, Vault, open as open_sealed, read_identity
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
+
+/// The largest file that is declared by its address.
+pub const MAX_ADDRESSED_BYTES: u64 = 4 << 30;
 
 /// How long a `validate` command may take.
 const VALIDATE_TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -412,8 +416,13 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
             ..
         } => {
             let attributes = making.attributes(access)?;
-            let bytes = making.contents.read(content)?;
-            let candidate = batch.stage_file(&change.path, &bytes, attributes)?;
+            let candidate = match content.as_address() {
+                Some(url) => stage_fetched(making, batch, change, content, url, attributes)?,
+                None => {
+                    let bytes = making.contents.read(content)?;
+                    batch.stage_file(&change.path, &bytes, attributes)?
+                }
+            };
             if let Some(xattrs) = &access.xattrs
                 && let Err(failure) = batch.give_xattrs(&candidate, xattrs, attributes.mode)
             {
@@ -436,6 +445,46 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
         Edit::SetAccess { .. } | Edit::RemoveFile { .. } | Edit::RemoveDirectory => {
             Ok(Progress::Waiting)
         }
+    }
+}
+
+/// The candidate of a file that the fetcher has: nobody sees it before its hash is right.
+fn stage_fetched(
+    making: &Making<'_>,
+    batch: &mut Batch,
+    change: &PathChange,
+    content: &Content,
+    url: &str,
+    attributes: Attributes,
+) -> Result<Candidate, Failure> {
+    let mut hashing = Hashed {
+        inner: making.contents.open(content)?,
+        context: ring::digest::Context::new(&ring::digest::SHA256),
+    };
+    let candidate = batch.stage_from(&change.path, &mut hashing, attributes)?;
+    let found = hashing.context.finish();
+    if found.as_ref() == content.sha256 {
+        return Ok(candidate);
+    }
+    batch.discard(candidate);
+    let (found, declared) = (hex(found.as_ref()), hex(&content.sha256));
+    let message = format!(
+        "what the fetcher got from '{url}' has SHA-256 {found}, not {declared} as declared"
+    );
+    Err(Failure::new(Class::Host, message))
+}
+
+/// What is read, and its hash.
+struct Hashed<R> {
+    inner: R,
+    context: ring::digest::Context,
+}
+
+impl<R: std::io::Read> std::io::Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.context.update(&buffer[..count]);
+        Ok(count)
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::kinds::file::by_path::ByPath;
-use crate::kinds::file::{Applied, DesiredPath, MAX_CONTENT_BYTES, Original, PathSpec, Remembered};
+use crate::kinds::file::{
+    Applied, DesiredPath, MAX_ADDRESSED_BYTES, MAX_CONTENT_BYTES, Original, PathSpec, Remembered,
+};
 use crate::kinds::kind::Owned;
 use crate::model::{Failure, Name};
 use crate::sys::Host;
@@ -200,12 +202,19 @@ enum WantedContent {
     /// When it has so many bytes: with another number it is another content, whatever it is.
     OfSize(u64),
     Always,
+    /// However large it is.
+    OfAnySize,
 }
 
 impl Wanted {
     fn of_declared(spec: &PathSpec) -> Self {
         Wanted {
             content: match spec {
+                // Its size is not known.
+                PathSpec::File {
+                    content: Some(content),
+                    ..
+                } if content.as_address().is_some() => WantedContent::OfAnySize,
                 // A secret is hashed with a key of its own; see the vault.
                 PathSpec::File {
                     content: Some(content),
@@ -256,8 +265,13 @@ fn look(walk: &mut Walk, path: &str, wanted: Wanted) -> Result<ObservedPath, Fai
             at_least: size,
             at_most: size,
         },
+        // What we wrote may be as large, too, when it is no longer declared.
+        WantedContent::OfAnySize | WantedContent::Always => Hashing::Remembered {
+            at_least: 0,
+            at_most: MAX_ADDRESSED_BYTES,
+        },
         // What is owned and no longer declared is compared with what was there before as well.
-        WantedContent::Never | WantedContent::Always => Hashing::Remembered {
+        WantedContent::Never => Hashing::Remembered {
             at_least: 0,
             at_most: MAX_CONTENT_BYTES,
         },
