@@ -134,7 +134,7 @@ fn why_finds_the_place_of_every_value() {
     assert!(
         unknown
             .stderr
-            .contains("expected kind:name with a kind of package, group, user"),
+            .contains("expected kind:name with a kind of repository, package"),
         "{unknown:?}"
     );
     assert!(
