@@ -1,5 +1,7 @@
 //! Parameters of the kernel, as declared.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::scene::Scene;
 
 const BEFORE: &str = "[file.\"/etc/scene\"]\ncontent = \"one\\n\"\n";
@@ -25,17 +27,24 @@ fn layer(network: &str, kernel: &str) -> String {
     format!("{BEFORE}[sysctl]\n\"{OF_THE_NETWORK}\" = {network}\n\"{OF_THE_KERNEL}\" = {kernel}\n")
 }
 
-/// Puts back what this computer's network had, which the machine shares, also when the test fails.
+/// Puts back what this computer's network had, which the machine shares, also when the test fails; nobody else has it meanwhile.
 struct Shared {
     path: String,
     before: Vec<u8>,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Shared {
     fn of(name: &str) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let before = std::fs::read(&path).expect("the kernel has it");
-        Shared { path, before }
+        Shared {
+            path,
+            before,
+            _alone: alone,
+        }
     }
 }
 
