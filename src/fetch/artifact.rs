@@ -3,8 +3,8 @@
 //! A download goes on where an earlier one ended, also one of another process. It may be slow: whoever asks is told how far it is, and
 //! asks again.
 //!
-//! Invariant: nothing is handed out but bytes with the SHA-256 that was asked for, and whoever gets them hashes them himself; no credential is sent; https is
-//! never left; a download has no more than [`MAX_BYTES`].
+//! Invariant: nothing is handed out but bytes with the SHA-256 that was asked for, and whoever gets them hashes them himself; no
+//! credential is sent; https is never left; a download has no more than [`MAX_BYTES`].
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -36,18 +36,7 @@ const STATES: [&str; 15] = [
 pub(super) fn look(host: &Host, names: &[String]) -> Found {
     let look = |name: &String| {
         let state = read_state(host, name).map_err(|failure| about(failure, name));
-        let unit = state.map(|file_state| ObservedUnit {
-            exists: !file_state.is_empty(),
-            active: String::new(),
-            file_state,
-            needs_daemon_reload: false,
-            ends_by_itself: false,
-            can_reload: None,
-            link: None,
-            boot: None,
-            is_enabled_below: false,
-        });
-        (name.clone(), unit)
+        (name.clone(), state.map(ObservedUnit::of_file))
     };
     names.iter().map(look).collect()
 }

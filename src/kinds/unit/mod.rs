@@ -242,6 +242,21 @@ impl ObservedUnit {
         Setting::of_enablement(&self.file_state)
     }
 
+    /// One of which there is nothing but its file: a template, or a unit of an image.
+    pub(super) fn of_file(file_state: String) -> Self {
+        ObservedUnit {
+            exists: !file_state.is_empty(),
+            active: String::new(),
+            file_state,
+            needs_daemon_reload: false,
+            ends_by_itself: false,
+            can_reload: None,
+            link: None,
+            boot: None,
+            is_enabled_below: false,
+        }
+    }
+
     /// Does it run, or is it about to, or about to end.
     pub fn is_up(&self) -> bool {
         !matches!(self.active.as_str(), "inactive" | "failed" | "")

@@ -269,17 +269,7 @@ fn look(systemd: &Systemd, names: &[String], reloading: &BTreeSet<&str>) -> Resu
     for (name, file_state) in templates.iter().zip(template_states) {
         let observed = file_state
             .map_err(|error| about(error.into_failure(&format!("look at unit:{name}")), name))
-            .map(|file_state| ObservedUnit {
-                exists: !file_state.is_empty(),
-                active: String::new(),
-                file_state,
-                needs_daemon_reload: false,
-                ends_by_itself: false,
-                can_reload: None,
-                link: None,
-                boot: None,
-                is_enabled_below: false,
-            });
+            .map(ObservedUnit::of_file);
         found.insert(name.clone(), observed);
     }
     Ok(found)
