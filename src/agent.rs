@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::control::{Reply, Request};
 use crate::cycle::pause::PauseRequest;
 use crate::cycle::rollback::RollbackRequest;
+use crate::cycle::set_trust::TrustRequest;
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Class, Failure};
 use crate::report::journal::short;
@@ -549,6 +550,10 @@ impl Agent {
                     by,
                 });
                 self.changes.push_back((rollback, client));
+            }
+            Request::Trust { commit, reason, by } => {
+                let trust = Change::Trust(TrustRequest { commit, reason, by });
+                self.changes.push_back((trust, client));
             }
             Request::Pause {
                 resources,

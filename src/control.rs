@@ -63,6 +63,15 @@ pub enum Request {
         /// Who asks, by the name people know.
         by: String,
     },
+    /// Trust this commit because local root says so; only uid 0 may ask. Answered with the status once it is applied.
+    Trust {
+        /// Its full id.
+        commit: String,
+        /// Why.
+        reason: String,
+        /// Who asks, by the name people know.
+        by: String,
+    },
     /// Change nothing on the host, or none of some resources, for a time; only uid 0 may ask. Answered with the status.
     Pause {
         /// What; nothing means the whole host.
@@ -92,6 +101,7 @@ impl Request {
             }
             Request::Sync { .. }
             | Request::Rollback { .. }
+            | Request::Trust { .. }
             | Request::Pause { .. }
             | Request::Resume { .. } => true,
         }

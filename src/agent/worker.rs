@@ -13,6 +13,7 @@ use crate::apply::Activity;
 use crate::config::Config;
 use crate::cycle::pause::PauseRequest;
 use crate::cycle::rollback::RollbackRequest;
+use crate::cycle::set_trust::TrustRequest;
 use crate::cycle::{Cycle, Trigger};
 use crate::model::{Failure, ResourceId};
 use crate::report::preview::Preview;
@@ -39,6 +40,7 @@ pub(super) enum Change {
         by: String,
     },
     Rollback(RollbackRequest),
+    Trust(TrustRequest),
 }
 
 /// What the worker tells the loop.
@@ -107,11 +109,12 @@ pub(super) fn work(
             }
             Job::Plan => News::Planned(Box::new(cycle.preview())),
             Job::Change(change) => {
-                let is_to_be_applied = matches!(change, Change::Rollback(_));
+                let is_to_be_applied = matches!(change, Change::Rollback(_) | Change::Trust(_));
                 let result = match change {
                     Change::Pause(request) => cycle.pause(&request),
                     Change::Resume { resources, by } => cycle.resume(&resources, &by),
                     Change::Rollback(request) => cycle.roll_back_to(&request),
+                    Change::Trust(request) => cycle.set_trusted_head(&request),
                 };
                 let status = cycle.status();
                 News::Changed {

@@ -4,7 +4,7 @@
 //! rendered for an *imaginary* one, as a machine that enrols tomorrow would be.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -17,6 +17,7 @@ use crate::model::{Class, Failure};
 use crate::sys::workdir::WorkDir;
 
 mod findings;
+mod policy;
 
 /// Parse and render every host of a fleet repository
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ pub struct Arguments {
 /// Checks the working tree; every mistake is an error, told once.
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> CommandResult {
     let tree = WorkDir::open(&arguments.path).map_err(|failure| vec![failure])?;
-    let checked = match check(&tree) {
+    let checked = match check(&tree, &arguments.path) {
         Ok(checked) => checked,
         // What every host reads is wrong: nothing more can be said.
         Err(mistakes) => Checked {
@@ -103,13 +104,14 @@ struct Checked {
     proven: BTreeSet<String>,
 }
 
-fn check(tree: &dyn Tree) -> Result<Checked, Vec<Failure>> {
+fn check(tree: &dyn Tree, path: &Path) -> Result<Checked, Vec<Failure>> {
     let fleet = Fleet::load(tree)?;
     let layers = fleet.layer_names().map_err(|failure| vec![failure])?;
     let mut checked = Checked {
         layers: layers.to_vec(),
         ..Checked::default()
     };
+    checked.add(policy::check(path, &fleet));
     for layer in layers {
         checked.add(fleet.check_layer(layer));
     }

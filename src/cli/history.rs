@@ -71,7 +71,7 @@ fn write_run(out: &mut String, run: &Run, now: Timestamp, whole: bool) {
         (Event::Refused | Event::Mistaken | Event::RolledBack | Event::WentBack, _)
         | (_, "failed") => '✗',
         (Event::DriftCorrected | Event::Paused | Event::Resumed | Event::LetThrough, _) => '○',
-        (Event::Repaired | Event::Adopted, _) => '○',
+        (Event::Repaired | Event::Adopted | Event::TrustSet, _) => '○',
         (Event::Applied, _) => '●',
     };
     if matches!(run.event, Event::Paused | Event::Resumed) {

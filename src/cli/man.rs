@@ -17,7 +17,7 @@ use crate::model::{Class, Failure};
 /// Print a manual page, in the format of man(7)
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A command, as in `limpet man status`, or one of limpet, limpet.toml, limpet-fleet and limpet-layer
+    /// A command, as in `limpet man status`, or one of limpet, limpet.toml, limpet-fleet, limpet-layer and limpet-trust
     #[arg(default_value = "limpet")]
     page: String,
     /// List the pages instead
@@ -26,7 +26,7 @@ pub struct Arguments {
 }
 
 /// The pages written by hand: name, section, text.
-const WRITTEN: [(&str, &str, &str); 4] = [
+const WRITTEN: [(&str, &str, &str); 5] = [
     ("limpet", "8", include_str!("../../packaging/man/limpet.8")),
     (
         "limpet.toml",
@@ -42,6 +42,11 @@ const WRITTEN: [(&str, &str, &str); 4] = [
         "limpet-layer",
         "5",
         include_str!("../../packaging/man/limpet-layer.5"),
+    ),
+    (
+        "limpet-trust",
+        "5",
+        include_str!("../../packaging/man/limpet-trust.5"),
     ),
 ];
 

@@ -15,6 +15,7 @@ use crate::sys::Host;
 pub mod agent;
 mod agent_or_record;
 pub mod apply;
+pub mod approve;
 pub mod check;
 pub mod completions;
 pub mod diff;
@@ -23,7 +24,6 @@ pub mod enroll;
 pub mod fetch;
 pub mod history;
 pub mod init;
-mod later;
 pub mod man;
 pub mod pause;
 pub mod plan;
@@ -37,6 +37,7 @@ pub mod secret;
 pub mod status;
 pub mod sync;
 pub mod terminal;
+pub mod trust;
 pub mod verify;
 pub mod why;
 
@@ -71,6 +72,8 @@ enum Command {
     Rollback(rollback::Arguments),
     /// Check a revision the way a host does
     Verify(verify::Verify),
+    Trust(trust::Arguments),
+    Approve(approve::Arguments),
     Init(init::Arguments),
     Enroll(enroll::Arguments),
     Doctor(doctor::Arguments),
@@ -94,14 +97,6 @@ enum Command {
 /// Runs the program with `arguments` (the first is the program's name) and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    if let Some(part) = later::find(&arguments) {
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "error: `limpet {part}` is not in limpet {} yet",
-            env!("CARGO_PKG_VERSION")
-        );
-        return USAGE;
-    }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -119,6 +114,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Rollback(arguments) => rollback::run(arguments, &terminal),
         Command::History(arguments) => history::run(arguments, &terminal),
         Command::Why(arguments) => why::run(arguments, &terminal),
+        Command::Trust(arguments) => trust::run(arguments, &terminal),
+        Command::Approve(arguments) => approve::run(arguments, &terminal),
         Command::Doctor(arguments) => doctor::run(arguments, &terminal),
         Command::Enroll(arguments) => enroll::run(arguments, &terminal),
         Command::Apply(arguments) => apply::run(arguments, &terminal),

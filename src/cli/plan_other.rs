@@ -25,9 +25,10 @@ const TIP: &str = "tip";
 const SHORTEST_PREFIX: usize = 4;
 
 /// The names of the conditions that say that a revision would not be applied.
-const VERDICTS: [&str; 4] = [REFUSED, "behind", DIVERGED, "unverified"];
+const VERDICTS: [&str; 5] = [REFUSED, "behind", DIVERGED, PENDING, "unverified"];
 const REFUSED: &str = "refused";
 const DIVERGED: &str = "diverged";
+const PENDING: &str = "pending";
 
 /// Does `condition` say that what was planned would not be applied.
 pub(super) fn is_verdict(condition: &Condition) -> bool {
@@ -177,6 +178,7 @@ fn of_commit(
     let word = match &verdict {
         Verdict::Behind { .. } => "behind",
         Verdict::Diverged { .. } => DIVERGED,
+        Verdict::Pending(_) => PENDING,
         _ => REFUSED,
     };
     preview

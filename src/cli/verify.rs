@@ -57,6 +57,9 @@ struct Standalone {
     /// The only fleet to accept
     #[arg(long, value_name = "NAME")]
     fleet: Option<String>,
+    /// The only channel to accept releases of
+    #[arg(long, value_name = "NAME")]
+    channel: Option<String>,
     /// Which commits must be signed
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Path)]
     mode: Mode,
@@ -198,7 +201,7 @@ impl Standalone {
                 &self.allowed_signers,
                 AllowedSigners::parse,
                 AllowedSigners::unreadable,
-            )?,
+            ),
             revoked: read_file(&self.revoked, Revoked::parse, Revoked::unreadable)?,
             mode: match self.mode {
                 Mode::Path => TrustMode::Path,
@@ -207,6 +210,7 @@ impl Standalone {
             max_catchup: MAX_CATCHUP,
             source_path: String::new(),
             fleet: self.fleet.clone(),
+            channel: self.channel.clone(),
         };
         let trusted = match trusted {
             Some(id) => {
@@ -331,8 +335,11 @@ fn verdict_json<'a>(
         },
         Verdict::Behind { .. } => plain("behind", verdict.failure().map(|f| f.message)),
         Verdict::Diverged { .. } => plain("diverged", verdict.failure().map(|f| f.message)),
-        Verdict::Refused(refusal) => VerdictJson {
-            verdict: "refused",
+        Verdict::Pending(refusal) | Verdict::Refused(refusal) => VerdictJson {
+            verdict: match verdict {
+                Verdict::Pending(_) => "pending",
+                _ => "refused",
+            },
             rule: Some(refusal.rule),
             commit: refusal.commit.map(|id| id.to_string()),
             signer: refusal.signer.as_deref(),

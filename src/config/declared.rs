@@ -39,6 +39,8 @@ pub(super) struct DeclaredTrust {
     pub revoked: Option<String>,
     pub mode: Option<DeclaredTrustMode>,
     pub accept_head_only: Option<bool>,
+    pub channel: Option<String>,
+    pub max_age: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Deserialize)]

@@ -8,6 +8,14 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(duration).ok()
 }
 
+/// Is it a name of a channel: letters, digits, `-`, `_` and `.`, at most 64.
+pub(super) fn is_channel(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
 /// A number of bytes: `300K`, `512M`, `2G`, or the number alone.
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.strip_suffix(['K', 'M', 'G']) {

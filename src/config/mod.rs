@@ -93,6 +93,10 @@ pub struct Trust {
     pub revoked: String,
     /// Which commits must be signed.
     pub mode: TrustMode,
+    /// The only channel to take releases of; None where the repository has one.
+    pub channel: Option<String>,
+    /// How long there may be no new revision that is trusted before the host is *stale*.
+    pub max_age: Option<Duration>,
 }
 
 /// The first commit to trust.
@@ -234,6 +238,8 @@ impl Config {
                 allowed_signers: parse::DEFAULT_ALLOWED_SIGNERS.to_owned(),
                 revoked: parse::DEFAULT_REVOKED.to_owned(),
                 mode: TrustMode::default(),
+                channel: None,
+                max_age: None,
             },
             host: HostSettings {
                 name: name.to_owned(),

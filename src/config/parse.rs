@@ -11,8 +11,8 @@ use super::declared::{
     DeclaredPackageManager, DeclaredSource, DeclaredTrust, DeclaredTrustMode,
 };
 use super::grammar::{
-    is_absolute_and_normalised, is_branch, is_fingerprint, is_host_name, is_relative_path,
-    parse_duration, parse_sha256, parse_size,
+    is_absolute_and_normalised, is_branch, is_channel, is_fingerprint, is_host_name,
+    is_relative_path, parse_duration, parse_sha256, parse_size,
 };
 use super::{
     Anchor, Apply, ApplyMode, Config, HostSettings, PackageManager, Source, SourceUrl, Trust,
@@ -348,7 +348,7 @@ impl Reader {
     }
 
     fn trust(&mut self, table: &Table, place: &Place) -> Option<Trust> {
-        let declared: DeclaredTrust = self.read(table, place, "[trust]", &["channel", "max_age"]);
+        let declared: DeclaredTrust = self.read(table, place, "[trust]", &[]);
         let anchor = match table.entry("anchor") {
             None => {
                 self.missing(place, table, "anchor", "[trust]", "pin the first commit to trust, as limpet enroll does: anchor = { commit = \"…\" }");
@@ -381,11 +381,37 @@ impl Reader {
             .unwrap_or_else(|| DEFAULT_REVOKED.to_owned());
         self.absolute("allowed_signers", &allowed_signers, table, place);
         self.absolute("revoked", &revoked, table, place);
+        if let Some(channel) = &declared.channel
+            && !is_channel(channel)
+        {
+            self.wrong(
+                table,
+                "channel",
+                place,
+                format!("'{}' is no channel", channel.escape_debug()),
+                "use letters, digits, '-', '_' and '.', at most 64: channel = \"prod\"",
+            );
+        }
+        let mut max_age = None;
+        if let Some(text) = &declared.max_age {
+            max_age = parse_duration(text).filter(|age| !age.is_zero());
+            if max_age.is_none() {
+                self.wrong(
+                    table,
+                    "max_age",
+                    place,
+                    format!("'{}' is no duration", text.escape_debug()),
+                    "write hours or days: max_age = \"26h\"",
+                );
+            }
+        }
         Some(Trust {
             anchor: anchor?,
             allowed_signers,
             revoked,
             mode,
+            channel: declared.channel,
+            max_age,
         })
     }
 

@@ -58,6 +58,8 @@ fn what_is_left_out_has_its_default() {
             allowed_signers: "/etc/limpet/allowed_signers",
             revoked: "/etc/limpet/revoked",
             mode: Path,
+            channel: None,
+            max_age: None,
         },
         host: HostSettings {
             name: "gw",
@@ -172,10 +174,10 @@ fn a_secret_goes_only_where_it_is_safe() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    insta::assert_snapshot!(parse(&[MINIMAL, "[source]\nintervall = \"60s\"\ninterval = \"5s\"\nurl = \"git@host:x\"\ntags = \">=1\"\n[trust]\nmode = \"head\"\nchannel = \"prod\"\n[apply]\nmode = \"enfroce\"\nmax_removals = \"10\"\nallow_paths = [\"etc\"]\n[hots]\nname = 1"]).unwrap_err(), @r#"
-    error: /etc/limpet/1.toml:13:2: unknown field `hots` in the host configuration, expected `host`
+    insta::assert_snapshot!(parse(&[MINIMAL, "[source]\nintervall = \"60s\"\ninterval = \"5s\"\nurl = \"git@host:x\"\ntags = \">=1\"\n[trust]\nmode = \"head\"\nchannel = \"pro d\"\nmax_age = \"a day\"\n[apply]\nmode = \"enfroce\"\nmax_removals = \"10\"\nallow_paths = [\"etc\"]\n[hots]\nname = 1"]).unwrap_err(), @r#"
+    error: /etc/limpet/1.toml:14:2: unknown field `hots` in the host configuration, expected `host`
        |
-    13 | [hots]
+    14 | [hots]
        |  ^^^^ no such field
        |
     hint: did you mean 'host'?
@@ -189,23 +191,37 @@ fn all_mistakes_are_told_at_once() {
       |
     5 | tags = ">=1"
       | ^^^^
-    error: /etc/limpet/1.toml:8:1: `channel` in [trust] is not supported by limpet 0.1.0
+    error: /etc/limpet/1.toml:7:8: mode "head" verifies only the newest commit
       |
-    8 | channel = "prod"
-      | ^^^^^^^
-    error: /etc/limpet/1.toml:10:8: unknown value `enfroce`, expected `enforce` or `report` for `mode` in [apply]
+    7 | mode = "head"
+      |        ^^^^^^
+      |
+    hint: if that is enough for you, add: accept_head_only = true
+    error: /etc/limpet/1.toml:8:11: 'pro d' is no channel
+      |
+    8 | channel = "pro d"
+      |           ^^^^^^^
+      |
+    hint: use letters, digits, '-', '_' and '.', at most 64: channel = "prod"
+    error: /etc/limpet/1.toml:9:11: 'a day' is no duration
+      |
+    9 | max_age = "a day"
+      |           ^^^^^^^
+      |
+    hint: write hours or days: max_age = "26h"
+    error: /etc/limpet/1.toml:11:8: unknown value `enfroce`, expected `enforce` or `report` for `mode` in [apply]
        |
-    10 | mode = "enfroce"
+    11 | mode = "enfroce"
        |        ^^^^^^^^^
        |
     hint: did you mean 'enforce'?
-    error: /etc/limpet/1.toml:11:16: expected a whole number, not negative, found string "10" for `max_removals` in [apply]
+    error: /etc/limpet/1.toml:12:16: expected a whole number, not negative, found string "10" for `max_removals` in [apply]
        |
-    11 | max_removals = "10"
+    12 | max_removals = "10"
        |                ^^^^
-    error: /etc/limpet/1.toml:12:16: 'etc' in `allow_paths` is no absolute, normalised path
+    error: /etc/limpet/1.toml:13:16: 'etc' in `allow_paths` is no absolute, normalised path
        |
-    12 | allow_paths = ["etc"]
+    13 | allow_paths = ["etc"]
        |                ^^^^^
        |
     hint: write it from the root, without '.', '..' and a '/' at its end; it stands for itself and what lies below

@@ -6,7 +6,7 @@ use crate::document::nearest;
 use crate::model::{Class, Failure, ResourceId};
 use crate::record::history::{
     ADOPTED, APPLIED, LET_THROUGH, Lines, MISTAKEN, PAUSED, REFUSED, REPAIRED, RESUMED,
-    ROLLED_BACK, WENT_BACK,
+    ROLLED_BACK, TRUST_SET, WENT_BACK,
 };
 use crate::record::{HistoryEntry, Record};
 use crate::report::history::{Change, Event, History, Run};
@@ -170,6 +170,7 @@ fn continues(run: &Run, oldest: Timestamp, entry: &HistoryEntry) -> bool {
         | Event::RolledBack
         | Event::Repaired
         | Event::WentBack
+        | Event::TrustSet
         | Event::Adopted => {
             return false;
         }
@@ -187,6 +188,7 @@ fn event_of(entry: &HistoryEntry) -> Event {
         (None, ROLLED_BACK) => Event::RolledBack,
         (None, REPAIRED) => Event::Repaired,
         (None, WENT_BACK) => Event::WentBack,
+        (None, TRUST_SET) => Event::TrustSet,
         (None, ADOPTED) => Event::Adopted,
         (_, PAUSED) => Event::Paused,
         (_, RESUMED) => Event::Resumed,

@@ -185,6 +185,9 @@ impl Cycle {
         }
         self.judged = Some(tip);
         self.situation.behind = None;
+        if !matches!(verdict, Verdict::Pending(_)) {
+            self.situation.pending = None;
+        }
         let result = match &verdict {
             Verdict::Unchanged => {
                 self.situation.refusal = None;
@@ -195,7 +198,14 @@ impl Cycle {
                     _ => "unchanged".to_owned(),
                 }
             }
-            Verdict::Accepted(revision) => self.accept(client, revision),
+            Verdict::Accepted(revision) => {
+                self.note_news();
+                self.accept(client, revision)
+            }
+            Verdict::Pending(refusal) => {
+                let failure = verdict.failure().unwrap_or_else(|| refusal.clone().into());
+                self.wait_for_approval(tip, failure)
+            }
             Verdict::Behind { .. } => {
                 self.situation.refusal = None;
                 self.situation.mistakes.clear();
@@ -220,6 +230,17 @@ impl Cycle {
             },
         };
         Ok(result)
+    }
+
+    /// Keeps what is in force until more keys have signed the tip.
+    fn wait_for_approval(&mut self, tip: ObjectId, failure: Failure) -> String {
+        self.situation.refusal = None;
+        self.situation.mistakes.clear();
+        if self.situation.pending.as_ref() != Some(&failure) {
+            warn!(limpet_revision = %tip, "{failure}");
+        }
+        self.situation.pending = Some(failure);
+        "pending".to_owned()
     }
 
     /// Puts the trusted head in force again from what the source has of it.
@@ -287,7 +308,25 @@ impl Cycle {
                 self.resting.clear();
                 "new".to_owned()
             }
-            Err(obstacle) => self.stay(revision, obstacle),
+            Err(obstacle) => {
+                self.keep_revocations(revision);
+                self.stay(revision, obstacle)
+            }
+        }
+    }
+
+    /// What a verified revision revokes is remembered, even where it is not taken over.
+    fn keep_revocations(&mut self, revision: &VerifiedRevision) {
+        let Some(head) = &self.head else {
+            return;
+        };
+        let knowing = head.knowing(&revision.trusted_head().revocations);
+        if knowing == *head {
+            return;
+        }
+        match state::trust(&self.host, &self.record, &knowing) {
+            Ok(()) => self.head = Some(knowing),
+            Err(failure) => warn!("failed to keep what was revoked: {failure}"),
         }
     }
 
@@ -334,7 +373,7 @@ impl Cycle {
         }
     }
 
-    fn take_over(
+    pub(super) fn take_over(
         &mut self,
         client: &dyn Upstream,
         revision: &VerifiedRevision,
@@ -477,8 +516,8 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
     Ok(Policy {
         anchor: config.trust.anchor.clone(),
         allowed: match read(signers) {
-            Ok(bytes) => AllowedSigners::parse(signers, &bytes)?,
-            Err(cause) => return Err(AllowedSigners::unreadable(signers, &cause).into()),
+            Ok(bytes) => AllowedSigners::parse(signers, &bytes),
+            Err(cause) => Err(AllowedSigners::unreadable(signers, &cause)),
         },
         revoked: match read(revoked) {
             Ok(bytes) => Revoked::parse(revoked, &bytes)?,
@@ -488,6 +527,7 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
         max_catchup: trust::MAX_CATCHUP,
         source_path: config.source.path.clone(),
         fleet: None,
+        channel: config.trust.channel.clone(),
     })
 }
 

@@ -67,7 +67,7 @@ impl Cycle {
         }
     }
 
-    fn take_state(&mut self, mut state: State) {
+    pub(super) fn take_state(&mut self, mut state: State) {
         state.record.take_paid(&mut self.record);
         // A disk that could not be written when the agent started knows of the last boot only, and of its debts.
         let debts = forget_debts_of_the_last_boot(&self.host, &state.record);

@@ -43,6 +43,7 @@ mod contested;
 mod enforce;
 mod explain;
 pub mod fetcher;
+mod freshness;
 mod full_look;
 mod inventory;
 pub mod judge;
@@ -58,8 +59,10 @@ mod preview;
 mod probation;
 mod rejections;
 pub mod rollback;
+pub mod set_trust;
 pub mod situation;
 pub mod state;
+pub mod trust_view;
 pub mod trusted_time;
 
 use allowance::allowed_removals;
@@ -467,6 +470,7 @@ impl Cycle {
     pub fn status(&mut self) -> Status {
         self.end_pauses();
         self.look_at_the_clock();
+        self.look_at_freshness();
         self.show_contests();
         let now = clock::now();
         self.situation

@@ -88,6 +88,19 @@ pub(super) use good::Good;
 mod good;
 mod quarantine;
 
+/// What is kept of who asked for `what`, and why, is one line each.
+pub(super) fn check_texts(what: &str, reason: &str, by: &str) -> Result<(), Failure> {
+    for (name, text) in [("reason", reason), ("name", by)] {
+        if text.trim().is_empty() || text.len() > LONGEST_TEXT || text.chars().any(char::is_control)
+        {
+            let message =
+                format!("the {name} of a {what} is one line of at most {LONGEST_TEXT} bytes");
+            return Err(Failure::new(Class::Host, message));
+        }
+    }
+    Ok(())
+}
+
 impl Cycle {
     /// Takes up what an agent before us went back to.
     pub(super) fn recall_rollback(&mut self) {
@@ -280,17 +293,7 @@ impl Cycle {
 
     /// Goes back because local root asks. The next cycle applies it.
     pub fn roll_back_to(&mut self, request: &RollbackRequest) -> Result<(), Failure> {
-        let texts = [("reason", &request.reason), ("name", &request.by)];
-        for (what, text) in texts {
-            if text.trim().is_empty()
-                || text.len() > LONGEST_TEXT
-                || text.chars().any(char::is_control)
-            {
-                let message =
-                    format!("the {what} of a rollback is one line of at most {LONGEST_TEXT} bytes");
-                return Err(Failure::new(Class::Host, message));
-            }
-        }
+        check_texts("rollback", &request.reason, &request.by)?;
         if let Some(failure) = &self.situation.state_missing {
             return Err(failure.clone());
         }
@@ -409,7 +412,7 @@ impl Cycle {
         }
     }
 
-    fn reach_fetcher(&self) -> Result<Box<dyn Upstream>, Failure> {
+    pub(super) fn reach_fetcher(&self) -> Result<Box<dyn Upstream>, Failure> {
         let connect = self.connect.lock();
         let connect = connect.unwrap_or_else(std::sync::PoisonError::into_inner);
         connect()

@@ -37,6 +37,10 @@ pub struct Situation {
     pub last_poll: Option<Poll>,
     /// The tip is not trusted.
     pub refusal: Option<Failure>,
+    /// The tip waits for more signers.
+    pub pending: Option<Failure>,
+    /// No new revision was trusted for too long.
+    pub stale: Option<Failure>,
     /// The tip is an ancestor of the trusted head.
     pub behind: Option<Failure>,
     /// The tip is trusted, but has mistakes.
@@ -91,6 +95,8 @@ pub struct Situation {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     refusal: Option<Failure>,
+    #[serde(default)]
+    pending: Option<Failure>,
     behind: Option<Failure>,
     mistakes: Vec<Failure>,
     mistaken: Option<String>,
@@ -119,6 +125,7 @@ impl Situation {
     pub fn standing(&self) -> Standing {
         Standing {
             refusal: self.refusal.clone(),
+            pending: self.pending.clone(),
             behind: self.behind.clone(),
             mistakes: self.mistakes.clone(),
             mistaken: self.mistaken.clone(),
@@ -129,6 +136,7 @@ impl Situation {
     /// Says that this is what became of the tip.
     pub fn take_standing(&mut self, standing: Standing) {
         self.refusal = standing.refusal;
+        self.pending = standing.pending;
         self.behind = standing.behind;
         self.mistakes = standing.mistakes;
         self.mistaken = standing.mistaken;
@@ -220,10 +228,14 @@ impl Situation {
             || !self.unhealthy.is_empty()
         {
             State::Degraded
+        } else if self.pending.is_some() {
+            State::Pending
         } else if self.waiting.is_some() {
             State::Waiting
         } else if !self.paused.is_empty() {
             State::Paused
+        } else if self.stale.is_some() {
+            State::Stale
         } else if !self.drift.is_empty() {
             State::Drifted
         } else if self.revision.is_none() {
@@ -262,6 +274,7 @@ impl Situation {
             .chain(mistakes)
             .chain(others.map(StatusError::from))
             .chain(self.clock.iter().map(StatusError::from))
+            .chain(self.stale.iter().map(StatusError::from))
             .collect()
     }
 
@@ -319,8 +332,11 @@ impl Situation {
                 (BEHIND, failure.to_string(), who)
             }),
             self.contested_condition(),
+            one(State::Pending.as_str(), &self.pending)
+                .map(|(kind, reason, _)| (kind, reason, who_must_act(Class::Refused))),
             one(State::Waiting.as_str(), &self.waiting),
             self.paused_condition(),
+            one(State::Stale.as_str(), &self.stale),
             self.source
                 .as_ref()
                 .zip(who_at_the_source)

@@ -260,6 +260,16 @@ pub fn trust(host: &Host, record: &Record, head: &TrustedHead) -> Result<(), Fai
     write_mark(host, head)
 }
 
+/// Begins to remember again where trust state was missing, with this head; what is left of the database is kept if it can be read.
+pub(super) fn begin_anew(host: &Host, head: &TrustedHead) -> Result<(), Failure> {
+    let database = host.outer_path(config::STATE_DATABASE);
+    if host.exists(config::STATE_DATABASE)? && Record::is_damaged(&database) {
+        set_aside(host)?;
+    }
+    let record = Record::open(&database)?;
+    trust(host, &record, head)
+}
+
 /// Writes the second mark where somebody removed it.
 pub fn ensure_mark(host: &Host, head: &TrustedHead) -> Result<(), Failure> {
     match host.exists(config::ENROLLED_MARK)? {

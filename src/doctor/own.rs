@@ -93,10 +93,14 @@ pub(super) fn trust(host: &Host, config: &Config) -> Vec<Finding> {
         Ok(policy) => policy,
         Err(failure) => return vec![Finding::of(check, &failure)],
     };
+    let allowed = match policy.allowed {
+        Ok(allowed) => allowed,
+        Err(refusal) => return vec![Finding::of(check, &refusal.into())],
+    };
     let now = sys_clock::now();
     let mut usable = Vec::new();
     let mut findings = Vec::new();
-    for key in policy.allowed.keys() {
+    for key in allowed.keys() {
         let name = format!("{} ({})", key.principal, key.fingerprint);
         if policy.revoked.contains(&key.fingerprint) {
             continue;
@@ -107,7 +111,7 @@ pub(super) fn trust(host: &Host, config: &Config) -> Vec<Finding> {
                     check,
                     format!("the key of {name} expired at {}", moment(end)),
                 )
-                .hint(format!("take it out of '{}'", policy.allowed.file())),
+                .hint(format!("take it out of '{}'", allowed.file())),
             ),
             Some(end) if end.duration_since(now) < EXPIRY_NOTICE => {
                 usable.push(name.clone());
@@ -128,7 +132,7 @@ pub(super) fn trust(host: &Host, config: &Config) -> Vec<Finding> {
             check,
             format!(
                 "no key in '{}' may sign now: no new revision can be accepted",
-                policy.allowed.file()
+                allowed.file()
             ),
         )
         .hint("add the key of whoever signs: NAME namespaces=\"git\" ssh-ed25519 AAAA…"),

@@ -6,11 +6,12 @@ use serde::Deserialize;
 
 use super::declared::{self, RESERVED};
 use super::resolve::account::check_account_name;
-use super::{author, list_directories, list_toml_files, paths, read_text, unsupported};
+use super::{author, limits, list_directories, list_toml_files, paths, read_text, unsupported};
 use crate::document::{Data, Entry, Expectation, Mistake, Place, Table, Value, parse};
 use crate::git::Tree;
 use crate::kinds::unit::SUFFIXES;
 use crate::model::{Class, Failure, Kind, sysctl_path};
+use crate::trust::Limit;
 
 /// What a layer says.
 #[derive(Debug)]
@@ -74,8 +75,8 @@ pub(super) fn list(tree: &dyn Tree) -> Result<Vec<String>, Failure> {
     Ok(layers)
 }
 
-/// Reads the layer `name`, which exists.
-pub(super) fn load(tree: &dyn Tree, name: &str) -> Result<Layer, Vec<Failure>> {
+/// Reads the layer `name`, which exists; its files declare no more than they may by what is `limited`.
+pub(super) fn load(tree: &dyn Tree, name: &str, limited: &[Limit]) -> Result<Layer, Vec<Failure>> {
     let directory = directory_of(name);
     let files = list_toml_files(tree, &directory).map_err(|failure| vec![failure])?;
     let mut failures = Vec::new();
@@ -84,7 +85,10 @@ pub(super) fn load(tree: &dyn Tree, name: &str) -> Result<Layer, Vec<Failure>> {
     for path in files.unwrap_or_default() {
         match read_text(tree, &path) {
             Ok(Some(source)) => match parse(&source) {
-                Ok(table) => united.unite(table, &mut mistakes),
+                Ok(table) => {
+                    limits::check(limited, &path, &table, &mut mistakes);
+                    united.unite(table, &mut mistakes);
+                }
                 Err(mistake) => mistakes.push(mistake),
             },
             Ok(None) => {} // listed a moment ago as a file: gone from a working tree

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::inventory::FACTS;
 use super::{author, layer, read_text, unsupported};
 use crate::document::{Data, Expectation, Mistake, Place, Value, parse};
-use crate::git::{EntryKind, Tree};
+use crate::git::Tree;
 use crate::model::{Class, Failure};
 
 /// What fleet.toml says.
@@ -67,7 +67,7 @@ pub(super) fn load(tree: &dyn Tree) -> Result<Manifest, Vec<Failure>> {
                 .with_hint("a fleet repository has a fleet.toml at its root; set source.path if it is in a sub-directory"),
         ]);
     };
-    let mut failures: Vec<Failure> = refuse_policy(tree).into_iter().collect();
+    let mut failures: Vec<Failure> = Vec::new();
     let top = Place::start_of(&source);
     let table = match parse(&source) {
         Ok(table) => table,
@@ -145,24 +145,6 @@ pub(super) fn load(tree: &dyn Tree) -> Result<Manifest, Vec<Failure>> {
     } else {
         Err(failures)
     }
-}
-
-/// A policy that we cannot keep must not look as if we kept it.
-fn refuse_policy(tree: &dyn Tree) -> Option<Failure> {
-    let entries = tree.list("").ok()??;
-    entries
-        .iter()
-        .any(|(name, kind)| name == "trust.toml" && *kind == EntryKind::File)
-        .then(|| {
-            Failure::new(
-                Class::Author,
-                format!(
-                    "'trust.toml' is not supported by limpet {}",
-                    env!("CARGO_PKG_VERSION")
-                ),
-            )
-            .with_hint("remove it: each host's allowed_signers decides who may sign")
-        })
 }
 
 fn read_rule(value: &Value) -> Result<Rule, Vec<Mistake>> {

@@ -18,6 +18,7 @@ use crate::config;
 use crate::document::{Mistake, Place, Source};
 use crate::git::{ObjectError, Tree};
 use crate::model::{Class, Failure};
+use crate::trust::FleetPolicy;
 
 pub mod compare;
 mod declared;
@@ -28,6 +29,7 @@ mod imaginary;
 mod inputs;
 mod inventory;
 mod layer;
+mod limits;
 mod manifest;
 mod merged;
 mod openpgp;
@@ -170,6 +172,7 @@ pub struct Fleet<'tree> {
     tree: &'tree dyn Tree,
     manifest: manifest::Manifest,
     inventory: inventory::Inventory,
+    policy: Option<FleetPolicy>,
     layers: RefCell<BTreeMap<String, ReadLayer>>,
     layer_names: OnceCell<Result<Vec<String>, Failure>>,
     sources: sources::Sources<'tree>,
@@ -212,7 +215,8 @@ impl<'tree> Fleet<'tree> {
         let mut failures = Vec::new();
         let manifest = manifest::load(tree).map_err(|mut found| failures.append(&mut found));
         let inventory = inventory::load(tree).map_err(|mut found| failures.append(&mut found));
-        let (Ok(manifest), Ok(inventory)) = (manifest, inventory) else {
+        let policy = limits::load_policy(tree).map_err(|mut found| failures.append(&mut found));
+        let (Ok(manifest), Ok(inventory), Ok(policy)) = (manifest, inventory, policy) else {
             return Err(failures);
         };
         let rule_labels = manifest.rules.iter().flat_map(|rule| &rule.labels);
@@ -222,6 +226,7 @@ impl<'tree> Fleet<'tree> {
             tree,
             manifest,
             inventory,
+            policy,
             layers: RefCell::default(),
             layer_names: OnceCell::new(),
             sources: sources::Sources::new(tree),
@@ -229,6 +234,11 @@ impl<'tree> Fleet<'tree> {
             is_there: RefCell::default(),
             shared: None,
         })
+    }
+
+    /// The policy that the repository carries, if it has one.
+    pub fn policy(&self) -> Option<&FleetPolicy> {
+        self.policy.as_ref()
     }
 
     /// The fleet's name.
@@ -352,7 +362,8 @@ impl<'tree> Fleet<'tree> {
         if let Some(layer) = self.layers.borrow().get(name) {
             return Rc::clone(layer);
         }
-        let layer = Rc::new(layer::load(self.tree, name));
+        let limits = self.policy.as_ref().map(|policy| policy.limits.as_slice());
+        let layer = Rc::new(layer::load(self.tree, name, limits.unwrap_or_default()));
         self.layers
             .borrow_mut()
             .insert(name.to_owned(), Rc::clone(&layer));

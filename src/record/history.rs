@@ -73,6 +73,9 @@ pub const REPAIRED: &str = "repaired";
 /// The word for a version of limpet that did not work and was taken back.
 pub const WENT_BACK: &str = "went-back";
 
+/// The word for a revision that local root said is trusted.
+pub const TRUST_SET: &str = "trust-set";
+
 /// The word for the end of a package transaction that an agent before this one had started.
 pub const ADOPTED: &str = "adopted";
 

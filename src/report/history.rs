@@ -61,6 +61,8 @@ pub enum Event {
     Repaired,
     /// A version of limpet did not work, and the last good one runs again.
     WentBack,
+    /// Local root said that this revision is trusted.
+    TrustSet,
     /// A package transaction that an agent before this one had started was seen to its end.
     Adopted,
 }
@@ -79,6 +81,7 @@ impl Event {
             Event::LetThrough => "let through",
             Event::Repaired => "repaired packages before",
             Event::WentBack => "went back with",
+            Event::TrustSet => "was told to trust",
             Event::Adopted => "saw packages through at",
         }
     }

@@ -1,15 +1,11 @@
-//! Who may sign: one commit's signature against the keys that are in force.
+//! Whose signature a commit carries, and whether it holds.
 //!
-//! An *authority* answers for one step, from a commit to its child. Today every step has the same one, made of the host's two
-//! files, and each of its keys may change everything. A policy in the repository makes one from the step's predecessor.
+//! A signature that holds says who made a commit, and nothing about whether they may: that is [`super::step`]'s.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::allowed_signers::{AllowedSigner, AllowedSigners};
 use super::commit::Commit;
-use super::key::SignatureError;
-use super::revoked::Revoked;
+use super::key::{PublicKey, SignatureError};
 use super::rule::{Refusal, Rule};
 use super::sshsig::Signature;
 
@@ -18,7 +14,7 @@ use super::sshsig::Signature;
 pub struct Signer {
     /// The key, as `ssh-keygen -l` prints it.
     pub fingerprint: String,
-    /// The name that the allowed signers file gives it.
+    /// The name that the policy, or the allowed signers file, gives it.
     pub principal: String,
 }
 
@@ -28,86 +24,40 @@ impl std::fmt::Display for Signer {
     }
 }
 
-/// The keys in force for one step, at one point in time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Authority<'a> {
-    pub(super) allowed: &'a AllowedSigners,
-    pub(super) revoked: &'a Revoked,
-    pub(super) now: Timestamp,
-}
-
-/// A signature that holds.
+/// A key that signed a commit, whether or not it may.
 #[derive(Debug, Clone)]
-pub(super) struct Signed {
-    pub(super) signer: Signer,
-    /// When the key stopped being valid, if it has.
-    expired: Option<Timestamp>,
+pub(super) struct Voucher {
+    /// None where nobody was asked who signed it; such a one is listed nowhere.
+    pub(super) key: Option<PublicKey>,
+    pub(super) fingerprint: String,
 }
 
-impl Signed {
-    /// The same, if the key is still valid.
-    pub(super) fn valid_now(self, commit: &Commit) -> Result<Self, Refusal> {
-        match self.expired {
-            None => Ok(self),
-            Some(at) => Err(Refusal::new(
-                Rule::KeyExpired,
-                format!("signer '{}' expired at {at}", self.signer.fingerprint),
-            )
-            .of(commit.id)
-            .signed_by(self.signer.fingerprint)),
-        }
-    }
-}
-
-impl Authority<'_> {
-    /// May this commit stand on a path? A key that has expired since may have signed it; who judges the tip asks [`Signed::valid_now`].
-    pub(super) fn judge(&self, commit: &Commit) -> Result<Signed, Refusal> {
+impl Voucher {
+    /// Who signed `commit`: the signature holds, and the key is none that anybody could sign for.
+    pub(super) fn of(commit: &Commit) -> Result<Self, Refusal> {
         let signature = read_signature(commit)?;
         let fingerprint = signature.key.fingerprint();
-        let refused = |rule, detail: String| {
-            Refusal::new(rule, detail)
-                .of(commit.id)
-                .signed_by(&fingerprint)
-        };
         if let Some(weakness) = signature.key.weakness() {
-            return Err(refused(
+            return Err(Refusal::new(
                 Rule::WeakKey,
                 format!("the key of signer '{fingerprint}' {weakness}"),
-            ));
+            )
+            .of(commit.id)
+            .signed_by(&fingerprint));
         }
-        if self.revoked.contains(&fingerprint) {
-            return Err(refused(
-                Rule::KeyRevoked,
-                format!(
-                    "signer '{fingerprint}' is revoked in '{}'",
-                    self.revoked.file()
-                ),
-            ));
-        }
-        let Some(allowed) = self.allowed.find(&signature.key) else {
-            return Err(refused(
-                Rule::UnknownKey,
-                format!("signer '{fingerprint}' is not in '{}'", self.allowed.file()),
-            ));
-        };
         verify(&signature, commit)?;
-        if let Some(start) = allowed.valid_after.filter(|start| self.now < *start) {
-            return Err(refused(
-                Rule::KeyNotYetValid,
-                format!("signer '{fingerprint}' is not valid before {start}"),
-            ));
-        }
-        Ok(Signed {
-            signer: signer(allowed, fingerprint),
-            expired: allowed.valid_before.filter(|end| *end <= self.now),
+        Ok(Voucher {
+            key: Some(signature.key),
+            fingerprint,
         })
     }
-}
 
-fn signer(allowed: &AllowedSigner, fingerprint: String) -> Signer {
-    Signer {
-        fingerprint,
-        principal: allowed.principal.clone(),
+    /// Nobody was asked.
+    pub(super) fn unasked() -> Self {
+        Voucher {
+            key: None,
+            fingerprint: String::new(),
+        }
     }
 }
 

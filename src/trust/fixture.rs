@@ -170,12 +170,13 @@ pub(super) fn policy(anchor: ObjectId, allowed: &str, revoked: &str) -> Policy {
             payload_sha256: None,
             signer: None,
         },
-        allowed: AllowedSigners::parse("allowed_signers", allowed.as_bytes()).unwrap(),
+        allowed: Ok(AllowedSigners::parse("allowed_signers", allowed.as_bytes()).unwrap()),
         revoked: Revoked::parse("revoked", revoked.as_bytes()).unwrap(),
         mode: TrustMode::Path,
         max_catchup: MAX_CATCHUP,
         source_path: String::new(),
         fleet: None,
+        channel: None,
     }
 }
 

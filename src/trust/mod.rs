@@ -6,9 +6,6 @@
 //! Invariant: only [`verify`] and [`resume`] make a [`VerifiedRevision`]. Nothing here opens a file, runs a program or reads the
 //! clock, and no date that a commit claims decides whether it is trusted.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use crate::config::{Anchor, TrustMode};
@@ -16,34 +13,45 @@ use crate::git::{ObjectError, ObjectId, Objects, Tree, hex};
 use crate::model::{Class, Failure};
 
 mod allowed_signers;
+mod approval;
 mod authority;
 pub mod browse;
+mod changes;
 mod commit;
 #[cfg(test)]
 mod fixture;
 mod fleet_name;
+mod fleet_policy;
 mod key;
 mod path;
 mod revision;
 mod revoked;
 mod rule;
 mod sshsig;
+mod step;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod way;
 mod wire;
 
 pub use allowed_signers::{AllowedSigners, ListedKey};
+pub use approval::{APPROVE, approval_line};
 pub use authority::Signer;
+pub use fleet_policy::{FleetPolicy, Limit, POLICY_FILE, Paths, Reason};
 pub use key::{KeyError, PublicKey};
 pub use revision::{TrustedHead, VerifiedRevision};
 pub use revoked::Revoked;
 pub use rule::{Refusal, Rule, Stop, unavailable};
+pub use succession::{Revocation, check_change};
 
-use authority::{Authority, read_signature};
+use authority::read_signature;
 use commit::Commit;
-use path::{Base, Position, Step};
-use tree::{ChangeCheck, Files};
+use path::{Base, Position, Way};
+use step::Judge;
+use tree::Files;
+use way::{Standing, check_way};
 
 /// The most commits that may lie between the trusted head and a tip, unless said otherwise.
 pub const MAX_CATCHUP: usize = 10_000;
@@ -51,13 +59,19 @@ pub const MAX_CATCHUP: usize = 10_000;
 /// How the keys of lines begin with which a commit's message speaks to limpet.
 const PREFIX: &str = "Limpet-";
 
+/// The key of the line by which a commit says in which channel it is released.
+const CHANNEL: &str = "Limpet-Channel";
+
+/// How much of what a commit on the way says to limpet is kept, in bytes.
+const LIMPET_LINES_LIMIT: usize = 1024;
+
 /// What a host was told to believe.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The first commit to trust.
     pub anchor: Anchor,
-    /// Whose signatures count.
-    pub allowed: AllowedSigners,
+    /// Whose signatures count where the repository has no policy of its own, or why that cannot be told.
+    pub allowed: Result<AllowedSigners, Refusal>,
     /// Whose no longer do.
     pub revoked: Revoked,
     /// Which commits must be signed.
@@ -68,23 +82,15 @@ pub struct Policy {
     pub source_path: String,
     /// The only fleet to accept before a head is trusted, where known; afterwards it is the head's.
     pub fleet: Option<String>,
+    /// The only channel to take releases of; None where the repository has one.
+    pub channel: Option<String>,
 }
 
-impl Policy {
-    fn authority(&self, now: Timestamp) -> Authority<'_> {
-        Authority {
-            allowed: &self.allowed,
-            revoked: &self.revoked,
-            now,
-        }
-    }
-}
-
-/// What became of a tip. *Pending* joins them with approvals.
+/// What became of a tip.
 #[derive(Debug, Clone)]
 pub enum Verdict {
     /// It is trusted, and ahead of the trusted head.
-    Accepted(VerifiedRevision),
+    Accepted(Box<VerifiedRevision>),
     /// It is the trusted head.
     Unchanged,
     /// The trusted head descends from it: the server went back, or lags.
@@ -101,6 +107,8 @@ pub enum Verdict {
         /// What the server offers.
         tip: ObjectId,
     },
+    /// It may be trusted once more keys have signed.
+    Pending(Refusal),
     /// A rule refused it.
     Refused(Refusal),
     /// An object could not be had; to be tried again.
@@ -134,6 +142,12 @@ impl Verdict {
                 )
                 .with_hint("history was rewritten: push commits on top of the trusted one, or enrol this host again with a recent anchor"),
             ),
+            Verdict::Pending(refusal) => {
+                let mut failure = Failure::from(refusal.clone());
+                // They may still sign: it is asked again.
+                failure.class = Class::Transient;
+                Some(failure)
+            }
             Verdict::Refused(refusal) => Some(refusal.clone().into()),
             Verdict::Unavailable(error) => Some(unavailable(error)),
         }
@@ -150,6 +164,9 @@ pub fn verify(
 ) -> Verdict {
     match judge_tip(objects, policy, trusted, tip, now) {
         Ok(verdict) => verdict,
+        Err(Stop::Refused(refusal)) if refusal.rule == Rule::PendingApproval => {
+            Verdict::Pending(refusal)
+        }
         Err(Stop::Refused(refusal)) => Verdict::Refused(refusal),
         Err(Stop::Unavailable(error)) => Verdict::Unavailable(error),
     }
@@ -177,6 +194,7 @@ pub fn resume(
         source_path,
         trusted.fleet.clone(),
         trusted.signer.clone(),
+        &Standing::of_head(trusted),
     ))
 }
 
@@ -233,8 +251,6 @@ pub fn describe_commit(objects: &dyn Objects, id: ObjectId) -> Result<Described,
 /// What a tip is judged against: the trusted head, or the anchor before there is one.
 struct Start {
     base: Base,
-    /// Its tree, when its files were checked before.
-    tree: Option<ObjectId>,
     fleet: Option<String>,
     is_anchor: bool,
 }
@@ -257,73 +273,194 @@ fn judge_tip(
         Some(trusted) => start_at_head(trusted)?,
         None => start_at_anchor(objects, policy)?,
     };
+    let mut judge = Judge::new(objects, policy, now);
+    for revoked in trusted.iter().flat_map(|head| &head.revocations) {
+        if let (Some(fingerprint), Reason::Compromised) = (&revoked.fingerprint, revoked.reason) {
+            judge.distrust(fingerprint.clone(), POLICY_FILE.to_owned());
+        }
+    }
+    if let (Err(refusal), Some(tree)) = (&policy.allowed, start.base.tree)
+        && judge.policy_of(start.base.commit, tree)?.is_none()
+    {
+        return Err(refusal.clone().into());
+    }
+    let judged = match policy.mode {
+        TrustMode::Path => judge_path(objects, policy, &mut judge, &start, trusted, &head, now),
+        TrustMode::Head => judge_head(objects, policy, &mut judge, &start, trusted, &head, now),
+    };
+    judged.map_err(|stop| match stop {
+        Stop::Refused(refusal) => name_remedy(refusal, &start).into(),
+        unavailable => unavailable,
+    })
+}
 
-    let authority = policy.authority(now);
-    let passed: RefCell<BTreeMap<ObjectId, Vec<(String, String)>>> = RefCell::default();
-    let judge_head = |commit: &Commit| {
-        authority
-            .judge(commit)
-            .and_then(|signed| signed.valid_now(commit))
-            .map_err(|refusal| name_remedy(refusal, &start))
+/// Every step from the base to the tip has to be allowed.
+fn judge_path(
+    objects: &dyn Objects,
+    policy: &Policy,
+    judge: &mut Judge<'_>,
+    start: &Start,
+    trusted: Option<&TrustedHead>,
+    head: &Commit,
+    now: Timestamp,
+) -> Result<Verdict, Stop> {
+    judge.distrust_with(head.id, head.tree)?;
+    let position = path::find_path(objects, &start.base, head.id, policy.max_catchup, &*judge)?;
+    let way = match position {
+        Position::Ahead(way) => way,
+        elsewhere => return where_else(elsewhere, start, head.id),
     };
-    let judge = |commit: &Commit| match policy.mode {
-        _ if commit.id == tip => judge_head(commit).map(drop),
-        TrustMode::Head => Ok(()),
-        // A key that expired since may have signed a step below the tip: the tip's own key is valid now, so it is another one,
-        // and vouches for what it builds on.
-        TrustMode::Path => match authority.judge(commit) {
-            Ok(_) => {
-                let mut trailers = commit.trailers();
-                trailers.retain(|(key, _)| is_for_limpet(key));
-                if !trailers.is_empty() {
-                    passed.borrow_mut().insert(commit.id, trailers);
-                }
-                Ok(())
-            }
-            Err(refusal) => Err(name_remedy(refusal, &start)),
-        },
-    };
-    let position = path::find_path(objects, &start.base, tip, policy.max_catchup, &judge)?;
-    let steps = match position {
-        Position::Ahead(steps) => steps,
-        Position::Behind => {
-            return Ok(Verdict::Behind {
-                trusted: start.base.commit,
-                tip,
-            });
-        }
-        Position::Cut { child, parent } => {
-            return Err(Refusal::new(
-                Rule::Shallow,
-                format!("its parent {parent} is not there: the history is cut off"),
-            )
-            .of(child)
-            .into());
-        }
-        Position::Diverged if start.is_anchor => {
-            return Err(Refusal::new(
-                Rule::AnchorMismatch,
-                format!("it does not descend from the anchor {}", start.base.commit),
-            )
-            .of(tip)
-            .into());
-        }
-        Position::Diverged => {
-            return Ok(Verdict::Diverged {
-                trusted: start.base.commit,
-                tip,
-            });
-        }
-    };
+    accept(objects, policy, judge, start, trusted, head, way, now)
+}
 
-    let fleet = check_steps(objects, policy, &start, &steps, &head)?;
-    let signed = judge_head(&head)?;
-    let revision = VerifiedRevision::new(&head, &policy.source_path, fleet, Some(signed.signer));
-    let mut passed = passed.into_inner();
-    let on_the_way = steps.iter().filter_map(|step| passed.remove(&step.commit));
-    Ok(Verdict::Accepted(
-        revision.passing(on_the_way.flatten().collect()),
-    ))
+/// Only the tip is judged, as one step from the base, wherever between them others lie.
+fn judge_head(
+    objects: &dyn Objects,
+    policy: &Policy,
+    judge: &mut Judge<'_>,
+    start: &Start,
+    trusted: Option<&TrustedHead>,
+    head: &Commit,
+    now: Timestamp,
+) -> Result<Verdict, Stop> {
+    judge.distrust_with(head.id, head.tree)?;
+    let position = path::find_path(
+        objects,
+        &start.base,
+        head.id,
+        policy.max_catchup,
+        &path::Any,
+    )?;
+    let mut way = match position {
+        Position::Ahead(way) => way,
+        elsewhere => return where_else(elsewhere, start, head.id),
+    };
+    way.steps = path::Steps::vouch(judge, head)
+        .map(|voucher| way.steps.pop().map(|step| step.signed_by(voucher)))?
+        .into_iter()
+        .collect();
+    way.lines.clear();
+    way.approvals.clear();
+    accept(objects, policy, judge, start, trusted, head, way, now)
+}
+
+/// The verdict where the tip does not descend from the base.
+fn where_else(position: Position, start: &Start, tip: ObjectId) -> Result<Verdict, Stop> {
+    let trusted = start.base.commit;
+    match position {
+        Position::Behind => Ok(Verdict::Behind { trusted, tip }),
+        Position::Cut { child, parent } => Err(Refusal::new(
+            Rule::Shallow,
+            format!("its parent {parent} is not there: the history is cut off"),
+        )
+        .of(child)
+        .into()),
+        Position::Diverged if start.is_anchor => Err(Refusal::new(
+            Rule::AnchorMismatch,
+            format!("it does not descend from the anchor {trusted}"),
+        )
+        .of(tip)
+        .into()),
+        Position::Diverged | Position::Ahead(_) => Ok(Verdict::Diverged { trusted, tip }),
+    }
+}
+
+/// Checks what is asked of the whole way, and makes the revision.
+#[allow(clippy::too_many_arguments)] // what judging a tip knows
+fn accept(
+    objects: &dyn Objects,
+    policy: &Policy,
+    judge: &Judge<'_>,
+    start: &Start,
+    trusted: Option<&TrustedHead>,
+    head: &Commit,
+    way: Way,
+    now: Timestamp,
+) -> Result<Verdict, Stop> {
+    let standing = match trusted {
+        Some(trusted) => Standing::of_head(trusted),
+        None => Standing::of_policy(
+            judge
+                .policy_of(start.base.commit, way.from.tree)?
+                .as_deref(),
+        ),
+    };
+    let signers = policy.allowed.as_ref().ok();
+    let (standing, signer) = match way.steps.last() {
+        Some(last) => {
+            let before = way
+                .steps
+                .len()
+                .checked_sub(2)
+                .map(|index| &way.steps[index]);
+            let from = before.map_or(way.from, |step| step::Footing::checked(step.tree));
+            let standing = check_way(judge, &way, standing, signers, now)?;
+            let allowed = judge.step(from, last, &way.approvals)?;
+            check_channel(policy, allowed.before.as_deref(), &allowed.signer, head)?;
+            (standing, allowed.signer.clone())
+        }
+        // The tip is the anchor itself: nothing was before it but its own policy.
+        None => {
+            let voucher = path::Steps::vouch(judge, head)?;
+            let own = judge.policy_of(head.id, head.tree)?;
+            let admitted = judge
+                .admit(own.as_deref(), &voucher)
+                .and_then(|admitted| admitted.valid_now())
+                .map_err(|refusal| refusal.of(head.id).signed_by(&voucher.fingerprint))?;
+            check_channel(policy, own.as_deref(), &admitted, head)?;
+            (standing, admitted)
+        }
+    };
+    let fleet = check_fleets(objects, policy, start, &way, head)?;
+    let revision = VerifiedRevision::new(head, &policy.source_path, fleet, Some(signer), &standing);
+    let passed = match way.lines.split_last() {
+        Some((_, before)) => before.concat(),
+        None => Vec::new(),
+    };
+    Ok(Verdict::Accepted(Box::new(revision.passing(passed))))
+}
+
+/// A tip that was signed for another channel is not one for this host.
+fn check_channel(
+    policy: &Policy,
+    before: Option<&FleetPolicy>,
+    signer: &Signer,
+    head: &Commit,
+) -> Result<(), Refusal> {
+    let Some(channel) = &policy.channel else {
+        return Ok(());
+    };
+    if before.is_some_and(|policy| policy.may_release(&signer.principal, channel)) {
+        return Ok(());
+    }
+    let trailers = head.trailers();
+    let named: Vec<&str> = trailers
+        .iter()
+        .filter(|(key, _)| key.eq_ignore_ascii_case(CHANNEL))
+        .map(|(_, value)| value.as_str())
+        .collect();
+    let detail = match named.as_slice() {
+        [only] if only == channel => return Ok(()),
+        [] => format!("it is released in no channel, and this host takes '{channel}'"),
+        [only] => format!(
+            "it is released in the channel '{}', and this host takes '{channel}'",
+            rule::escape(only.as_bytes())
+        ),
+        _ => format!(
+            "it names {} channels, and this host takes '{channel}'",
+            named.len()
+        ),
+    };
+    Err(Refusal::new(Rule::WrongChannel, detail)
+        .of(head.id)
+        .signed_by(&signer.fingerprint))
+}
+
+/// What the message of `commit` says to limpet.
+fn lines_for_limpet(commit: &Commit) -> Vec<(String, String)> {
+    let mut lines = commit.trailers();
+    lines.retain(|(key, _)| is_for_limpet(key));
+    lines
 }
 
 /// Does a line of a message speak to limpet.
@@ -344,8 +481,9 @@ fn start_at_head(trusted: &TrustedHead) -> Result<Start, Stop> {
         base: Base {
             commit: trusted.commit,
             payload_sha256: Some(payload_sha256),
+            tree: Some(trusted.tree),
+            is_checked: true,
         },
-        tree: Some(trusted.tree),
         fleet: trusted.fleet.clone(),
         is_anchor: false,
     })
@@ -367,8 +505,9 @@ fn start_at_anchor(objects: &dyn Objects, policy: &Policy) -> Result<Start, Stop
                 base: Base {
                     commit: anchor.commit,
                     payload_sha256: anchor.payload_sha256,
+                    tree: None,
+                    is_checked: false,
                 },
-                tree: None,
                 fleet: policy.fleet.clone(),
                 is_anchor: true,
             });
@@ -405,56 +544,49 @@ fn start_at_anchor(objects: &dyn Objects, policy: &Policy) -> Result<Start, Stop
         base: Base {
             commit: anchor.commit,
             payload_sha256: Some(commit.payload_sha256),
+            tree: Some(commit.tree),
+            is_checked: false,
         },
-        tree: None,
         fleet,
         is_anchor: true,
     })
 }
 
-/// Checks what each step changes, from the oldest on, and returns the fleet's name. In head mode the path is one step.
-fn check_steps(
+/// Checks that every step is of the same fleet, from the oldest on, and returns its name.
+fn check_fleets(
     objects: &dyn Objects,
     policy: &Policy,
     start: &Start,
-    steps: &[Step],
+    way: &Way,
     head: &Commit,
 ) -> Result<Option<String>, Stop> {
-    let mut check = ChangeCheck::new(objects);
-    let mut tree = start.tree;
     let mut fleet = start.fleet.clone();
-    let steps = match policy.mode {
-        TrustMode::Path => steps,
-        TrustMode::Head => &[],
-    };
-    let head = Step {
-        commit: head.id,
-        tree: head.tree,
-    };
-    // The tip is looked at even where it is the anchor itself, and the path has no step.
-    for step in steps.iter().filter(|step| **step != head).chain([&head]) {
-        check.check(step.commit, tree, step.tree)?;
-        if tree != Some(step.tree) || step.commit == head.commit {
-            let is_tip = step.commit == head.commit;
-            fleet = check_fleet(objects, policy, step, fleet, is_tip)?;
+    let mut tree = start.base.tree.filter(|_| start.base.is_checked);
+    let tip = (head.id, head.tree);
+    let steps = way.steps.iter().map(|step| (step.commit, step.tree));
+    // The tip is looked at even where it is the anchor itself, and the way has no step.
+    for (commit, its_tree) in steps.filter(|step| *step != tip).chain([tip]) {
+        if tree != Some(its_tree) || commit == head.id {
+            let is_tip = commit == head.id;
+            fleet = check_fleet(objects, policy, (commit, its_tree), fleet, is_tip)?;
         }
-        tree = Some(step.tree);
+        tree = Some(its_tree);
     }
     Ok(fleet)
 }
 
-/// The fleet's name after `step`. A file that is missing or broken for a while changes nothing; a tip must have it.
+/// The fleet's name after a step. A file that is missing or broken for a while changes nothing; a tip must have it.
 fn check_fleet(
     objects: &dyn Objects,
     policy: &Policy,
-    step: &Step,
+    (commit, tree): (ObjectId, ObjectId),
     expected: Option<String>,
     is_tip: bool,
 ) -> Result<Option<String>, Stop> {
-    let name = read_fleet_name(objects, policy, step.commit, step.tree)?;
+    let name = read_fleet_name(objects, policy, commit, tree)?;
     let refused = |detail: String| {
         Refusal::new(Rule::WrongFleet, detail)
-            .of(step.commit)
+            .of(commit)
             .about(fleet_file(policy))
     };
     match (expected, name) {
@@ -485,9 +617,14 @@ fn read_fleet_name(
 }
 
 fn fleet_file(policy: &Policy) -> String {
-    match policy.source_path.as_str() {
-        "" => fleet_name::FILE.to_owned(),
-        path => format!("{path}/{}", fleet_name::FILE),
+    place_in_repository(&policy.source_path, fleet_name::FILE)
+}
+
+/// Where `path`, which is relative to the fleet's `directory`, stands in the repository.
+fn place_in_repository(directory: &str, path: &str) -> String {
+    match directory {
+        "" => path.to_owned(),
+        directory => format!("{directory}/{path}"),
     }
 }
 

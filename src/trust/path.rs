@@ -1,16 +1,21 @@
 //! The way from what is trusted to a tip: is there one, and did somebody allowed sign every commit on it?
 //!
 //! The *base* is the commit that is trusted already. A commit is the base when it has its id or its payload. A *path* leads from
-//! the base to the tip by parents, each of its commits signed; first parents are preferred, and who signs a merge vouches for its
+//! the base to the tip by parents, each of its steps allowed; first parents are preferred, and who signs a merge vouches for its
 //! other parents.
 //!
 //! Dates decide only in which order commits are looked at, so a wrong one costs time and nothing else.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::rc::Rc;
 
+use super::approval::{Approval, approved};
+use super::authority::Voucher;
 use super::commit::{Commit, read_ancestry};
 use super::rule::{Refusal, Rule, Stop};
+use super::step::{Footing, Stepping};
+use super::{LIMPET_LINES_LIMIT, lines_for_limpet};
 use crate::git::{ObjectError, ObjectId, Objects};
 
 /// How much older than the base a commit must claim to be before following first parents gives up on meeting it.
@@ -21,6 +26,10 @@ const SKEW_SECS: i64 = 24 * 60 * 60;
 pub(super) struct Base {
     pub(super) commit: ObjectId,
     pub(super) payload_sha256: Option<[u8; 32]>,
+    /// Its tree, where it is known.
+    pub(super) tree: Option<ObjectId>,
+    /// Was every directory of its tree looked at before.
+    pub(super) is_checked: bool,
 }
 
 impl Base {
@@ -29,18 +38,51 @@ impl Base {
     }
 }
 
-/// One commit on the path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) commit: ObjectId,
-    pub(super) tree: ObjectId,
+/// Who says which steps may be made.
+pub(super) trait Steps {
+    /// Who signed `commit`, as far as that can be told without knowing what it follows.
+    fn vouch(&self, commit: &Commit) -> Result<Voucher, Refusal>;
+
+    /// May `step` be made from the tree `from`, with the `approvals` that are known.
+    fn allows(
+        &self,
+        from: Footing,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+    ) -> Result<(), Stop>;
+}
+
+/// Allows whatever leads to the base.
+pub(super) struct Any;
+
+impl Steps for Any {
+    fn vouch(&self, _: &Commit) -> Result<Voucher, Refusal> {
+        Ok(Voucher::unasked())
+    }
+
+    fn allows(&self, _: Footing, _: &Stepping, _: &BTreeSet<Approval>) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
+/// A way from the base to the tip.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// The tree of the base.
+    pub(super) from: Footing,
+    /// The commits, the oldest first, the tip last.
+    pub(super) steps: Vec<Stepping>,
+    /// What their messages say to limpet, in the same order.
+    pub(super) lines: Vec<Vec<(String, String)>>,
+    /// The approvals that were met.
+    pub(super) approvals: BTreeSet<Approval>,
 }
 
 /// How the tip lies to the base.
 #[derive(Debug)]
 pub(super) enum Position {
-    /// The tip descends from the base by these commits, the oldest first, the tip last.
-    Ahead(Vec<Step>),
+    /// The tip descends from the base.
+    Ahead(Way),
     /// The base descends from the tip.
     Behind,
     /// Neither descends from the other.
@@ -49,31 +91,33 @@ pub(super) enum Position {
     Cut { child: ObjectId, parent: ObjectId },
 }
 
-/// Finds how `tip` lies to `base`. `judge` says whether a commit may stand on the path.
+/// Finds how `tip` lies to `base`, on a path whose steps are all allowed.
 pub(super) fn find_path(
     objects: &dyn Objects,
     base: &Base,
     tip: ObjectId,
     max_commits: usize,
-    judge: &dyn Fn(&Commit) -> Result<(), Refusal>,
+    allowed: &dyn Steps,
 ) -> Result<Position, Stop> {
     let mut graph = Graph {
         objects,
         base,
         tip,
-        judge,
+        allowed,
+        base_tree: base.tree,
         max_commits,
         max_reads: max_commits,
         reads: 0,
         commits: HashMap::new(),
         twins: HashMap::new(),
+        candidates: Vec::new(),
         cut: None,
     };
     let base_time = graph.read(base.commit)?;
     let base_time = base_time.map(|id| graph.commits[&id].claimed_time_secs);
     graph.max_reads = graph.reads + max_commits;
     match graph.follow_first_parents(base_time)? {
-        FirstParents::Path(path) => return Ok(Position::Ahead(path)),
+        FirstParents::Path(way) => return Ok(Position::Ahead(way)),
         FirstParents::Refused(refusal) => return Err(refusal.into()),
         FirstParents::Elsewhere => {}
     }
@@ -86,28 +130,39 @@ struct Known {
     /// Its parents, the base's twins replaced by the base.
     parents: Vec<ObjectId>,
     claimed_time_secs: i64,
-    /// The step it would be, or why it may not stand on a path.
-    step: Result<Step, Refusal>,
+    /// The step it would be, or why it can be none.
+    step: Result<Stepping, Refusal>,
+    /// What its message says to limpet.
+    lines: Vec<(String, String)>,
+}
+
+/// An approval, as long as it is not known whether its commit changes nothing.
+struct Candidate {
+    parent: ObjectId,
+    tree: ObjectId,
+    approval: Approval,
 }
 
 struct Graph<'a> {
     objects: &'a dyn Objects,
     base: &'a Base,
+    base_tree: Option<ObjectId>,
     tip: ObjectId,
-    judge: &'a dyn Fn(&Commit) -> Result<(), Refusal>,
+    allowed: &'a dyn Steps,
     max_commits: usize,
     max_reads: usize,
     reads: usize,
     commits: HashMap<ObjectId, Known>,
     /// Commits with the base's payload and another id.
     twins: HashMap<ObjectId, ObjectId>,
+    candidates: Vec<Candidate>,
     /// The first commit above the base whose parent is not there.
     cut: Option<(ObjectId, ObjectId)>,
 }
 
 enum FirstParents {
-    /// All of them are signed, down to the base.
-    Path(Vec<Step>),
+    /// All of their steps are allowed, down to the base.
+    Path(Way),
     /// They lead to the base, one is not to be trusted, and no merge goes around it.
     Refused(Refusal),
     /// They do not lead to the base, or a merge may go around one that is not to be trusted.
@@ -135,27 +190,146 @@ impl Graph<'_> {
         let known = match Commit::parse(id, object.kind, &object.data) {
             Ok(commit) if id != self.base.commit && self.base.is(&commit) => {
                 self.twins.insert(id, self.base.commit);
+                self.base_tree.get_or_insert(commit.tree);
                 return Ok(Some(self.base.commit));
             }
-            Ok(commit) => Known {
-                step: (self.judge)(&commit).map(|()| Step {
-                    commit: id,
-                    tree: commit.tree,
-                }),
-                parents: commit.parents,
-                claimed_time_secs: commit.claimed_time_secs,
-            },
+            Ok(commit) => {
+                if id == self.base.commit {
+                    self.base_tree.get_or_insert(commit.tree);
+                }
+                self.learn(commit)
+            }
             Err(refusal) => {
                 let (parents, claimed_time_secs) = read_ancestry(id, &object.data);
                 Known {
                     parents,
                     claimed_time_secs,
                     step: Err(refusal),
+                    lines: Vec::new(),
                 }
             }
         };
         self.commits.insert(id, known);
         Ok(Some(id))
+    }
+
+    fn learn(&mut self, commit: Commit) -> Known {
+        let step = self.allowed.vouch(&commit).map(|voucher| Stepping {
+            commit: commit.id,
+            tree: commit.tree,
+            payload_sha256: commit.payload_sha256,
+            voucher: Rc::new(voucher),
+        });
+        let mut lines = Vec::new();
+        if let Ok(step) = &step {
+            lines = lines_for_limpet(&commit);
+            if let [parent] = commit.parents.as_slice() {
+                let approved = approved(&lines).into_iter();
+                self.candidates
+                    .extend(approved.map(|payload_sha256| Candidate {
+                        parent: *parent,
+                        tree: commit.tree,
+                        approval: Approval {
+                            payload_sha256,
+                            fingerprint: step.voucher.fingerprint.clone(),
+                        },
+                    }));
+            }
+            // Whoever may sign nothing here can make us keep what they say: not much of it.
+            if lines
+                .iter()
+                .map(|(key, value)| key.len() + value.len())
+                .sum::<usize>()
+                > LIMPET_LINES_LIMIT
+            {
+                lines.clear();
+            }
+        }
+        Known {
+            parents: commit.parents,
+            claimed_time_secs: commit.claimed_time_secs,
+            step,
+            lines,
+        }
+    }
+
+    /// What a step from `id` starts from.
+    fn footing(&self, id: ObjectId) -> Result<Footing, Stop> {
+        if id == self.base.commit {
+            // Without its tree nobody knows which policy it carries.
+            let tree = self
+                .base_tree
+                .ok_or(Stop::Unavailable(ObjectError::Missing(id)))?;
+            return Ok(Footing {
+                tree,
+                is_checked: self.base.is_checked,
+            });
+        }
+        match self.commits.get(&id).map(|known| &known.step) {
+            Some(Ok(step)) => Ok(Footing {
+                tree: step.tree,
+                is_checked: true,
+            }),
+            Some(Err(refusal)) => Err(refusal.clone().into()),
+            None => Err(Stop::Unavailable(ObjectError::Missing(id))),
+        }
+    }
+
+    /// The approvals that were met and that change nothing.
+    fn approvals(&self) -> BTreeSet<Approval> {
+        let changes_nothing = |candidate: &&Candidate| {
+            let parent = self
+                .twins
+                .get(&candidate.parent)
+                .unwrap_or(&candidate.parent);
+            let tree = match *parent == self.base.commit {
+                true => self.base_tree,
+                false => self.tree_of(*parent),
+            };
+            tree == Some(candidate.tree)
+        };
+        let real = self.candidates.iter().filter(changes_nothing);
+        real.map(|candidate| candidate.approval.clone()).collect()
+    }
+
+    fn tree_of(&self, id: ObjectId) -> Option<ObjectId> {
+        let known = self.commits.get(&id)?;
+        known.step.as_ref().ok().map(|step| step.tree)
+    }
+
+    /// Is the step from `parent` to `id` allowed? The outer failure is one that says nothing about it.
+    fn judge(
+        &self,
+        parent: ObjectId,
+        id: ObjectId,
+        approvals: &BTreeSet<Approval>,
+    ) -> Result<Result<(), Refusal>, Stop> {
+        let step = match &self.commits[&id].step {
+            Ok(step) => step,
+            Err(refusal) => return Ok(Err(refusal.clone())),
+        };
+        let from = match self.footing(parent) {
+            Ok(from) => from,
+            // The parent's own refusal is told where it is its turn.
+            Err(Stop::Refused(_)) => return Ok(Ok(())),
+            Err(unavailable) => return Err(unavailable),
+        };
+        match self.allowed.allows(from, step, approvals) {
+            Ok(()) => Ok(Ok(())),
+            Err(Stop::Refused(refusal)) => Ok(Err(refusal)),
+            Err(unavailable) => Err(unavailable),
+        }
+    }
+
+    /// The way of these commits, the newest first.
+    fn way(&self, newest_first: &[ObjectId], approvals: BTreeSet<Approval>) -> Result<Way, Stop> {
+        let known = newest_first.iter().rev().map(|id| &self.commits[id]);
+        Ok(Way {
+            from: self.footing(self.base.commit)?,
+            lines: known.clone().map(|known| known.lines.clone()).collect(),
+            steps: known.filter_map(|known| known.step.clone().ok()).collect(),
+            approvals,
+        })
     }
 
     fn too_many_commits(&self) -> Refusal {
@@ -179,9 +353,7 @@ impl Graph<'_> {
 
     /// The usual case, in as many reads as the path is long.
     fn follow_first_parents(&mut self, base_time: Option<i64>) -> Result<FirstParents, Stop> {
-        let mut path = Vec::new();
-        let mut refusal = None;
-        let mut is_below_merge = false;
+        let mut way = Vec::new();
         let mut id = self.tip;
         while id != self.base.commit {
             if self.reads >= self.max_reads {
@@ -196,26 +368,30 @@ impl Graph<'_> {
             if base_time.is_some_and(|time| known.claimed_time_secs + SKEW_SECS < time) {
                 return Ok(FirstParents::Elsewhere);
             }
-            match &known.step {
-                Ok(step) => path.push(*step),
-                Err(_) if refusal.is_some() => {}
-                Err(error) if is_below_merge => refusal = Some((error.clone(), true)),
-                Err(error) => refusal = Some((error.clone(), false)),
-            }
-            is_below_merge |= known.parents.len() > 1;
+            way.push(id);
             match known.parents.first() {
                 Some(parent) => id = *parent,
                 None => return Ok(FirstParents::Elsewhere),
             }
         }
-        Ok(match refusal {
-            None => {
-                path.reverse();
-                FirstParents::Path(path)
+        let approvals = self.approvals();
+        let mut is_below_merge = false;
+        for (index, &id) in way.iter().enumerate() {
+            let parent = way.get(index + 1).copied();
+            let judged = self.judge(parent.unwrap_or(self.base.commit), id, &approvals)?;
+            let known = &self.commits[&id];
+            let is_merge = known.parents.len() > 1;
+            if let Err(refusal) = judged {
+                // Another parent may do better than the first, and what was merged may hold the approval that is missing.
+                let is_of_step = is_merge && known.step.is_ok();
+                return Ok(match is_below_merge || is_of_step {
+                    true => FirstParents::Elsewhere,
+                    false => FirstParents::Refused(refusal),
+                });
             }
-            Some((_, true)) => FirstParents::Elsewhere,
-            Some((refusal, false)) => FirstParents::Refused(refusal),
-        })
+            is_below_merge |= is_merge;
+        }
+        Ok(FirstParents::Path(self.way(&way, approvals)?))
     }
 
     /// Any case: reads what the tip has and the base has not, and looks for a path in that.
@@ -231,11 +407,12 @@ impl Graph<'_> {
                 None => Position::Diverged,
             });
         }
-        let path = self.search_path(&self.reaching_base(&colours))?;
-        if path.len() > self.max_commits {
+        let approvals = self.approvals();
+        let way = self.search_path(&self.reaching_base(&colours), &approvals)?;
+        if way.len() > self.max_commits {
             return Err(self.too_many_commits().into());
         }
-        Ok(Position::Ahead(path))
+        Ok(Position::Ahead(self.way(&way, approvals)?))
     }
 
     /// Marks what each of tip and base descends from, until nothing is left that only the tip has. It looks at the newest commits
@@ -354,46 +531,55 @@ impl Graph<'_> {
         reaching
     }
 
-    /// A signed path among `reaching`, first parents first; else the first commit that may not stand on one.
-    fn search_path(&self, reaching: &HashSet<ObjectId>) -> Result<Vec<Step>, Refusal> {
-        let mut refusal = None;
-        let mut seen = HashSet::new();
+    /// A path among `reaching` whose steps are allowed, first parents first, the newest commit first; else what stands in the way:
+    /// an approval that is missing, where that is all, or the first refusal that was met.
+    fn search_path(
+        &self,
+        reaching: &HashSet<ObjectId>,
+        approvals: &BTreeSet<Approval>,
+    ) -> Result<Vec<ObjectId>, Stop> {
+        let mut refusal: Option<Refusal> = None;
+        let mut note = |found: Refusal| match &refusal {
+            Some(known)
+                if known.rule == Rule::PendingApproval || found.rule != Rule::PendingApproval => {}
+            _ => refusal = Some(found),
+        };
+        let mut seen = HashSet::from([self.tip]);
+        if let Err(found) = &self.commits[&self.tip].step {
+            return Err(found.clone().into());
+        }
         // Depth first without recursion: each element is a commit on the way and the parent of it to try next.
-        let mut way: Vec<(Step, usize)> = Vec::new();
-        let mut candidate = Some(self.tip);
-        loop {
-            match candidate.take() {
-                Some(id) if seen.insert(id) => match &self.commits[&id].step {
-                    Ok(step) => way.push((*step, 0)),
-                    Err(error) => {
-                        refusal.get_or_insert_with(|| error.clone());
-                    }
-                },
-                _ => {}
-            }
-            let Some((step, next)) = way.last_mut() else {
-                break;
+        let mut way: Vec<(ObjectId, usize)> = vec![(self.tip, 0)];
+        while let Some((id, next)) = way.last_mut() {
+            let id = *id;
+            let Some(parent) = self.commits[&id].parents.get(*next) else {
+                way.pop();
+                continue;
             };
-            let parents = &self.commits[&step.commit].parents;
-            match parents.get(*next) {
-                Some(parent) => {
-                    *next += 1;
-                    let parent = self.twins.get(parent).copied().unwrap_or(*parent);
-                    if parent == self.base.commit {
-                        return Ok(way.iter().rev().map(|(step, _)| *step).collect());
-                    }
-                    if reaching.contains(&parent) {
-                        candidate = Some(parent);
-                    }
-                }
-                None => {
-                    way.pop();
-                }
+            *next += 1;
+            let parent = self.twins.get(parent).copied().unwrap_or(*parent);
+            let is_base = parent == self.base.commit;
+            if !is_base && (!reaching.contains(&parent) || seen.contains(&parent)) {
+                continue;
+            }
+            if let Err(found) = self.judge(parent, id, approvals)? {
+                note(found);
+                continue;
+            }
+            if is_base {
+                return Ok(way.iter().map(|(id, _)| *id).collect());
+            }
+            seen.insert(parent);
+            match &self.commits[&parent].step {
+                Ok(_) => way.push((parent, 0)),
+                Err(found) => note(found.clone()),
             }
         }
-        Err(refusal.unwrap_or_else(|| {
-            Refusal::new(Rule::Unsigned, "no path of signed commits leads to it").of(self.tip)
-        }))
+        Err(refusal
+            .unwrap_or_else(|| {
+                Refusal::new(Rule::Unsigned, "no path of signed commits leads to it").of(self.tip)
+            })
+            .into())
     }
 }
 

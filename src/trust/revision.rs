@@ -1,11 +1,15 @@
 //! A revision that is trusted, and what is remembered of the last one.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::authority::Signer;
 use super::commit::Commit;
 use super::rule::Stop;
+use super::step::Judge;
+use super::succession::Revocation;
 use super::tree::{ChangeCheck, Files};
+use super::way::Standing;
 use super::{Policy, read_commit, read_fleet_name};
 use crate::git::{ObjectId, Objects, Tree, hex};
 
@@ -24,6 +28,15 @@ pub struct TrustedHead {
     pub fleet: Option<String>,
     /// Who signed it; None when local root set it.
     pub signer: Option<Signer>,
+    /// The version of its policy, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_version: Option<u64>,
+    /// Every key that a policy revoked on the way to it. What is revoked stays so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<Revocation>,
+    /// The fingerprints of keys that its policy lists and that have not proved that somebody holds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<String>,
 }
 
 impl TrustedHead {
@@ -31,13 +44,42 @@ impl TrustedHead {
     pub fn set(objects: &dyn Objects, policy: &Policy, id: ObjectId) -> Result<Self, Stop> {
         let commit = read_commit(objects, id)?;
         ChangeCheck::new(objects).check(id, None, commit.tree)?;
-        Ok(TrustedHead {
-            commit: id,
+        let own = Judge::new(objects, policy, Timestamp::UNIX_EPOCH).policy_of(id, commit.tree)?;
+        let fleet = read_fleet_name(objects, policy, id, commit.tree)?;
+        Ok(TrustedHead::new(
+            &commit,
+            fleet,
+            None,
+            &Standing::of_policy(own.as_deref()),
+        ))
+    }
+
+    fn new(
+        commit: &Commit,
+        fleet: Option<String>,
+        signer: Option<Signer>,
+        standing: &Standing,
+    ) -> Self {
+        TrustedHead {
+            commit: commit.id,
             payload_sha256: hex(&commit.payload_sha256),
             tree: commit.tree,
-            fleet: read_fleet_name(objects, policy, id, commit.tree)?,
-            signer: None,
-        })
+            fleet,
+            signer,
+            policy_version: standing.version,
+            revocations: standing.revocations.clone(),
+            unproven: standing.unproven.iter().cloned().collect(),
+        }
+    }
+
+    /// The same, which has also seen what `other` revokes: a host never forgets that.
+    pub fn knowing(&self, other: &[Revocation]) -> Self {
+        let mut standing = Standing::of_head(self);
+        standing.keep(other);
+        TrustedHead {
+            revocations: standing.revocations,
+            ..self.clone()
+        }
     }
 }
 
@@ -57,15 +99,10 @@ impl VerifiedRevision {
         source_path: &str,
         fleet: Option<String>,
         signer: Option<Signer>,
+        standing: &Standing,
     ) -> Self {
         VerifiedRevision {
-            head: TrustedHead {
-                commit: commit.id,
-                payload_sha256: hex(&commit.payload_sha256),
-                tree: commit.tree,
-                fleet,
-                signer,
-            },
+            head: TrustedHead::new(commit, fleet, signer, standing),
             subject: commit.subject(),
             trailers: commit.trailers(),
             passed: Vec::new(),

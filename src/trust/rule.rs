@@ -148,9 +148,16 @@ impl Rule {
             Rule::HashMismatch => {
                 "the server or its storage is damaged or hostile: compare with another clone (git fsck)"
             }
-            Rule::OutOfScope | Rule::PolicyInvalid | Rule::WrongChannel | Rule::PendingApproval => {
-                return None;
+            Rule::WrongChannel => {
+                "promote it: an empty signed commit on top that ends in the line Limpet-Channel: CHANNEL"
             }
+            Rule::PendingApproval => {
+                "one of them runs 'limpet approve COMMIT' in a clone and pushes"
+            }
+            Rule::PolicyInvalid => {
+                "correct trust.toml and amend the commit; 'limpet check' says beforehand what hosts will say"
+            }
+            Rule::OutOfScope => return None,
         })
     }
 }
@@ -224,7 +231,11 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(commit) = &self.commit {
-            write!(f, "refused revision {}: ", commit.to_hex_with_len(7))?;
+            let commit = commit.to_hex_with_len(7);
+            match self.rule {
+                Rule::PendingApproval => write!(f, "revision {commit} is pending: ")?,
+                _ => write!(f, "refused revision {commit}: ")?,
+            }
         }
         f.write_str(&self.detail)
     }

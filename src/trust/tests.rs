@@ -52,6 +52,7 @@ impl World {
             Verdict::Unchanged => "unchanged",
             Verdict::Behind { .. } => "behind",
             Verdict::Diverged { .. } => "diverged",
+            Verdict::Pending(_) => "pending",
             Verdict::Refused(refusal) => refusal.rule.as_str(),
             Verdict::Unavailable(_) => "unavailable",
         }

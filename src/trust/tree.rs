@@ -21,6 +21,7 @@ const MAX_DEPTH: usize = 64;
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) kind: EntryKind,
+    pub(super) is_executable: bool,
     pub(super) id: ObjectId,
 }
 
@@ -62,6 +63,7 @@ pub(super) fn parse(id: ObjectId, data: &[u8]) -> Result<Vec<Entry>, String> {
         let entry = Entry {
             name,
             kind,
+            is_executable: mode == b"100755",
             id: ObjectId::try_from(hash).map_err(|_| truncated())?,
         };
         if entries
@@ -164,13 +166,8 @@ impl<'a> ChangeCheck<'a> {
         new: ObjectId,
         path: &str,
     ) -> Result<usize, Stop> {
-        let refused = |detail: String| {
-            Refusal::new(Rule::MalformedTree, detail)
-                .of(commit)
-                .about(if path.is_empty() { "." } else { path })
-        };
         let depth = path.split('/').filter(|name| !name.is_empty()).count();
-        let too_deep = || refused(format!("its directory '{path}' is deeper than {MAX_DEPTH}"));
+        let too_deep = || malformed(commit, path, &format!("is deeper than {MAX_DEPTH}"));
         if old == Some(new) {
             return Ok(0);
         }
@@ -186,12 +183,7 @@ impl<'a> ChangeCheck<'a> {
         }
         let entries = read_tree(self.objects, new)
             .map_err(|error| Stop::reading(error, commit, Rule::MalformedTree))?
-            .map_err(|detail| {
-                refused(match path {
-                    "" => format!("its root directory {detail}"),
-                    _ => format!("its directory '{path}' {detail}"),
-                })
-            })?;
+            .map_err(|detail| malformed(commit, path, &detail))?;
         let before = self.directories_of(old);
         let mut height = 0;
         for entry in entries
@@ -223,6 +215,17 @@ impl<'a> ChangeCheck<'a> {
     }
 }
 
+/// The refusal of a commit whose directory `path` breaks a rule.
+fn malformed(commit: ObjectId, path: &str, detail: &str) -> Refusal {
+    let detail = match path {
+        "" => format!("its root directory {detail}"),
+        _ => format!("its directory '{path}' {detail}"),
+    };
+    Refusal::new(Rule::MalformedTree, detail)
+        .of(commit)
+        .about(if path.is_empty() { "." } else { path })
+}
+
 /// The entries of a tree, or what is wrong with it.
 fn read_tree(
     objects: &dyn Objects,
@@ -233,6 +236,34 @@ fn read_tree(
         ObjectKind::Tree => parse(id, &object.data),
         other => Err(format!("is a {other}, not a tree")),
     })
+}
+
+/// What stands at `path` in the tree `root` of `commit`; only the directories on the way are looked at.
+pub(super) fn find_entry(
+    objects: &dyn Objects,
+    commit: ObjectId,
+    root: ObjectId,
+    path: &str,
+) -> Result<Option<Entry>, Stop> {
+    let mut id = root;
+    let mut directory = String::new();
+    let mut names = path.split('/').peekable();
+    while let Some(name) = names.next() {
+        let entries = read_tree(objects, id)
+            .map_err(|error| Stop::reading(error, commit, Rule::MalformedTree))?
+            .map_err(|detail| malformed(commit, &directory, &detail))?;
+        let found = entries.into_iter().find(|entry| entry.name == name);
+        match found {
+            Some(entry) if names.peek().is_none() => return Ok(Some(entry)),
+            Some(entry) if entry.kind == EntryKind::Directory => id = entry.id,
+            _ => return Ok(None),
+        }
+        directory = match directory.as_str() {
+            "" => name.to_owned(),
+            above => format!("{above}/{name}"),
+        };
+    }
+    Ok(None)
 }
 
 /// The files below one directory of a revision.

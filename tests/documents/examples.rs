@@ -1,5 +1,6 @@
 //! The examples of the manual pages, and the recipes.
 
+use crate::repository::Repository;
 use crate::{INVENTORY, check_fleet, fleet_of, in_tree, limpet, read};
 
 /// The examples of a page, as a reader sees them.
@@ -37,6 +38,39 @@ fn the_fleet_of_the_page_has_no_mistakes() {
         ("layers/site/lagos/a.toml", layer),
         ("layers/gateway/a.toml", layer),
     ]);
+}
+
+/// A policy whose keys are left out, with a key for each.
+fn with_keys(policy: &str) -> String {
+    let keys = Repository::new();
+    let mut number = 0;
+    let lines = policy
+        .lines()
+        .map(|line| match line.contains("\"ssh-ed25519 AAAA…\"") {
+            false => line.to_owned() + "\n",
+            true => {
+                number += 1;
+                let key = keys.key(&format!("key{number}")).public;
+                line.replace("ssh-ed25519 AAAA…", &key) + "\n"
+            }
+        });
+    lines.collect()
+}
+
+#[test]
+fn the_policies_of_the_page_and_the_readme_have_no_mistakes() {
+    let policies = [
+        examples("limpet-trust.5").swap_remove(0),
+        crate::readme::only("Who may change what", "toml trust.toml").swap_remove(0),
+    ];
+    for policy in policies {
+        check_fleet(&[
+            ("fleet.toml", &fleet_of("\"base\"")),
+            INVENTORY,
+            ("layers/base/a.toml", ""),
+            ("trust.toml", &with_keys(&policy)),
+        ]);
+    }
 }
 
 #[test]

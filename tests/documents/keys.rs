@@ -3,7 +3,7 @@
 use crate::{in_tree, read};
 
 /// The pages, and which sources declare their keys.
-const PAGES: [(&str, &[&str]); 3] = [
+const PAGES: [(&str, &[&str]); 4] = [
     ("limpet.toml.5", &["src/config"]),
     (
         "limpet-fleet.5",
@@ -13,6 +13,7 @@ const PAGES: [(&str, &[&str]); 3] = [
         "limpet-layer.5",
         &["src/fleet/declared.rs", "src/fleet/layer.rs"],
     ),
+    ("limpet-trust.5", &["src/trust/fleet_policy.rs"]),
 ];
 
 /// In which section of its page the keys of a struct are; those of other structs may stand anywhere.

@@ -23,7 +23,7 @@ fn blocks(heading: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn only(heading: &str, word: &str) -> Vec<String> {
+pub fn only(heading: &str, word: &str) -> Vec<String> {
     let blocks = blocks(heading).into_iter();
     blocks
         .filter(|(of, _)| of == word)

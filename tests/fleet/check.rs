@@ -271,26 +271,6 @@ fn what_is_rendered_once_for_many_hosts_is_what_each_renders() {
 }
 
 #[test]
-fn a_command_of_a_later_version_is_called_that() {
-    let tree = WorkTree::new(&[]);
-    let version = env!("CARGO_PKG_VERSION");
-    for (line, part) in [
-        (&["approve"][..], "approve"),
-        (&["trust", "--help"], "trust"),
-        (&["verify", "--channel", "prod"], "verify --channel"),
-    ] {
-        let output = limpet(line, tree.path());
-        assert_eq!(
-            said(&output),
-            format!("error: `limpet {part}` is not in limpet {version} yet\nexit code 64\n")
-        );
-        assert!(output.stdout.is_empty());
-    }
-    let help = limpet(&["--help"], tree.path());
-    assert!(!String::from_utf8_lossy(&help.stdout).contains("approve"));
-}
-
-#[test]
 fn mistakes_are_told_to_programs_in_their_formats() {
     let tree = WorkTree::new(&[
         ("sub/fleet.toml", FLEET),

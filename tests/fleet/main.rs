@@ -10,6 +10,7 @@ mod diff;
 mod example;
 mod init;
 mod mistakes;
+mod policy;
 mod rendering;
 mod repositories;
 #[path = "../fixture/repository.rs"]

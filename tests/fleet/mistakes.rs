@@ -1047,14 +1047,6 @@ fn mistakes_in_the_inventory_are_told_at_once() {
 }
 
 #[test]
-fn a_policy_this_version_cannot_keep_is_refused() {
-    assert_snapshot!(files(&[("layers/base/base.toml", ""), ("trust.toml", "version = 1\n")]), @r"
-    error: 'trust.toml' is not supported by limpet 0.1.0
-    hint: remove it: each host's allowed_signers decides who may sign
-    ");
-}
-
-#[test]
 fn a_mistake_in_a_layer_that_nobody_uses_is_told() {
     assert_snapshot!(files(&[("layers/base/base.toml", ""), ("layers/site/lagos/x.toml", "[file.\"/x\"]\nmdoe = \"0644\"\n")]), @r#"
     error: layers/site/lagos/x.toml:2:1: unknown field `mdoe` in file:/x, expected `mode`

@@ -9,8 +9,10 @@ use serde_json::Value;
 #[path = "../fixture/repository.rs"]
 mod repository;
 
+mod approve;
 mod history;
 mod objects;
+mod policy;
 mod signatures;
 mod trust_files;
 

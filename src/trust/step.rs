@@ -1,0 +1,570 @@
+//! One step: may this commit follow that one?
+//!
+//! The predecessor's policy decides, or where it has none the host's allowed signers, each of whom may change everything. Whoever
+//! signs a step vouches for all that differs between the two trees, so that nothing can hide in a merge.
+//!
+//! What is asked here depends on the two commits, the approvals and the host's time alone. What depends on the whole way is asked of
+//! the way that was found, see [`super::way`].
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use jiff::Timestamp;
+
+use super::approval::Approval;
+use super::authority::{Signer, Voucher};
+use super::changes::changed_paths;
+use super::commit::Commit;
+use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
+use super::rule::{Refusal, Rule, Stop};
+use super::succession::{check_succession, resolve};
+use super::tree::{ChangeCheck, find_entry};
+use super::{Policy, place_in_repository};
+use crate::config::TrustMode;
+use crate::document::{Place, Source};
+use crate::git::{EntryKind, ObjectId, ObjectKind, Objects};
+
+/// A commit as far as a step is about it.
+#[derive(Debug, Clone)]
+pub(super) struct Stepping {
+    pub(super) commit: ObjectId,
+    pub(super) tree: ObjectId,
+    pub(super) payload_sha256: [u8; 32],
+    /// Who signed it.
+    pub(super) voucher: Rc<Voucher>,
+}
+
+/// The tree that a step starts from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Footing {
+    pub(super) tree: ObjectId,
+    /// Was every directory of it looked at before.
+    pub(super) is_checked: bool,
+}
+
+impl Footing {
+    /// A tree that was looked at.
+    pub(super) fn checked(tree: ObjectId) -> Self {
+        Footing {
+            tree,
+            is_checked: true,
+        }
+    }
+}
+
+impl Stepping {
+    /// The same, signed by whom `voucher` says.
+    pub(super) fn signed_by(self, voucher: Voucher) -> Self {
+        Stepping {
+            voucher: Rc::new(voucher),
+            ..self
+        }
+    }
+}
+
+/// What a step that may be made is.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    pub(super) signer: Signer,
+    /// Why its signer may sign no longer, if so.
+    pub(super) lapsed: Option<String>,
+    /// The policy that allowed it.
+    pub(super) before: Option<Rc<FleetPolicy>>,
+    /// The policy after it.
+    pub(super) after: Option<Rc<FleetPolicy>>,
+    pub(super) is_policy_changed: bool,
+    /// What had to be signed by several keys.
+    pub(super) demands: Vec<Demand>,
+}
+
+/// What has to be signed by several keys.
+#[derive(Debug)]
+pub(super) struct Demand {
+    path: String,
+    threshold: usize,
+    place: Place,
+    /// The keys of the policy that count, by fingerprint: their names, and whether they may sign no longer.
+    voters: BTreeMap<String, (String, bool)>,
+    /// Who has signed, by fingerprint.
+    signers: BTreeSet<String>,
+}
+
+impl Demand {
+    /// Is it met; where `now_only`, without the keys that have expired.
+    pub(super) fn is_met(&self, now_only: bool) -> bool {
+        let counts = |fingerprint: &&String| {
+            let voter = self.voters.get(*fingerprint);
+            voter.is_some_and(|(_, has_lapsed)| !now_only || !has_lapsed)
+        };
+        self.signers.iter().filter(counts).count() >= self.threshold
+    }
+
+    /// The refusal that waits for more signers.
+    pub(super) fn pending(&self, commit: ObjectId) -> Refusal {
+        let named = |has_signed: bool| {
+            let names = self.voters.iter().filter(|(fingerprint, (_, has_lapsed))| {
+                self.signers.contains(*fingerprint) == has_signed && (has_signed || !has_lapsed)
+            });
+            let mut names: Vec<&str> = names.map(|(_, (name, _))| name.as_str()).collect();
+            names.sort_unstable();
+            match names.is_empty() {
+                true => "nobody".to_owned(),
+                false => names.join(", "),
+            }
+        };
+        Refusal::new(
+            Rule::PendingApproval,
+            format!(
+                "a change of '{}' needs {} signers ({}): {} signed it, and it waits for {} of: {}",
+                self.path,
+                self.threshold,
+                self.place.location(),
+                named(true),
+                self.threshold.saturating_sub(self.signers.len()).max(1),
+                named(false),
+            ),
+        )
+        .of(commit)
+        .about(self.path.as_str())
+    }
+}
+
+/// What decides about steps.
+pub(super) struct Judge<'a> {
+    objects: &'a dyn Objects,
+    policy: &'a Policy,
+    now: Timestamp,
+    /// The keys of which nothing new counts, by fingerprint, with what says so.
+    compromised: BTreeMap<String, String>,
+    trees: RefCell<ChangeCheck<'a>>,
+    /// Policies by blob.
+    policies: RefCell<HashMap<ObjectId, Rc<FleetPolicy>>>,
+    /// Which trees have which.
+    carried: RefCell<HashMap<ObjectId, Option<ObjectId>>>,
+    allowed: RefCell<HashMap<(ObjectId, ObjectId), Rc<Allowed>>>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(objects: &'a dyn Objects, policy: &'a Policy, now: Timestamp) -> Self {
+        Judge {
+            objects,
+            policy,
+            now,
+            compromised: BTreeMap::new(),
+            trees: RefCell::new(ChangeCheck::new(objects)),
+            policies: RefCell::default(),
+            carried: RefCell::default(),
+            allowed: RefCell::default(),
+        }
+    }
+
+    /// Nothing new of this key counts.
+    pub(super) fn distrust(&mut self, fingerprint: String, said_by: String) {
+        self.compromised.entry(fingerprint).or_insert(said_by);
+    }
+
+    /// Does the policy that `tree` carries revoke keys as compromised: then nothing of them counts on the way there.
+    pub(super) fn distrust_with(&mut self, commit: ObjectId, tree: ObjectId) -> Result<(), Stop> {
+        let Some(policy) = self.policy_of(commit, tree)? else {
+            return Ok(());
+        };
+        for revoked in resolve(&policy, &[]) {
+            if let (Some(fingerprint), Reason::Compromised) = (revoked.fingerprint, revoked.reason)
+            {
+                self.distrust(fingerprint, policy.file().to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a key of which nothing new counts.
+    pub(super) fn check_compromised(&self, fingerprint: &str) -> Result<(), Refusal> {
+        let revoked = &self.policy.revoked;
+        let said_by = match revoked.contains(fingerprint) {
+            true => Some(revoked.file()),
+            false => self.compromised.get(fingerprint).map(String::as_str),
+        };
+        match said_by {
+            None => Ok(()),
+            Some(file) => Err(Refusal::new(
+                Rule::KeyRevoked,
+                format!("signer '{fingerprint}' is revoked in '{file}'"),
+            )
+            .signed_by(fingerprint)),
+        }
+    }
+
+    /// The policy that the tree of `commit` carries.
+    pub(super) fn policy_of(
+        &self,
+        commit: ObjectId,
+        tree: ObjectId,
+    ) -> Result<Option<Rc<FleetPolicy>>, Stop> {
+        let file = place_in_repository(&self.policy.source_path, POLICY_FILE);
+        let invalid = |detail: String| {
+            Refusal::new(Rule::PolicyInvalid, detail)
+                .of(commit)
+                .about(file.as_str())
+        };
+        let known = self.carried.borrow().get(&tree).copied();
+        let blob = match known {
+            Some(blob) => blob,
+            None => {
+                let entry = find_entry(self.objects, commit, tree, &file)?;
+                let blob = match entry {
+                    None => None,
+                    Some(entry) if entry.kind == EntryKind::File => Some(entry.id),
+                    Some(_) => return Err(invalid(format!("its '{file}' is no file")).into()),
+                };
+                self.carried.borrow_mut().insert(tree, blob);
+                blob
+            }
+        };
+        let Some(blob) = blob else {
+            return Ok(None);
+        };
+        if let Some(policy) = self.policies.borrow().get(&blob) {
+            return Ok(Some(Rc::clone(policy)));
+        }
+        let object = self
+            .objects
+            .get(&blob)
+            .map_err(|error| Stop::reading(error, commit, Rule::PolicyInvalid))?;
+        let text = match (object.kind, String::from_utf8(object.data)) {
+            (ObjectKind::Blob, Ok(text)) => text,
+            _ => return Err(invalid(format!("its '{file}' is not UTF-8 text")).into()),
+        };
+        let policy = FleetPolicy::parse(&Source::new(file.as_str(), text)).map_err(|mistakes| {
+            let first = mistakes.first();
+            let place = first.and_then(|mistake| mistake.place.as_ref());
+            let place = place.map_or(file.clone(), |place| place.location().to_string());
+            let cause = first.map_or("it cannot be read", |mistake| mistake.message.as_str());
+            invalid(format!("{place}: {cause}"))
+        })?;
+        let policy = Rc::new(policy);
+        self.policies.borrow_mut().insert(blob, Rc::clone(&policy));
+        Ok(Some(policy))
+    }
+
+    /// May `step` be made from the tree `from`, with these approvals?
+    pub(super) fn step(
+        &self,
+        from: Footing,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+    ) -> Result<Rc<Allowed>, Stop> {
+        let key = (from.tree, step.commit);
+        if let Some(allowed) = self.allowed.borrow().get(&key) {
+            return Ok(Rc::clone(allowed));
+        }
+        let allowed = self
+            .judge(from, step, approvals)
+            .map_err(|stop| match stop {
+                Stop::Refused(refusal) => {
+                    Stop::Refused(refusal.of(step.commit).signed_by(&step.voucher.fingerprint))
+                }
+                unavailable => unavailable,
+            })?;
+        let allowed = Rc::new(allowed);
+        self.allowed.borrow_mut().insert(key, Rc::clone(&allowed));
+        Ok(allowed)
+    }
+
+    fn judge(
+        &self,
+        from: Footing,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+    ) -> Result<Allowed, Stop> {
+        let checked = from.is_checked.then_some(from.tree);
+        self.trees
+            .borrow_mut()
+            .check(step.commit, checked, step.tree)?;
+        let before = self.policy_of(step.commit, from.tree)?;
+        let admitted = self.admit(before.as_deref(), &step.voucher)?;
+        let after = self.policy_of(step.commit, step.tree)?;
+        let is_policy_changed = self.is_policy_changed(from.tree, step.tree);
+        let mut allowed = Allowed {
+            signer: admitted.signer,
+            lapsed: admitted.lapsed,
+            before,
+            after,
+            is_policy_changed,
+            demands: Vec::new(),
+        };
+        if is_policy_changed {
+            match &allowed.after {
+                Some(after) => {
+                    let may_skip = self.policy.mode == TrustMode::Head;
+                    check_succession(allowed.before.as_deref(), after, may_skip)?;
+                }
+                None => {
+                    let detail = format!("it removes '{}'", self.policy_file());
+                    return Err(Refusal::new(Rule::PolicyInvalid, detail)
+                        .about(self.policy_file())
+                        .with_hint("put it back: from the first policy on, there is one")
+                        .into());
+                }
+            }
+        }
+        let Some(before) = allowed.before.clone() else {
+            return Ok(allowed);
+        };
+        let name = allowed.signer.principal.clone();
+        if !before.is_root(&name) || !before.protected.is_empty() {
+            self.check_scope(&before, &name, from, step, approvals, &mut allowed.demands)?;
+        }
+        if is_policy_changed {
+            let root = &before.root;
+            if !before.is_root(&name) {
+                return Err(Refusal::new(
+                    Rule::OutOfScope,
+                    format!(
+                        "signer '{name}' may not change '{}': only the keys of [root] may ({})",
+                        self.policy_file(),
+                        root.place.location()
+                    ),
+                )
+                .about(self.policy_file())
+                .into());
+            }
+            let voters = root.keys.iter().map(String::as_str).collect();
+            let path = self.policy_file();
+            let demand = self.demand(
+                &before,
+                path,
+                (root.threshold, &root.place),
+                &voters,
+                step,
+                approvals,
+            );
+            allowed.demands.push(demand);
+        }
+        match allowed.demands.iter().find(|demand| !demand.is_met(false)) {
+            Some(demand) => Err(demand.pending(step.commit).into()),
+            None => Ok(allowed),
+        }
+    }
+
+    fn policy_file(&self) -> String {
+        place_in_repository(&self.policy.source_path, POLICY_FILE)
+    }
+
+    /// Do the two trees, which were looked at, carry different policies.
+    fn is_policy_changed(&self, before: ObjectId, after: ObjectId) -> bool {
+        let carried = self.carried.borrow();
+        carried.get(&before) != carried.get(&after)
+    }
+
+    /// Whose key it is by `policy`, or by the host's allowed signers.
+    pub(super) fn admit(
+        &self,
+        policy: Option<&FleetPolicy>,
+        voucher: &Voucher,
+    ) -> Result<Admitted, Refusal> {
+        let fingerprint = &voucher.fingerprint;
+        self.check_compromised(fingerprint)?;
+        let unknown = |file: &str| {
+            Refusal::new(
+                Rule::UnknownKey,
+                format!("signer '{fingerprint}' is not in '{file}'"),
+            )
+        };
+        let (principal, lapsed) = match policy {
+            Some(policy) => {
+                let (name, key) = voucher
+                    .key
+                    .as_ref()
+                    .and_then(|key| policy.find(key))
+                    .ok_or_else(|| unknown(policy.file()))?;
+                let revoked = policy.revoked.iter().find(|revoked| {
+                    policy.fingerprint_of(&revoked.key) == Some(fingerprint.as_str())
+                });
+                if let Some(revoked) = revoked {
+                    let rule = match revoked.reason {
+                        Reason::Retired => Rule::KeyExpired,
+                        Reason::Compromised => Rule::KeyRevoked,
+                    };
+                    let detail = format!(
+                        "signer '{name}' ({fingerprint}) is {} ({})",
+                        revoked.reason,
+                        revoked.place.location()
+                    );
+                    return Err(Refusal::new(rule, detail)
+                        .with_hint("sign the change again with a key that is not revoked"));
+                }
+                (name.to_owned(), key.not_after)
+            }
+            None => {
+                let signers = match &self.policy.allowed {
+                    Ok(signers) => signers,
+                    Err(refusal) => return Err(refusal.clone()),
+                };
+                let allowed = voucher
+                    .key
+                    .as_ref()
+                    .and_then(|key| signers.find(key))
+                    .ok_or_else(|| unknown(signers.file()))?;
+                if let Some(start) = allowed.valid_after.filter(|start| self.now < *start) {
+                    return Err(Refusal::new(
+                        Rule::KeyNotYetValid,
+                        format!("signer '{fingerprint}' is not valid before {start}"),
+                    ));
+                }
+                (allowed.principal.clone(), allowed.valid_before)
+            }
+        };
+        Ok(Admitted {
+            signer: Signer {
+                fingerprint: fingerprint.clone(),
+                principal,
+            },
+            lapsed: lapsed
+                .filter(|end| *end <= self.now)
+                .map(|end| format!("expired at {end}")),
+        })
+    }
+
+    /// Checks that the key called `name` may change what it changes, and notes what more signers have to stand for.
+    fn check_scope(
+        &self,
+        policy: &FleetPolicy,
+        name: &str,
+        from: Footing,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+        demands: &mut Vec<Demand>,
+    ) -> Result<(), Stop> {
+        let mut highest: Option<(usize, String, &Place)> = None;
+        for path in self.changed(step.commit, from.tree, step.tree)? {
+            let repository_path = place_in_repository(&self.policy.source_path, &path);
+            if !policy.may_change(name, &path) && path != POLICY_FILE {
+                let detail = format!(
+                    "signer '{name}' may not change '{repository_path}': no [[allow]] of '{}' covers it for that key",
+                    policy.file()
+                );
+                return Err(Refusal::new(Rule::OutOfScope, detail)
+                    .about(repository_path)
+                    .with_hint("let somebody sign it who may, or let a root key allow it first")
+                    .into());
+            }
+            if let Some((threshold, place)) = policy.protection(&path)
+                && highest
+                    .as_ref()
+                    .is_none_or(|(known, ..)| *known < threshold)
+            {
+                highest = Some((threshold, repository_path, place));
+            }
+        }
+        if let Some((threshold, path, place)) = highest {
+            let voters = policy.keys.keys().map(String::as_str).collect();
+            demands.push(self.demand(policy, path, (threshold, place), &voters, step, approvals));
+        }
+        Ok(())
+    }
+
+    /// The paths below the fleet's directory that differ, relative to it. What lies outside is read by no host.
+    pub(super) fn changed(
+        &self,
+        commit: ObjectId,
+        before: ObjectId,
+        after: ObjectId,
+    ) -> Result<Vec<String>, Stop> {
+        let changed = changed_paths(self.objects, commit, Some(before), Some(after))?;
+        let directory = &self.policy.source_path;
+        if directory.is_empty() {
+            return Ok(changed);
+        }
+        // The directory itself may have been something else.
+        let inside = |path: String| match path.strip_prefix(directory.as_str()) {
+            Some("") => Some(".".to_owned()),
+            Some(rest) => rest.strip_prefix('/').map(str::to_owned),
+            None => directory
+                .starts_with(&format!("{path}/"))
+                .then(|| ".".to_owned()),
+        };
+        Ok(changed.into_iter().filter_map(inside).collect())
+    }
+
+    fn demand(
+        &self,
+        policy: &FleetPolicy,
+        path: String,
+        (threshold, place): (usize, &Place),
+        names: &BTreeSet<&str>,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+    ) -> Demand {
+        let is_revoked = |fingerprint: &str| {
+            self.check_compromised(fingerprint).is_err()
+                || policy
+                    .revoked
+                    .iter()
+                    .any(|revoked| policy.fingerprint_of(&revoked.key) == Some(fingerprint))
+        };
+        let voters: BTreeMap<String, (String, bool)> = policy
+            .keys
+            .iter()
+            .filter(|(name, key)| names.contains(name.as_str()) && !is_revoked(&key.fingerprint))
+            .map(|(name, key)| {
+                let has_lapsed = key.not_after.is_some_and(|end| end <= self.now);
+                (key.fingerprint.clone(), (name.clone(), has_lapsed))
+            })
+            .collect();
+        let approvers = approvals
+            .iter()
+            .filter(|approval| approval.payload_sha256 == step.payload_sha256)
+            .map(|approval| approval.fingerprint.clone());
+        let signers = approvers
+            .chain([step.voucher.fingerprint.clone()])
+            .filter(|fingerprint| voters.contains_key(fingerprint))
+            .collect();
+        Demand {
+            path,
+            threshold,
+            place: place.clone(),
+            voters,
+            signers,
+        }
+    }
+}
+
+/// A signer who is listed.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) signer: Signer,
+    /// Why the key may sign no longer, if so.
+    pub(super) lapsed: Option<String>,
+}
+
+impl Admitted {
+    /// Who it is, if the key is valid now.
+    pub(super) fn valid_now(self) -> Result<Signer, Refusal> {
+        match self.lapsed {
+            None => Ok(self.signer),
+            Some(why) => Err(Refusal::new(
+                Rule::KeyExpired,
+                format!("signer '{}' {why}", self.signer.fingerprint),
+            )),
+        }
+    }
+}
+
+impl super::path::Steps for Judge<'_> {
+    fn vouch(&self, commit: &Commit) -> Result<Voucher, Refusal> {
+        let voucher = Voucher::of(commit)?;
+        self.check_compromised(&voucher.fingerprint)
+            .map_err(|refusal| refusal.of(commit.id))?;
+        Ok(voucher)
+    }
+
+    fn allows(
+        &self,
+        from: Footing,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+    ) -> Result<(), Stop> {
+        self.step(from, step, approvals).map(drop)
+    }
+}
