@@ -81,14 +81,7 @@ impl Cycle {
         let mut writing = self.record.write(&in_force.revision)?;
         for (name, why) in &falling {
             for (key, id, original) in needed.get(name).into_iter().flatten() {
-                let Original::File { mode, uid, gid, .. } = original else {
-                    continue;
-                };
-                let left = Original::AttributesOnly {
-                    mode: *mode,
-                    uid: *uid,
-                    gid: *gid,
-                };
+                let left = Original::clone(original).without_content();
                 let left = serde_json::to_string(&left).unwrap_or_default();
                 writing.reduce_original(InventoryKind::Path.as_str(), key, &left)?;
                 writing.note(&HistoryEntry {

@@ -2,6 +2,8 @@
 //!
 //! All fields are optional here: a layer may say only part of a resource. What a whole one needs is checked once it is merged.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::document::{Expectation, Mistake, Place, Table, Value};
@@ -11,12 +13,10 @@ use crate::model::{Kind, OnRemoval};
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 10] = [
+const LATER_FIELDS: [&str; 8] = [
     "state",
     "unpack",
     "as_user",
-    "xattrs",
-    "capabilities",
     "window",
     "rollout",
     "reboot",
@@ -52,6 +52,8 @@ pub(super) struct File {
     pub mode: Option<String>,
     pub owner: Option<String>,
     pub group: Option<String>,
+    pub xattrs: Option<BTreeMap<String, String>>,
+    pub capabilities: Option<String>,
     pub state: Option<State>,
     pub validate: Option<Vec<String>>,
     pub template: Option<bool>,
@@ -72,6 +74,7 @@ pub(super) struct Directory {
     pub mode: Option<String>,
     pub owner: Option<String>,
     pub group: Option<String>,
+    pub xattrs: Option<BTreeMap<String, String>>,
     pub purge: Option<bool>,
     pub ignore: Option<Vec<String>>,
     pub state: Option<State>,
@@ -344,7 +347,7 @@ pub(super) struct Unit {
     pub validate: Option<Vec<String>>,
     pub restart: Option<Restart>,
     #[serde(rename = "dropin")]
-    _dropin: Option<std::collections::BTreeMap<String, serde::de::IgnoredAny>>,
+    _dropin: Option<BTreeMap<String, serde::de::IgnoredAny>>,
     pub template: Option<bool>,
     #[serde(rename = "needs")]
     _needs: Option<Vec<String>>,
@@ -592,6 +595,8 @@ fn wrong_type_hint(key: &str, value: &Value) -> Option<String> {
             let digits = if valid { digits } else { "644" };
             Some(format!("a mode is a string: mode = \"{digits:0>4}\""))
         }
+        // A key with a dot is a table in a table.
+        ("xattrs", Data::Table(_)) => Some("quote the whole name: \"user.…\" = \"…\"".to_owned()),
         ("owner" | "group", Data::Integer(id)) => Some(format!("quote it: {key} = \"{id}\"")),
         ("needs" | "restart_on" | "reload_on" | "run_on", Data::String(text)) => {
             Some(format!("write an array: {key} = [\"{text}\"]"))

@@ -32,6 +32,8 @@ use crate::kinds::package::{DesiredPackage, PackageState};
 use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::ResourceId;
+use crate::sys::capabilities::Capabilities;
+use crate::sys::xattrs::CAPABILITIES;
 
 /// The canonical JSON of `state`, whose digest is its [`DesiredState::digest`].
 pub fn canonical_json(state: &DesiredState) -> Value {
@@ -150,6 +152,17 @@ impl Serialize for OnePath<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let path = self.0;
         let mut map = serializer.serialize_map(None)?;
+        let named = match &path.spec {
+            PathSpec::File { xattrs, .. } | PathSpec::Directory { xattrs, .. } => Some(xattrs),
+            PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => None,
+        };
+        // Left out where there are none, as in the digests of earlier versions.
+        let named = named.filter(|named| !named.is_empty());
+        if let Some((_, value)) =
+            named.and_then(|named| named.iter().find(|(name, _)| *name == CAPABILITIES))
+        {
+            map.serialize_entry("capabilities", &shown_capabilities(value))?;
+        }
         if let PathSpec::File { content, .. } = &path.spec {
             map.serialize_entry("content", &content.as_ref().map(OneContent))?;
         }
@@ -199,8 +212,22 @@ impl Serialize for OnePath<'_> {
         if let PathSpec::File { validate, .. } = &path.spec {
             map.serialize_entry("validate", validate)?;
         }
+        if let Some(named) = named {
+            let others = named.iter().filter(|(name, _)| *name != CAPABILITIES);
+            let others: BTreeMap<_, _> =
+                others.map(|(name, value)| (name, value.map(hex))).collect();
+            if !others.is_empty() {
+                map.serialize_entry("xattrs", &others)?;
+            }
+        }
         map.end()
     }
+}
+
+/// As they are declared, though in one order.
+fn shown_capabilities(value: Option<&[u8]>) -> String {
+    let known = value.and_then(Capabilities::of_bytes);
+    known.map(|known| known.to_string()).unwrap_or_default()
 }
 
 struct OneContent<'a>(&'a Content);
@@ -379,6 +406,7 @@ mod tests {
     use super::*;
     use crate::kinds::kind::ContentSource;
     use crate::model::{Kind, OnRemoval};
+    use crate::sys::xattrs::NamedXattrs;
 
     fn path(name: &str, spec: PathSpec) -> DesiredPath {
         DesiredPath {
@@ -402,10 +430,12 @@ mod tests {
             mode: Some(0o640),
             owner: Some("root".into()),
             group: None,
+            xattrs: NamedXattrs::default(),
             validate: Some(vec!["true".into(), "{}".into()]),
         };
         let directory = PathSpec::Directory {
             purge: None,
+            xattrs: NamedXattrs::default(),
             mode: None,
             owner: None,
             group: Some("adm".into()),

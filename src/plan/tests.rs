@@ -11,6 +11,7 @@ use crate::kinds::repository::{DesiredRepository, Told};
 use crate::kinds::unit::{DesiredUnit, ObservedUnit};
 use crate::model::{Kind as ResourceKind, OnRemoval};
 use crate::sys::files::{Entry, Look, hash_bytes};
+use crate::sys::xattrs::{NamedXattrs, Xattrs};
 
 mod undeclared;
 
@@ -51,6 +52,7 @@ impl Scene {
             mode: None,
             owner: None,
             group: None,
+            xattrs: NamedXattrs::default(),
             validate: None,
         };
         let id = id.parse().unwrap();
@@ -70,6 +72,7 @@ impl Scene {
             path.into(),
             Ok(ObservedPath {
                 look,
+                xattrs: Xattrs::default(),
                 children: Vec::new(),
             }),
         );

@@ -25,7 +25,7 @@ use crate::sys::Host;
 use crate::sys::files::{
     Attributes, Entry, Hashing, Walk, attributes_of, hash, io_failure, join, read_failure, split,
 };
-use crate::sys::xattrs::{self, Xattrs};
+use crate::sys::xattrs::{self, NamedXattrs, Xattrs};
 
 mod candidate;
 
@@ -189,31 +189,34 @@ impl Batch {
         }
     }
 
-    /// Gives a candidate these extended attributes, and no others; its mode is `mode` afterwards, whatever an access list among them
-    /// says of the group (acl(5), "CORRESPONDENCE BETWEEN ACL ENTRIES AND FILE PERMISSION BITS").
+    /// Gives a candidate exactly these extended attributes, where they are said, and then those that are `named`; its mode is `mode`
+    /// afterwards, whatever an access list among them says of the group (acl(5), "CORRESPONDENCE BETWEEN ACL ENTRIES AND FILE
+    /// PERMISSION BITS").
     pub fn give_xattrs(
         &mut self,
         candidate: &Candidate,
-        xattrs: &Xattrs,
+        exactly: Option<&Xattrs>,
+        named: &NamedXattrs,
         mode: u32,
     ) -> Result<(), Failure> {
         let target = candidate.target.as_str();
         self.enter_existing(split(target).0)?;
         let (file, _) = self.walk.open_here(&candidate.name, target)?;
-        write_xattrs(&file, target, xattrs, mode)
+        write_xattrs(&file, target, exactly, named, mode)
     }
 
     /// The same for the directory at `path`.
     pub fn give_directory_xattrs(
         &mut self,
         path: &str,
-        xattrs: &Xattrs,
+        exactly: Option<&Xattrs>,
+        named: &NamedXattrs,
         mode: u32,
     ) -> Result<(), Failure> {
         let (parent, name) = split(path);
         self.enter_existing(parent)?;
         let directory = open_directory(self.walk.here(), name, path)?;
-        write_xattrs(&directory, path, xattrs, mode)
+        write_xattrs(&directory, path, exactly, named, mode)
     }
 
     /// Makes the candidate for a symbolic link that belongs to `owner`, a user and a group, or to us. The target's directory must exist.
@@ -335,8 +338,13 @@ impl Batch {
         }
     }
 
-    /// Changes mode and owner of the regular file or directory at `path`.
-    pub fn set_attributes(&mut self, path: &str, change: AttributeChange) -> Result<(), Failure> {
+    /// Changes mode, owner and the `named` extended attributes of the regular file or directory at `path`.
+    pub fn set_attributes(
+        &mut self,
+        path: &str,
+        change: AttributeChange,
+        named: &NamedXattrs,
+    ) -> Result<(), Failure> {
         let (parent, name) = split(path);
         self.enter_existing(parent)?;
         self.mark_written(path)?;
@@ -351,7 +359,9 @@ impl Batch {
             }
             other => return Err(in_the_way(path, &other)),
         };
-        change_attributes(&descriptor, path, change)
+        change_attributes(&descriptor, path, change)?;
+        // Last, because a change of owner takes capabilities away.
+        named.write(&descriptor, path)
     }
 
     /// Removes the file or symbolic link at `path`; fine when there is none. A file whose SHA-256 is not `expected` is kept.
@@ -509,10 +519,19 @@ fn change_attributes(file: &OwnedFd, path: &str, change: AttributeChange) -> Res
     Ok(())
 }
 
-fn write_xattrs(file: &impl AsFd, path: &str, xattrs: &Xattrs, mode: u32) -> Result<(), Failure> {
-    xattrs.write(file, path)?;
-    fchmod(file, Mode::from_bits_truncate(mode))
-        .map_err(|errno| io_failure("change the mode of", path, errno))
+fn write_xattrs(
+    file: &impl AsFd,
+    path: &str,
+    exactly: Option<&Xattrs>,
+    named: &NamedXattrs,
+    mode: u32,
+) -> Result<(), Failure> {
+    if let Some(exactly) = exactly {
+        exactly.write(file, path)?;
+        fchmod(file, Mode::from_bits_truncate(mode))
+            .map_err(|errno| io_failure("change the mode of", path, errno))?;
+    }
+    named.write(file, path)
 }
 
 fn in_the_way(path: &str, entry: &Entry) -> Failure {

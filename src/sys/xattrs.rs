@@ -15,7 +15,7 @@ use crate::model::Failure;
 use crate::sys::files::io_failure;
 
 /// File capabilities, which a change of owner takes away.
-pub(super) const CAPABILITIES: &str = "security.capability";
+pub const CAPABILITIES: &str = "security.capability";
 
 /// As many bytes as the kernel lets names, or one value, have.
 const LIMIT_BYTES: usize = 65_536;
@@ -40,6 +40,11 @@ impl Xattrs {
             .iter()
             .flat_map(|known| known.keys())
             .map(String::as_str)
+    }
+
+    /// The value of the one with this name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.as_ref()?.get(name).map(Vec::as_slice)
     }
 
     /// Those of the open file or directory; `shown` is for messages.
@@ -67,6 +72,68 @@ impl Xattrs {
         }
         for (name, value) in self.0.iter().flat_map(|known| known.iter()) {
             fsetxattr(&file, name.as_str(), value, XattrFlags::empty()).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Extended attributes that are spoken of, by name: what each is to be, where `None` says that there is to be none. Those with other
+/// names are left alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    clippy::box_collection,
+    reason = "there are tens of thousands, nearly all of them without any"
+)]
+pub struct NamedXattrs(Option<Box<BTreeMap<String, Option<Vec<u8>>>>>);
+
+impl NamedXattrs {
+    /// Are none spoken of.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Each, in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        let spoken = self.0.iter().flat_map(|spoken| spoken.iter());
+        spoken.map(|(name, value)| (name.as_str(), value.as_deref()))
+    }
+
+    /// Is this one spoken of.
+    pub fn contains(&self, name: &str) -> bool {
+        (self.0.as_ref()).is_some_and(|spoken| spoken.contains_key(name))
+    }
+
+    /// Says what one is to be.
+    pub fn insert(&mut self, name: &str, value: Option<Vec<u8>>) {
+        let spoken = self.0.get_or_insert_default();
+        spoken.insert(name.to_owned(), value);
+    }
+
+    /// Those that are not so where `found` is.
+    pub fn differing_from(&self, found: &Xattrs) -> Self {
+        let mut differing = NamedXattrs::default();
+        for (name, value) in self
+            .iter()
+            .filter(|(name, value)| found.get(name) != *value)
+        {
+            differing.insert(name, value.map(<[u8]>::to_vec));
+        }
+        differing
+    }
+
+    /// Makes the open file or directory have them.
+    pub(super) fn write(&self, file: impl AsFd, shown: &str) -> Result<(), Failure> {
+        let is_last = |name: &str| name == CAPABILITIES;
+        let others = self.iter().filter(|(name, _)| !is_last(name));
+        for (name, value) in others.chain(self.iter().filter(|(name, _)| is_last(name))) {
+            let written = match value {
+                Some(value) => fsetxattr(&file, name, value, XattrFlags::empty()),
+                None => match fremovexattr(&file, name) {
+                    Err(Error::NODATA | Error::OPNOTSUPP) => Ok(()),
+                    other => other,
+                },
+            };
+            written.map_err(|error| failure(&format!("change the '{name}' of"), shown, error))?;
         }
         Ok(())
     }
@@ -144,15 +211,42 @@ impl<'de> Deserialize<'de> for Xattrs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = BTreeMap::<String, String>::deserialize(deserializer)?;
         let decoded = stored.into_iter().map(|(name, value)| {
-            let value = bytes_of(&value)
-                .ok_or_else(|| serde::de::Error::custom("expected pairs of hex digits"))?;
+            let value = bytes_of(&value).ok_or_else(no_hex)?;
             Ok((name, value))
         });
         Ok(Xattrs::of(decoded.collect::<Result<_, D::Error>>()?))
     }
 }
 
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+impl Serialize for NamedXattrs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(
+            self.iter()
+                .map(|(name, value)| (name, value.map(crate::git::hex))),
+        )
+    }
+}
+
+impl<'de> Deserialize<'de> for NamedXattrs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut spoken = NamedXattrs::default();
+        for (name, value) in BTreeMap::<String, Option<String>>::deserialize(deserializer)? {
+            let value = match value {
+                Some(hex) => Some(bytes_of(&hex).ok_or_else(no_hex)?),
+                None => None,
+            };
+            spoken.insert(&name, value);
+        }
+        Ok(spoken)
+    }
+}
+
+fn no_hex<E: serde::de::Error>() -> E {
+    E::custom("expected pairs of hex digits")
+}
+
+/// The bytes that pairs of hex digits stand for.
+pub fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     if !hex.len().is_multiple_of(2) || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
@@ -184,6 +278,27 @@ mod tests {
             assert!(serde_json::from_str::<Xattrs>(wrong).is_err(), "{wrong}");
         }
         assert!(serde_json::from_str::<Xattrs>("{}").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_spoken_of_is_stored_and_compared_by_name() {
+        let mut spoken = NamedXattrs::default();
+        spoken.insert("user.note", Some(b"a".to_vec()));
+        spoken.insert(CAPABILITIES, None);
+        let text = serde_json::to_string(&spoken).unwrap();
+        assert_eq!(text, r#"{"security.capability":null,"user.note":"61"}"#);
+        assert_eq!(serde_json::from_str::<NamedXattrs>(&text).unwrap(), spoken);
+
+        let known = BTreeMap::from([
+            ("user.note".to_owned(), b"a".to_vec()),
+            ("user.other".to_owned(), b"b".to_vec()),
+        ]);
+        assert!(spoken.differing_from(&Xattrs::of(known)).is_empty());
+        let differing = spoken.differing_from(&Xattrs::default());
+        assert_eq!(
+            differing.iter().collect::<Vec<_>>(),
+            [("user.note", Some(&b"a"[..]))]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use limpet::kinds::file::{DesiredPath, PathSpec};
 use limpet::kinds::kind::Step;
 use limpet::model::Name;
+use limpet::sys::xattrs::NamedXattrs;
 use proptest::prelude::*;
 
 use crate::machine::{Machine, bare_file, directory, file, link, with};
@@ -64,22 +65,43 @@ fn build(machine: &Machine, found: &[Found]) {
     }
 }
 
+/// `user.note` is one that the files which were marked before have as well.
+fn named() -> impl Strategy<Value = NamedXattrs> {
+    let value = prop_oneof![Just(None), Just(Some(b"ours".to_vec()))];
+    let one = (prop_oneof![Just("user.note"), Just("user.other")], value);
+    proptest::collection::vec(one, 0..3).prop_map(|ones| {
+        let mut named = NamedXattrs::default();
+        for (name, value) in ones {
+            named.insert(name, value);
+        }
+        named
+    })
+}
+
 fn one_declaration(path: &'static str) -> impl Strategy<Value = Option<DesiredPath>> {
     let mode = || prop_oneof![Just(None), Just(Some(0o700)), Just(Some(0o640))];
     prop_oneof![
         4 => Just(None),
-        3 => (0..3, mode()).prop_map(move |(version, wanted)| {
+        3 => (0..3, mode(), named()).prop_map(move |(version, wanted, named)| {
             Some(with(file(path, &format!("version {version}\n")), |spec| {
-                if let PathSpec::File { mode, .. } = spec {
+                if let PathSpec::File { mode, xattrs, .. } = spec {
                     *mode = wanted;
+                    *xattrs = named.clone();
                 }
             }))
         }),
-        1 => mode().prop_map(move |mode| Some(bare_file(path, mode))),
-        3 => mode().prop_map(move |wanted| {
+        1 => (mode(), named()).prop_map(move |(mode, named)| {
+            Some(with(bare_file(path, mode), |spec| {
+                if let PathSpec::File { xattrs, .. } = spec {
+                    *xattrs = named.clone();
+                }
+            }))
+        }),
+        3 => (mode(), named()).prop_map(move |(wanted, named)| {
             Some(with(directory(path), |spec| {
-                if let PathSpec::Directory { mode, .. } = spec {
+                if let PathSpec::Directory { mode, xattrs, .. } = spec {
                     *mode = wanted.map(|mode| mode | 0o100);
+                    *xattrs = named.clone();
                 }
             }))
         }),

@@ -11,6 +11,7 @@ use limpet::kinds::kind::{Content, ContentSource, Contents, Kind, Owned, Step};
 use limpet::model::{Class, Failure, Kind as Word, OnRemoval, Outcome, Reason, ResourceId};
 use limpet::sys::Host;
 use limpet::sys::files::hash_bytes;
+use limpet::sys::xattrs::NamedXattrs;
 use tempfile::TempDir;
 
 /// Where originals are kept; outside of the tree the tests look at.
@@ -343,6 +344,7 @@ pub fn file(path: &str, content: &str) -> DesiredPath {
             mode: None,
             owner: None,
             group: None,
+            xattrs: NamedXattrs::default(),
             validate: None,
         },
     )
@@ -357,6 +359,7 @@ pub fn bare_file(path: &str, mode: Option<u32>) -> DesiredPath {
             mode,
             owner: None,
             group: None,
+            xattrs: NamedXattrs::default(),
             validate: None,
         },
     )
@@ -367,6 +370,7 @@ pub fn directory(path: &str) -> DesiredPath {
         Word::Directory,
         path,
         PathSpec::Directory {
+            xattrs: NamedXattrs::default(),
             purge: None,
             mode: None,
             owner: None,

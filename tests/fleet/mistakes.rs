@@ -603,6 +603,48 @@ fn a_forbidden_path_says_who_could_allow_it() {
 }
 
 #[test]
+fn what_no_fleet_may_say_of_extended_attributes_has_hints() {
+    assert_snapshot!(base(
+        "[file.\"/usr/local/bin/x\"]\ncapabilities = \"cap_net_bind=ep\"\n\
+         [file.\"/usr/local/bin/y\"]\ncapabilities = \"cap_chown=ep\"\n\
+         [file.\"/usr/local/bin/z\"]\nxattrs = { \"security.capability\" = \"0x00\", \"user.a\" = \"0xf\" }\n"
+    ), @r#"
+    error: layers/base/base.toml:2:16: 'cap_net_bind=ep' are no capabilities of file:/usr/local/bin/x
+      |
+    2 | capabilities = "cap_net_bind=ep"
+      |                ^^^^^^^^^^^^^^^^^ there is no capability 'cap_net_bind'
+      |
+    hint: write as setcap(8) does: capabilities = "cap_net_bind_service=ep"; with "" it has none
+    error: layers/base/base.toml:4:16: file:/usr/local/bin/y has capabilities, which this host does not allow
+      |
+    4 | capabilities = "cap_chown=ep"
+      |                ^^^^^^^^^^^^^^
+      |
+    hint: they are rights as setuid gives them; a host's operator can allow it: apply.allow_suid = true in /etc/limpet/limpet.toml
+    error: layers/base/base.toml:6:10: 'security.capability' of file:/usr/local/bin/z cannot be declared
+      |
+    6 | xattrs = { "security.capability" = "0x00", "user.a" = "0xf" }
+      |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: write: capabilities = "cap_net_bind_service=ep"
+    error: layers/base/base.toml:6:10: the value of 'user.a' of file:/usr/local/bin/z cannot be read
+      |
+    6 | xattrs = { "security.capability" = "0x00", "user.a" = "0xf" }
+      |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: after 0x come pairs of hex digits, after 0s comes base64; anything else is text
+    "#);
+    assert_snapshot!(base("[directory.\"/srv\"]\nxattrs = { user.note = \"unquoted\" }\n"), @r#"
+    error: layers/base/base.toml:2:12: expected a string, found a table for `xattrs` in directory:/srv
+      |
+    2 | xattrs = { user.note = "unquoted" }
+      |            ^^^^
+      |
+    hint: quote the whole name: "user.…" = "…"
+    "#);
+}
+
+#[test]
 fn a_mode_with_setuid_says_who_could_allow_it() {
     assert_snapshot!(base("[file.\"/usr/local/bin/x\"]\nmode = \"4755\"\n[file.\"/etc/y\"]\nmode = \"rw\"\n"), @r#"
     error: layers/base/base.toml:2:8: mode '4755' of file:/usr/local/bin/x sets setuid, setgid or sticky, which this host does not allow

@@ -55,3 +55,4 @@ mod transactions;
 mod units;
 mod validation;
 mod withholding;
+mod xattrs;

@@ -113,9 +113,15 @@ fn original_path(original: Original) -> String {
             let owner = owner.map(|(uid, gid)| format!(", owner {uid}:{gid}"));
             format!("a symbolic link to {target}{}", owner.unwrap_or_default())
         }
-        Original::AttributesOnly { mode, uid, gid } => {
-            format!("a file with mode {mode:04o}, owner {uid}:{gid}; its content is not kept")
-        }
+        Original::AttributesOnly {
+            mode,
+            uid,
+            gid,
+            xattrs,
+        } => format!(
+            "a file with mode {mode:04o}, owner {uid}:{gid}{}; its content is not kept",
+            with_xattrs(&xattrs)
+        ),
     }
 }
 

@@ -83,6 +83,14 @@ impl Resolver<'_, '_> {
             place,
             &mut mistakes,
         );
+        let xattrs = self.xattrs(
+            &what,
+            file.xattrs.as_ref(),
+            file.capabilities.as_deref(),
+            table,
+            place,
+            &mut mistakes,
+        );
         check_command(&what, file.validate.as_deref(), table, place, &mut mistakes);
         if file.validate.is_some() && !has_content {
             mistakes.push(
@@ -93,7 +101,8 @@ impl Resolver<'_, '_> {
                 .hint("`validate` runs on new content; add `content` or `source`"),
             );
         }
-        if !has_content && file.mode.is_none() && file.owner.is_none() && file.group.is_none() {
+        let has_access = file.mode.is_some() || file.owner.is_some() || file.group.is_some();
+        if !has_content && !has_access && xattrs.is_empty() && mistakes.is_empty() {
             mistakes.push(
                 Mistake::new(place, format!("{what} declares nothing"))
                     .hint("give it `content`, `source`, `url`, `mode`, `owner` or `group`"),
@@ -109,6 +118,7 @@ impl Resolver<'_, '_> {
             mode: mode.or(has_content.then_some(usual_mode)),
             owner: or_root(file.owner),
             group: or_root(file.group),
+            xattrs,
             validate: file.validate,
         };
         let path = DesiredPath {
@@ -165,6 +175,8 @@ impl Resolver<'_, '_> {
             place,
             &mut mistakes,
         );
+        let xattrs = directory.xattrs.as_ref();
+        let xattrs = self.xattrs(&what, xattrs, None, table, place, &mut mistakes);
         let (purge, ignore) = (directory.purge, directory.ignore);
         let purge = self.purge(&what, purge, ignore, table, place, &mut mistakes);
         let path = DesiredPath {
@@ -174,6 +186,7 @@ impl Resolver<'_, '_> {
                 mode,
                 owner: directory.owner.map(Name::from),
                 group: directory.group.map(Name::from),
+                xattrs,
                 purge,
             },
             report: directory.report.unwrap_or(false),

@@ -34,6 +34,7 @@ mod repository;
 mod sysctl;
 mod tree;
 mod unit;
+mod xattrs;
 
 /// The desired state that `merged` declares for the host with `traits`; with the origin of every value, where `with_values`.
 pub(super) fn resolve(

@@ -8,6 +8,7 @@ use crate::fleet::sources::Below;
 use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::Content;
 use crate::model::{Name, ResourceId};
+use crate::sys::xattrs::NamedXattrs;
 
 /// Files with this at the end of their names are rendered, and lose it.
 const TEMPLATE_SUFFIX: &str = ".j2";
@@ -70,6 +71,7 @@ impl Resolver<'_, '_> {
                         mode: None,
                         owner: owner.clone(),
                         group: group.clone(),
+                        xattrs: NamedXattrs::default(),
                         purge: purge.clone(),
                     };
                     add(&below, spec, &mut mistakes);
@@ -116,6 +118,7 @@ impl Resolver<'_, '_> {
                         mode: Some(mode.unwrap_or(usual_mode)),
                         owner: Some(owner.clone().unwrap_or_else(Name::root)),
                         group: Some(group.clone().unwrap_or_else(Name::root)),
+                        xattrs: NamedXattrs::default(),
                         validate: None,
                     };
                     add(name, spec, &mut mistakes);

@@ -11,6 +11,7 @@ use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::kind::Content;
 use crate::kinds::unit::DesiredUnit;
 use crate::model::{Name, OnRemoval, ResourceId};
+use crate::sys::xattrs::NamedXattrs;
 
 /// Where declared unit files are written.
 pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
@@ -228,6 +229,7 @@ pub(super) fn brought(bringer: &Bringer<'_>, path: String, content: Content) -> 
             mode: Some(0o644),
             owner: Some(Name::root()),
             group: Some(Name::root()),
+            xattrs: NamedXattrs::default(),
             validate: None,
         },
         report: bringer.report,

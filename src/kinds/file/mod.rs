@@ -16,7 +16,7 @@ use crate::sys::Host;
 use crate::sys::command::Command;
 use crate::sys::files::{Attributes, above};
 use crate::sys::write::{AttributeChange, Batch, Candidate};
-use crate::sys::xattrs::Xattrs;
+use crate::sys::xattrs::{NamedXattrs, Xattrs};
 
 mod by_path;
 mod diff;
@@ -86,6 +86,8 @@ pub enum PathSpec {
         owner: Option<Name>,
         /// A group's name or number.
         group: Option<Name>,
+        /// Extended attributes, capabilities among them.
+        xattrs: NamedXattrs,
         /// A command run on the candidate, `{}` standing for its path, before it replaces anything.
         validate: Option<Vec<String>>,
     },
@@ -97,6 +99,8 @@ pub enum PathSpec {
         owner: Option<Name>,
         /// A group's name or number.
         group: Option<Name>,
+        /// Extended attributes.
+        xattrs: NamedXattrs,
         /// What is in it and not declared goes.
         purge: Option<Purge>,
     },
@@ -164,7 +168,7 @@ pub enum Edit {
         /// An empty directory of ours makes room for it.
         replace: bool,
     },
-    /// Change permissions and owner, nothing else.
+    /// Change permissions, owner and extended attributes, nothing else.
     SetAccess {
         /// Permission bits.
         mode: Option<u32>,
@@ -172,6 +176,8 @@ pub enum Edit {
         owner: Option<Name>,
         /// A group's name or number.
         group: Option<Name>,
+        /// What these are to be.
+        named: NamedXattrs,
     },
     /// Delete a file or a link.
     RemoveFile {
@@ -200,6 +206,8 @@ pub struct Access {
     pub group: Name,
     /// Exactly these extended attributes; `None` leaves them to the file system.
     pub xattrs: Option<Xattrs>,
+    /// What these are to be, whatever the others are.
+    pub named: NamedXattrs,
 }
 
 /// What making a batch of changes needs; the accounts it names are looked up once.
@@ -208,6 +216,12 @@ struct Making<'a> {
     contents: &'a dyn Contents,
     users: RefCell<BTreeMap<String, u32>>,
     groups: RefCell<BTreeMap<String, u32>>,
+}
+
+impl Access {
+    fn says_xattrs(&self) -> bool {
+        self.xattrs.is_some() || !self.named.is_empty()
+    }
 }
 
 impl<'a> Making<'a> {
@@ -404,8 +418,10 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
                 batch.remove_file(&change.path, None)?;
             }
             batch.make_directory(&change.path, attributes)?;
-            if let Some(xattrs) = &access.xattrs {
-                batch.give_directory_xattrs(&change.path, xattrs, attributes.mode)?;
+            if access.says_xattrs() {
+                let exactly = access.xattrs.as_ref();
+                let mode = attributes.mode;
+                batch.give_directory_xattrs(&change.path, exactly, &access.named, mode)?;
             }
             Ok(Progress::Over(Outcome::Done))
         }
@@ -423,8 +439,10 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
                     batch.stage_file(&change.path, &bytes, attributes)?
                 }
             };
-            if let Some(xattrs) = &access.xattrs
-                && let Err(failure) = batch.give_xattrs(&candidate, xattrs, attributes.mode)
+            let exactly = access.xattrs.as_ref();
+            if access.says_xattrs()
+                && let Err(failure) =
+                    batch.give_xattrs(&candidate, exactly, &access.named, attributes.mode)
             {
                 batch.discard(candidate);
                 return Err(failure);
@@ -501,7 +519,12 @@ fn publish(batch: &mut Batch, change: &PathChange, candidate: Candidate) -> Resu
 
 fn finish(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<(), Failure> {
     match &change.edit {
-        Edit::SetAccess { mode, owner, group } => {
+        Edit::SetAccess {
+            mode,
+            owner,
+            group,
+            named,
+        } => {
             let attributes = AttributeChange {
                 mode: *mode,
                 uid: owner
@@ -513,7 +536,7 @@ fn finish(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result
                     .map(|name| making.group_id(name))
                     .transpose()?,
             };
-            batch.set_attributes(&change.path, attributes)
+            batch.set_attributes(&change.path, attributes, named)
         }
         Edit::RemoveFile { expected } => batch.remove_file(&change.path, *expected),
         Edit::RemoveDirectory => batch.remove_directory(&change.path),

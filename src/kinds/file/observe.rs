@@ -12,6 +12,7 @@ use crate::model::{Failure, Name};
 use crate::sys::Host;
 use crate::sys::files::{Entry, Hashing, Look, Walk, above, join};
 use crate::sys::write::is_candidate_name;
+use crate::sys::xattrs::Xattrs;
 
 /// Whom everything belongs to where nothing is said.
 const ROOT: &str = "root";
@@ -35,6 +36,8 @@ pub struct ObservedPaths {
 pub struct ObservedPath {
     /// What is there.
     pub look: Look,
+    /// Its extended attributes, where some are declared or were applied.
+    pub xattrs: Xattrs,
     /// What is in it, when it is a directory that may have to go.
     pub children: Vec<String>,
 }
@@ -191,6 +194,7 @@ fn is_needed(wanted: &[(&Name, Wanted)], path: &str) -> bool {
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     content: WantedContent,
+    xattrs: bool,
     children: bool,
     is_declared: bool,
 }
@@ -222,6 +226,12 @@ impl Wanted {
                 } if content.as_sealed().is_none() => WantedContent::OfSize(content.size),
                 _ => WantedContent::Never,
             },
+            xattrs: match spec {
+                PathSpec::File { xattrs, .. } | PathSpec::Directory { xattrs, .. } => {
+                    !xattrs.is_empty()
+                }
+                PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => false,
+            },
             children: matches!(spec, PathSpec::Absent),
             is_declared: true,
         }
@@ -242,6 +252,10 @@ impl Wanted {
                 true => WantedContent::Always,
                 false => WantedContent::Never,
             },
+            xattrs: remembered
+                .applied()
+                .and_then(Applied::xattrs)
+                .is_some_and(|xattrs| !xattrs.is_empty()),
             children: true,
             is_declared: false,
         }
@@ -253,6 +267,7 @@ impl Wanted {
                 (WantedContent::Never, content) => content,
                 (content, _) => content,
             },
+            xattrs: self.xattrs || owned.xattrs,
             ..self
         }
     }
@@ -286,7 +301,15 @@ fn look(walk: &mut Walk, path: &str, wanted: Wanted) -> Result<ObservedPath, Fai
             .collect(),
         _ => Vec::new(),
     };
-    Ok(ObservedPath { look, children })
+    let xattrs = match look.entry {
+        Entry::File { .. } | Entry::Directory(_) if wanted.xattrs => walk.read_xattrs(path)?,
+        _ => Xattrs::default(),
+    };
+    Ok(ObservedPath {
+        look,
+        xattrs,
+        children,
+    })
 }
 
 #[cfg(test)]
@@ -301,6 +324,7 @@ mod tests {
                 elsewhere: elsewhere.map(str::to_owned),
                 missing_parents: [].into(),
             },
+            xattrs: Xattrs::default(),
             children: Vec::new(),
         };
         let before = SeenBefore {

@@ -6,7 +6,7 @@ use crate::kinds::file::MAX_CONTENT_BYTES;
 use crate::model::{Class, Failure, Name};
 use crate::sys::Host;
 use crate::sys::files::{Attributes, Entry, Hashing, Walk, hash_bytes};
-use crate::sys::xattrs::Xattrs;
+use crate::sys::xattrs::{NamedXattrs, Xattrs};
 
 /// What was at a path before limpet first touched it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub enum Original {
         uid: u32,
         /// The group's number.
         gid: u32,
+        /// Access control list, capabilities and more.
+        #[serde(default, skip_serializing_if = "Xattrs::is_empty")]
+        xattrs: Xattrs,
     },
 }
 
@@ -66,8 +69,29 @@ impl Original {
     /// The same, of a file without its bytes.
     pub fn without_content(self) -> Self {
         match self {
-            Original::File { mode, uid, gid, .. } => Original::AttributesOnly { mode, uid, gid },
+            Original::File {
+                mode,
+                uid,
+                gid,
+                xattrs,
+                ..
+            } => Original::AttributesOnly {
+                mode,
+                uid,
+                gid,
+                xattrs,
+            },
             other => other,
+        }
+    }
+
+    /// The extended attributes that it had.
+    pub fn xattrs(&self) -> Option<&Xattrs> {
+        match self {
+            Original::File { xattrs, .. }
+            | Original::Directory { xattrs, .. }
+            | Original::AttributesOnly { xattrs, .. } => Some(xattrs),
+            Original::Absent | Original::Symlink { .. } => None,
         }
     }
 }
@@ -94,6 +118,9 @@ pub enum Applied {
         /// A group's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<Name>,
+        /// The extended attributes that were declared, and what each was to be.
+        #[serde(default, skip_serializing_if = "NamedXattrs::is_empty")]
+        xattrs: NamedXattrs,
         /// Its content is a secret, and the hash one with this host's key.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         secret: bool,
@@ -109,6 +136,9 @@ pub enum Applied {
         /// A group's name or number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<Name>,
+        /// The extended attributes that were declared, and what each was to be.
+        #[serde(default, skip_serializing_if = "NamedXattrs::is_empty")]
+        xattrs: NamedXattrs,
         /// What was in it and not declared went.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         purge: bool,
@@ -128,6 +158,14 @@ impl Applied {
     /// Is its content a secret.
     pub fn is_secret(&self) -> bool {
         matches!(self, Applied::File { secret: true, .. })
+    }
+
+    /// The extended attributes that were declared.
+    pub fn xattrs(&self) -> Option<&NamedXattrs> {
+        match self {
+            Applied::File { xattrs, .. } | Applied::Directory { xattrs, .. } => Some(xattrs),
+            Applied::Symlink { .. } | Applied::Parent | Applied::Absent => None,
+        }
     }
 
     /// As the inventory stores it: JSON.
@@ -204,7 +242,12 @@ pub fn read_original(walk: &mut Walk, path: &str) -> Result<(Original, Option<Ve
             size,
             attributes: Attributes { mode, uid, gid },
             ..
-        } if size > MAX_CONTENT_BYTES => Original::AttributesOnly { mode, uid, gid },
+        } if size > MAX_CONTENT_BYTES => Original::AttributesOnly {
+            mode,
+            uid,
+            gid,
+            xattrs: walk.read_xattrs(path)?,
+        },
         Entry::File {
             attributes: Attributes { mode, uid, gid },
             ..

@@ -8,7 +8,7 @@ use crate::kinds::kind::{Content, ContentSource, Part};
 use crate::model::{Failure, ResourceId};
 use crate::sys::Host;
 use crate::sys::files::{Entry, Hashing, hash_bytes};
-use crate::sys::xattrs::Xattrs;
+use crate::sys::xattrs::{NamedXattrs, Xattrs};
 
 /// The change that makes what is at `path` now what it was: `original`, with these bytes if it was a file.
 pub fn put_back(
@@ -55,10 +55,11 @@ pub fn put_back(
             replace: now != Entry::Absent,
         },
         Original::Directory { mode, uid, gid, .. }
-        | Original::AttributesOnly { mode, uid, gid } => Edit::SetAccess {
+        | Original::AttributesOnly { mode, uid, gid, .. } => Edit::SetAccess {
             mode: Some(*mode),
             owner: Some(uid.to_string().into()),
             group: Some(gid.to_string().into()),
+            named: NamedXattrs::default(),
         },
     };
     Ok(PathChange {
@@ -84,5 +85,6 @@ fn access(mode: u32, uid: u32, gid: u32, xattrs: &Xattrs) -> Access {
         owner: uid.to_string().into(),
         group: gid.to_string().into(),
         xattrs: Some(xattrs.clone()),
+        named: NamedXattrs::default(),
     }
 }

@@ -48,6 +48,7 @@ fn owned_file(mut scene: Scene, path: &str) -> Scene {
     };
     let seen = ObservedPath {
         look,
+        xattrs: Xattrs::default(),
         children: Vec::new(),
     };
     scene.observed.paths.paths.insert(path.into(), Ok(seen));

@@ -1,10 +1,10 @@
 //! Permissions and owners: what is wished, what differs, what is taken back.
 
 use crate::kinds::file::plan::{DIRECTORY_MODE, Known, Planner};
-use crate::kinds::file::{Access, Applied, Edit, Original};
+use crate::kinds::file::{Access, Applied, Edit, ObservedPath, Original};
 use crate::model::Name;
-use crate::sys::files::Attributes;
-use crate::sys::xattrs::Xattrs;
+use crate::sys::files::{Attributes, Entry};
+use crate::sys::xattrs::{CAPABILITIES, NamedXattrs, Xattrs};
 
 /// What permissions and owner should be, where they matter.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,8 @@ pub(super) struct Wish {
     pub(super) group: Option<Name>,
     /// Only of what is made anew; what is there keeps what it has.
     pub(super) xattrs: Option<Xattrs>,
+    /// What these are to be, whatever the others are.
+    pub(super) named: NamedXattrs,
 }
 
 impl Wish {
@@ -22,7 +24,7 @@ impl Wish {
             mode: Some(attributes.mode),
             owner: Some(number(attributes.uid)),
             group: Some(number(attributes.gid)),
-            xattrs: None,
+            ..Wish::default()
         }
     }
 
@@ -40,6 +42,7 @@ impl Wish {
             owner: self.owner.unwrap_or_else(Name::root),
             group: self.group.unwrap_or_else(Name::root),
             xattrs: self.xattrs,
+            named: self.named,
         }
     }
 
@@ -48,6 +51,7 @@ impl Wish {
             mode: self.mode,
             owner: self.owner,
             group: self.group,
+            named: self.named,
         }
     }
 }
@@ -58,7 +62,12 @@ fn number(id: u32) -> Name {
 
 impl Planner<'_> {
     /// Which of the wished properties are not so. A user or group that does not exist (yet) is one that is not so.
-    pub(super) fn differences(&self, found: &Attributes, wish: &Wish) -> Vec<String> {
+    pub(super) fn differences(
+        &self,
+        seen: &ObservedPath,
+        found: &Attributes,
+        wish: &Wish,
+    ) -> Vec<String> {
         let mut fields = Vec::new();
         if wish.mode.is_some_and(|mode| mode != found.mode) {
             fields.push("mode".to_owned());
@@ -77,16 +86,25 @@ impl Planner<'_> {
         {
             fields.push("group".to_owned());
         }
+        let differing = wish.named.differing_from(&seen.xattrs);
+        let of_capabilities = |name: &str| name == CAPABILITIES;
+        if differing.iter().any(|(name, _)| !of_capabilities(name)) {
+            fields.push("xattrs".to_owned());
+        }
+        if differing.contains(CAPABILITIES) {
+            fields.push("capabilities".to_owned());
+        }
         fields
     }
 
     /// The wish without what is already so.
-    pub(super) fn narrowed(&self, found: &Attributes, wish: Wish) -> Wish {
+    pub(super) fn narrowed(&self, seen: &ObservedPath, found: &Attributes, wish: Wish) -> Wish {
         Wish {
             mode: wish.mode.filter(|mode| *mode != found.mode),
             owner: wish.owner.filter(|owner| !self.is_user(owner, found.uid)),
             group: wish.group.filter(|group| !self.is_group(group, found.gid)),
             xattrs: None,
+            named: wish.named.differing_from(&seen.xattrs),
         }
     }
 
@@ -113,8 +131,10 @@ impl Planner<'_> {
         &self,
         wish: Wish,
         known: Option<&Known<'_>>,
+        seen: &ObservedPath,
         found: &Attributes,
     ) -> Wish {
+        let wish = self.with_xattrs_taken_back(wish, known, seen);
         let Some(known) = known else { return wish };
         let (mode, owner, group) = match known.applied {
             Applied::File {
@@ -129,7 +149,8 @@ impl Planner<'_> {
             (Applied::Directory { .. }, Original::Directory { mode, uid, gid, .. })
             | (
                 Applied::File { .. },
-                Original::File { mode, uid, gid, .. } | Original::AttributesOnly { mode, uid, gid },
+                Original::File { mode, uid, gid, .. }
+                | Original::AttributesOnly { mode, uid, gid, .. },
             ) => Wish::exactly(Attributes {
                 mode: *mode,
                 uid: *uid,
@@ -140,7 +161,7 @@ impl Planner<'_> {
                 mode: Some(DIRECTORY_MODE),
                 owner: Some(Name::root()),
                 group: Some(Name::root()),
-                xattrs: None,
+                ..Wish::default()
             },
             _ => return wish,
         };
@@ -156,6 +177,31 @@ impl Planner<'_> {
             owner: wish.owner.or(before.owner.filter(|_| is_owner)),
             group: wish.group.or(before.group.filter(|_| is_group)),
             xattrs: wish.xattrs,
+            named: wish.named,
         }
+    }
+
+    /// The same for extended attributes alone, each by its name.
+    pub(super) fn with_xattrs_taken_back(
+        &self,
+        mut wish: Wish,
+        known: Option<&Known<'_>>,
+        seen: &ObservedPath,
+    ) -> Wish {
+        let applied = known.and_then(|known| known.applied.xattrs());
+        let (Some(known), Some(applied)) = (known, applied) else {
+            return wish;
+        };
+        if !matches!(seen.look.entry, Entry::File { .. } | Entry::Directory(_)) {
+            return wish;
+        }
+        let before = known.item.original.xattrs();
+        for (name, value) in applied.iter() {
+            if !wish.named.contains(name) && seen.xattrs.get(name) == value {
+                let before = before.and_then(|before| before.get(name));
+                wish.named.insert(name, before.map(<[u8]>::to_vec));
+            }
+        }
+        wish
     }
 }

@@ -105,6 +105,7 @@ impl<'a> Planner<'a> {
                 mode,
                 owner,
                 group,
+                xattrs,
                 validate,
             } => {
                 let wish = Wish {
@@ -112,6 +113,7 @@ impl<'a> Planner<'a> {
                     owner: Some(owner.clone().unwrap_or_else(Name::root)),
                     group: Some(group.clone().unwrap_or_else(Name::root)),
                     xattrs: None,
+                    named: xattrs.clone(),
                 };
                 self.file_change(item, seen, content, wish, validate)
             }
@@ -120,6 +122,7 @@ impl<'a> Planner<'a> {
                 mode,
                 owner,
                 group,
+                xattrs,
                 ..
             } => {
                 let wish = Wish {
@@ -127,17 +130,23 @@ impl<'a> Planner<'a> {
                     owner: owner.clone(),
                     group: group.clone(),
                     xattrs: None,
+                    named: xattrs.clone(),
                 };
                 self.bare_file_change(item, seen, wish)
             }
             PathSpec::Directory {
-                mode, owner, group, ..
+                mode,
+                owner,
+                group,
+                xattrs,
+                ..
             } => {
                 let wish = Wish {
                     mode: *mode,
                     owner: owner.clone(),
                     group: group.clone(),
                     xattrs: None,
+                    named: xattrs.clone(),
                 };
                 self.directory_change(item, seen, wish)
             }
@@ -154,6 +163,8 @@ impl<'a> Planner<'a> {
         wish: Wish,
         validate: &Option<Vec<String>>,
     ) -> Result<Option<PlannedChange<Original, PathChange>>, Failure> {
+        let known = self.known.get(item.path.as_str());
+        let wish = self.with_xattrs_taken_back(wish, known, seen);
         let write = |wish: Wish, replace| Edit::WriteFile {
             content: content.clone(),
             access: wish.access(FILE_MODE),
@@ -171,7 +182,7 @@ impl<'a> Planner<'a> {
                 // The size of what is fetched is not known.
                 let has_size = content.as_address().is_some() || *size == content.size;
                 let differs = !has_size || *sha256 != Some(content.sha256);
-                let mut fields = self.differences(attributes, &wish);
+                let mut fields = self.differences(seen, attributes, &wish);
                 if differs {
                     fields.insert(0, "content".to_owned());
                 }
@@ -184,7 +195,7 @@ impl<'a> Planner<'a> {
                     (write(wish, false), Reason::Differs, fields)
                 } else {
                     (
-                        self.narrowed(attributes, wish).edit(),
+                        self.narrowed(seen, attributes, wish).edit(),
                         Reason::Differs,
                         fields,
                     )
@@ -226,13 +237,13 @@ impl<'a> Planner<'a> {
             check_links(item, links)?;
             return Ok(Some(change));
         }
-        let wish = self.with_taken_back(wish, known, attributes);
-        let fields = self.differences(attributes, &wish);
+        let wish = self.with_taken_back(wish, known, seen, attributes);
+        let fields = self.differences(seen, attributes, &wish);
         if fields.is_empty() {
             return Ok(None);
         }
         check_links(item, links)?;
-        let edit = self.narrowed(attributes, wish).edit();
+        let edit = self.narrowed(seen, attributes, wish).edit();
         Ok(Some(self.change(item, seen, edit, Reason::Differs, fields)))
     }
 
@@ -279,8 +290,9 @@ impl<'a> Planner<'a> {
             owner: wish.owner.clone().or(old.owner),
             group: wish.group.clone().or(old.group),
             xattrs: Some(xattrs.clone()),
+            named: wish.named.clone(),
         };
-        let mut fields = self.differences(attributes, &wish);
+        let mut fields = self.differences(seen, attributes, &wish);
         fields.insert(0, "content".to_owned());
         let edit = Edit::WriteFile {
             content: Content {
@@ -310,14 +322,14 @@ impl<'a> Planner<'a> {
         let (edit, reason, fields) = match &seen.look.entry {
             Entry::Absent => (make(wish, false), Reason::Missing, Vec::new()),
             Entry::Directory(attributes) => {
-                let wish =
-                    self.with_taken_back(wish, self.known.get(item.path.as_str()), attributes);
-                let fields = self.differences(attributes, &wish);
+                let known = self.known.get(item.path.as_str());
+                let wish = self.with_taken_back(wish, known, seen, attributes);
+                let fields = self.differences(seen, attributes, &wish);
                 if fields.is_empty() {
                     return Ok(None);
                 }
                 (
-                    self.narrowed(attributes, wish).edit(),
+                    self.narrowed(seen, attributes, wish).edit(),
                     Reason::Differs,
                     fields,
                 )
@@ -415,6 +427,7 @@ impl<'a> Planner<'a> {
             owner: wish.owner.or(before.owner),
             group: wish.group.or(before.group),
             xattrs: wish.xattrs.or(before.xattrs),
+            named: wish.named,
         }
         .access(DIRECTORY_MODE)
     }
@@ -525,6 +538,7 @@ fn original_of(entry: &Entry) -> Original {
                 mode: *mode,
                 uid: *uid,
                 gid: *gid,
+                xattrs: Xattrs::default(),
             },
         },
         Entry::Directory(Attributes { mode, uid, gid }) => Original::Directory {

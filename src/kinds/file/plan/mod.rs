@@ -43,12 +43,14 @@ pub fn applied_after(
             mode,
             owner,
             group,
+            xattrs,
             ..
         } => Applied::File {
             sha256: Some(content.sha256),
             mode: Some(mode.unwrap_or(FILE_MODE)),
             owner: Some(owner.clone().unwrap_or_else(Name::root)),
             group: Some(group.clone().unwrap_or_else(Name::root)),
+            xattrs: xattrs.clone(),
             secret: content.as_sealed().is_some(),
         },
         PathSpec::File {
@@ -56,6 +58,7 @@ pub fn applied_after(
             mode,
             owner,
             group,
+            xattrs,
             ..
         } => Applied::File {
             // A file that we wrote stays one, also while its content is not declared, unless there are old bytes to go back to.
@@ -69,17 +72,20 @@ pub fn applied_after(
             mode: *mode,
             owner: owner.clone(),
             group: group.clone(),
+            xattrs: xattrs.clone(),
             secret: before.is_some_and(|(applied, _)| applied.is_secret()),
         },
         PathSpec::Directory {
             mode,
             owner,
             group,
+            xattrs,
             purge,
         } => Applied::Directory {
             mode: *mode,
             owner: owner.clone(),
             group: group.clone(),
+            xattrs: xattrs.clone(),
             purge: purge.is_some(),
         },
         PathSpec::Symlink { target } => Applied::Symlink {

@@ -89,13 +89,13 @@ impl Planner<'_> {
         let was_there = matches!(known.item.original, Original::Directory { .. });
         let goes = !was_there || known.item.on_removal == OnRemoval::Delete;
         if needed || !goes {
-            let wish = self.with_taken_back(Wish::default(), Some(known), attributes);
-            let fields = self.differences(attributes, &wish);
+            let wish = self.with_taken_back(Wish::default(), Some(known), seen, attributes);
+            let fields = self.differences(seen, attributes, &wish);
             return match (fields.is_empty(), needed && !was_there) {
                 (true, true) => Removal::Wait,
                 (true, false) => Removal::Release,
                 (false, stays_ours) => {
-                    let edit = self.narrowed(attributes, wish).edit();
+                    let edit = self.narrowed(seen, attributes, wish).edit();
                     let mut change = undeclared(known, Action::Restore, edit, fields);
                     if stays_ours {
                         change = still_ours(change, Applied::Parent);
@@ -157,12 +157,12 @@ impl Planner<'_> {
             change.removes = true;
             return Removal::Change(Box::new(change));
         }
-        let wish = self.with_taken_back(Wish::default(), Some(known), attributes);
-        let fields = self.differences(attributes, &wish);
+        let wish = self.with_taken_back(Wish::default(), Some(known), seen, attributes);
+        let fields = self.differences(seen, attributes, &wish);
         if fields.is_empty() {
             return Removal::Release;
         }
-        let edit = self.narrowed(attributes, wish).edit();
+        let edit = self.narrowed(seen, attributes, wish).edit();
         Removal::Change(Box::new(undeclared(known, Action::Restore, edit, fields)))
     }
 
@@ -209,7 +209,10 @@ impl Planner<'_> {
         };
         // Where its directory is gone for good there is no place to put anything back.
         let missing = &seen.look.missing_parents;
-        if is_already(entry, target) || !missing.iter().all(|parent| self.comes_back(parent)) {
+        // Of a file that goes, what it has beside its content goes with it.
+        let taken_back = |wish: Wish| self.with_xattrs_taken_back(wish, Some(known), seen);
+        let is_already = is_already(entry, target) && taken_back(Wish::default()).named.is_empty();
+        if is_already || !missing.iter().all(|parent| self.comes_back(parent)) {
             return Ok(Removal::Release);
         }
         if *entry != Entry::Absent && !self.is_ours(&known.item.key, entry) {
@@ -259,12 +262,12 @@ impl Planner<'_> {
                         attributes: now,
                         ..
                     } if found == sha256 && xattrs.is_empty() => {
-                        let wish = Wish::exactly(attributes);
-                        let fields = self.differences(now, &wish);
+                        let wish = taken_back(Wish::exactly(attributes));
+                        let fields = self.differences(seen, now, &wish);
                         undeclared(
                             known,
                             Action::Restore,
-                            self.narrowed(now, wish).edit(),
+                            self.narrowed(seen, now, wish).edit(),
                             fields,
                         )
                     }
@@ -302,26 +305,26 @@ impl Planner<'_> {
                 };
                 undeclared(known, Action::Restore, edit, replaced)
             }
-            Original::AttributesOnly { mode, uid, gid } => {
+            Original::AttributesOnly { mode, uid, gid, .. } => {
                 let Entry::File {
                     attributes: now, ..
                 } = entry
                 else {
                     return Ok(Removal::Release);
                 };
-                let wish = Wish::exactly(Attributes {
+                let wish = taken_back(Wish::exactly(Attributes {
                     mode: *mode,
                     uid: *uid,
                     gid: *gid,
-                });
-                let fields = self.differences(now, &wish);
+                }));
+                let fields = self.differences(seen, now, &wish);
                 if fields.is_empty() {
                     return Ok(Removal::Release);
                 }
                 undeclared(
                     known,
                     Action::Restore,
-                    self.narrowed(now, wish).edit(),
+                    self.narrowed(seen, now, wish).edit(),
                     fields,
                 )
             }
