@@ -70,6 +70,7 @@ pub mod report;
 pub mod sys;
 
 pub mod age;
+pub mod archive;
 pub mod config;
 pub mod document;
 pub mod git;

@@ -1,13 +1,16 @@
 //! The bytes of declared contents: inline, from the stored objects, or from the originals.
 
 use std::cell::{Cell, OnceCell};
+use std::fs::File;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::age::{self, Identity};
 use crate::apply::Activity;
+use crate::archive::{Index, Refused};
 use crate::config;
+use crate::cycle::archives::Archives;
 use crate::cycle::{Connect, Progress};
 use crate::fetch::protocol::Artifact;
 use crate::fetch::{Delivery, Upstream};
@@ -27,6 +30,8 @@ pub struct StoredContents<'a> {
     vault: Option<&'a Vault>,
     /// Who has what is declared by its address.
     courier: Option<Courier<'a>>,
+    /// The archives that are here.
+    archives: Option<&'a Archives>,
     /// Whether a blob was not there, or not as it was kept.
     lost: Cell<bool>,
 }
@@ -54,11 +59,32 @@ impl<'a> StoredContents<'a> {
     }
 
     /// The same, and what is declared by its address.
-    pub fn with_courier(self, courier: Courier<'a>) -> Self {
+    pub fn with_courier(self, courier: Courier<'a>, archives: &'a Archives) -> Self {
         StoredContents {
             courier: Some(courier),
+            archives: Some(archives),
             ..self
         }
+    }
+
+    /// What is in an archive.
+    pub fn index(&self, archive: &Content) -> Result<Index, Failure> {
+        let bytes = self.archive(archive)?;
+        crate::archive::index(bytes).map_err(|why| unpacking_failed(archive, &why))
+    }
+
+    /// The bytes of an archive, whose hash was found to be right, from the first one on.
+    fn archive(&self, archive: &Content) -> Result<File, Failure> {
+        let (Some(courier), Some(archives)) = (&self.courier, self.archives) else {
+            return Err(Failure::new(
+                Class::Bug,
+                "failed to unpack an archive: it is only looked at",
+            ));
+        };
+        let url = archive.whence().unwrap_or_default();
+        archives.get(self.host, url, &archive.sha256, &mut || {
+            courier.bring(url, &archive.sha256)
+        })
     }
 
     /// The contents of a revision that is not kept here, whose blobs are in `objects`.
@@ -72,6 +98,7 @@ impl<'a> StoredContents<'a> {
             blobs,
             vault: None,
             courier: None,
+            archives: None,
             lost: Cell::new(false),
         }
     }
@@ -100,6 +127,12 @@ impl StoredContents<'_> {
     }
 }
 
+fn unpacking_failed(archive: &Content, why: &Refused) -> Failure {
+    let url = archive.whence().unwrap_or_default();
+    Failure::new(Class::Author, format!("refused to unpack '{url}': {why}"))
+        .with_hint("pack it anew and declare its new hash; README.md says what an archive may have")
+}
+
 /// Brings what is declared by its address, and waits for a while where that is on its way.
 pub struct Courier<'a> {
     connect: &'a Mutex<Connect>,
@@ -109,6 +142,9 @@ pub struct Courier<'a> {
 
 /// How long a cycle waits for a download, which goes on without it.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long taking over what was fetched may be silent: a slow card with gigabytes to write.
+const COPYING_SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// How often it is seen how far a download is.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -145,7 +181,11 @@ impl<'a> Courier<'a> {
         let begun = clock::instant();
         loop {
             let far = match fetcher.artifact(&wanted)? {
-                Delivery::Whole(bytes) => return Ok(bytes),
+                Delivery::Whole(bytes) => {
+                    let what = format!("taking over '{url}'");
+                    (self.progress)(&Activity::Applying(what), COPYING_SILENCE);
+                    return Ok(bytes);
+                }
                 Delivery::Downloading(far) => far,
             };
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -169,6 +209,30 @@ impl Contents for StoredContents<'_> {
             (ContentSource::Address(url), Some(courier)) => courier.bring(url, &content.sha256),
             _ => Ok(Box::new(std::io::Cursor::new(self.read(content)?))),
         }
+    }
+
+    fn unpack(
+        &self,
+        archive: &Content,
+        take: &mut dyn FnMut(u32, &mut dyn Read) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        enum Stopped {
+            Refused(Refused),
+            Failed(Failure),
+        }
+        impl From<Refused> for Stopped {
+            fn from(why: Refused) -> Self {
+                Stopped::Refused(why)
+            }
+        }
+        let bytes = self.archive(archive)?;
+        let unpacked = crate::archive::for_each_file(bytes, &mut |member, bytes| {
+            take(member, bytes).map_err(Stopped::Failed)
+        });
+        unpacked.map_err(|stopped| match stopped {
+            Stopped::Failed(failure) => failure,
+            Stopped::Refused(why) => unpacking_failed(archive, &why),
+        })
     }
 
     fn seal(&self, bytes: &[u8]) -> Result<(Vec<u8>, [u8; 32]), Failure> {
@@ -199,6 +263,11 @@ impl Contents for StoredContents<'_> {
                         format!("failed to read a declared file: {error}"),
                     )
                 })?
+            }
+            ContentSource::Member(archive, _) => {
+                let url = archive.whence().unwrap_or_default();
+                let message = format!("what is in '{url}' is not read one by one");
+                return Err(Failure::new(Class::Bug, message));
             }
             ContentSource::Address(url) => {
                 let message = format!("'{url}' is too large to be read at once");

@@ -71,6 +71,7 @@ impl Cycle {
             .applied
             .as_ref()
             .is_none_or(|applied| !applied.is(in_force));
+        self.unpack(in_force, progress)?;
         if self.is_paused() {
             progress(&Activity::Looking, LOOKING_SILENCE);
             let mut plan = self.plan(in_force, allow_removals, None)?.plan;
@@ -190,6 +191,7 @@ impl Cycle {
             self.note_unwritten(settled);
         }
         drop(observed);
+        self.archives.forget();
         let bounded = self.bound_originals(in_force, &inventory, made > 0);
         self.note_unwritten(bounded);
         drop(inventory);
@@ -327,7 +329,7 @@ impl Cycle {
         progress: Progress<'_>,
     ) -> Result<Walked, Failure> {
         let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?
-            .with_courier(Courier::new(&self.connect, progress));
+            .with_courier(Courier::new(&self.connect, progress), &self.archives);
         let declarations = Declarations::new(&in_force.desired, inventory);
         let walk = Walk {
             host: &self.host,

@@ -36,6 +36,7 @@ use crate::sys::{Host, clock, memory};
 use crate::trust::{self, TrustedHead, VerifiedRevision};
 
 mod allowance;
+mod archives;
 pub mod audit;
 mod checks;
 pub mod contents;
@@ -66,6 +67,7 @@ pub mod trust_view;
 pub mod trusted_time;
 
 use allowance::allowed_removals;
+use archives::Archives;
 use contents::StoredContents;
 use contested::Contests;
 use enforce::Planned;
@@ -147,6 +149,8 @@ pub struct Cycle {
     look: Look,
     /// What opens secrets.
     vault: Vault,
+    /// What is unpacked.
+    archives: Archives,
     last_status: Option<Status>,
     /// What became of the last tip, as it is recorded.
     standing: Standing,
@@ -295,6 +299,7 @@ impl Cycle {
             inventory: inventory::Known::default(),
             look: Look::default(),
             vault: Vault::default(),
+            archives: Archives::default(),
         };
         if let Some(applied) = &cycle.applied {
             cycle.situation.take_applied(applied);

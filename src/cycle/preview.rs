@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::ApplyMode;
 use crate::cycle::allowance::{allowed_on_the_way, allowed_removals};
+use crate::cycle::archives;
 use crate::cycle::contents::StoredContents;
 use crate::cycle::enforce::observe;
 use crate::cycle::inventory;
@@ -136,6 +137,7 @@ impl Memory {
         let mut rendered = fleet::render(files, &identity, &limits)?;
         let inventory = inventory::read(&self.record).map_err(one)?;
         let paths = &mut rendered.state.paths;
+        archives::unpack_known(paths, &self.record, &limits);
         let unpurged = find_purged(&self.host, paths, &inventory.paths);
         let mut vault = Vault::default();
         vault.open(&self.host, paths, &inventory.paths);

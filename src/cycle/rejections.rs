@@ -56,7 +56,7 @@ impl Cycle {
         }
         let inventory = self.inventory.read(&self.record)?;
         let contents = StoredContents::new(&self.host, &self.objects, &self.vault)?
-            .with_courier(Courier::new(&self.connect, progress));
+            .with_courier(Courier::new(&self.connect, progress), &self.archives);
         let declarations = Declarations::new(&in_force.desired, &inventory);
         let walk = Walk {
             host: &self.host,

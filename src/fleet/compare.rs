@@ -223,6 +223,7 @@ fn things(state: &DesiredState) -> BTreeMap<Owned, Thing> {
     for path in &state.paths {
         let content = match &path.spec {
             PathSpec::File { content, .. } => content.clone(),
+            PathSpec::Archive { content, .. } => Some(content.clone()),
             _ => None,
         };
         let thing = Thing {

@@ -13,9 +13,8 @@ use crate::model::{Kind, OnRemoval};
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 8] = [
+const LATER_FIELDS: [&str; 7] = [
     "state",
-    "unpack",
     "as_user",
     "window",
     "rollout",
@@ -48,6 +47,7 @@ pub(super) struct File {
     pub source: Option<String>,
     pub url: Option<String>,
     pub sha256: Option<String>,
+    pub unpack: Option<bool>,
     pub decrypt: Option<Decrypt>,
     pub mode: Option<String>,
     pub owner: Option<String>,

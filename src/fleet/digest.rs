@@ -6,7 +6,7 @@
 //! ```text
 //! {"accounts": [{"id", …}], "commands": [{"name", "id", "command", …}], "fleet": "…", "format": 1, "health": [{"id", …}], "needs": {"kind:name": ["kind:name"]},
 //!  "packages": [{"name", "id", "state", …}], "paths": [{"path", "id", "report", "on_removal", "type": "file" | "directory" | "symlink" |
-//!  "absent", …}], "prevent_removal": ["kind:name"], "units": [{"name", "id", …}]}
+//!  "archive" | "absent", …}], "prevent_removal": ["kind:name"], "units": [{"name", "id", …}]}
 //! ```
 //!
 //! `accounts`, `health` and `prevent_removal` are left out where they would be empty.
@@ -154,7 +154,10 @@ impl Serialize for OnePath<'_> {
         let mut map = serializer.serialize_map(None)?;
         let named = match &path.spec {
             PathSpec::File { xattrs, .. } | PathSpec::Directory { xattrs, .. } => Some(xattrs),
-            PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => None,
+            PathSpec::Symlink { .. }
+            | PathSpec::Archive { .. }
+            | PathSpec::Absent
+            | PathSpec::Purged => None,
         };
         // Left out where there are none, as in the digests of earlier versions.
         let named = named.filter(|named| !named.is_empty());
@@ -163,9 +166,16 @@ impl Serialize for OnePath<'_> {
         {
             map.serialize_entry("capabilities", &shown_capabilities(value))?;
         }
-        if let PathSpec::File { content, .. } = &path.spec {
-            map.serialize_entry("content", &content.as_ref().map(OneContent))?;
+        match &path.spec {
+            PathSpec::File { content, .. } => {
+                map.serialize_entry("content", &content.as_ref().map(OneContent))?;
+            }
+            PathSpec::Archive { content, .. } => {
+                map.serialize_entry("content", &OneContent(content))?;
+            }
+            _ => {}
         }
+        let (some_owner, some_group);
         let access = match &path.spec {
             PathSpec::File {
                 mode, owner, group, ..
@@ -173,6 +183,12 @@ impl Serialize for OnePath<'_> {
             | PathSpec::Directory {
                 mode, owner, group, ..
             } => Some((mode, owner, group)),
+            PathSpec::Archive {
+                mode, owner, group, ..
+            } => {
+                (some_owner, some_group) = (Some(owner.clone()), Some(group.clone()));
+                Some((mode, &some_owner, &some_group))
+            }
             PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => None,
         };
         if let Some((_, _, group)) = access {
@@ -206,6 +222,7 @@ impl Serialize for OnePath<'_> {
             PathSpec::File { .. } => "file",
             PathSpec::Directory { .. } => "directory",
             PathSpec::Symlink { .. } => "symlink",
+            PathSpec::Archive { .. } => "archive",
             PathSpec::Absent | PathSpec::Purged => "absent",
         };
         map.serialize_entry("type", kind)?;

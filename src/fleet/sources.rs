@@ -68,6 +68,7 @@ impl<'tree> Sources<'tree> {
                 ContentSource::Inline(_)
                 | ContentSource::Original
                 | ContentSource::Address(_)
+                | ContentSource::Member(..)
                 | ContentSource::Sealed(_) => None,
             },
             _ => None,

@@ -106,6 +106,20 @@ pub trait Contents {
         Ok(Box::new(std::io::Cursor::new(self.read(content)?)))
     }
 
+    /// Hands the files in the archive whose bytes `archive` is to `take`, with their numbers, one after the other; what `take` does
+    /// not read is skipped. Its SHA-256 was checked before anything of it is looked at.
+    fn unpack(
+        &self,
+        archive: &Content,
+        _take: &mut dyn FnMut(u32, &mut dyn std::io::Read) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let whence = archive.whence().unwrap_or("an archive");
+        Err(Failure::new(
+            Class::Bug,
+            format!("failed to unpack '{whence}': it is only looked at"),
+        ))
+    }
+
     /// Encrypts what was in a file of ours, so that it may be kept for a while, and hashes it with this host's key. Without a key
     /// nothing is.
     fn seal(&self, _bytes: &[u8]) -> Result<(Vec<u8>, [u8; 32]), Failure> {
@@ -138,6 +152,8 @@ pub enum ContentSource {
     Original,
     /// At this address, whence the fetcher gets it; its size is not known.
     Address(std::sync::Arc<str>),
+    /// In this archive, which is fetched from its address, as the file with this number.
+    Member(std::sync::Arc<Content>, u32),
     /// Here and encrypted: opened where it is written, and nowhere else.
     Sealed(std::sync::Arc<Sealed>),
 }
@@ -173,7 +189,8 @@ impl Content {
             ContentSource::Inline(_)
             | ContentSource::Blob(_)
             | ContentSource::Original
-            | ContentSource::Address(_) => None,
+            | ContentSource::Address(_)
+            | ContentSource::Member(..) => None,
         }
     }
 
@@ -182,6 +199,22 @@ impl Content {
         match &self.source {
             ContentSource::Address(url) => Some(url),
             _ => None,
+        }
+    }
+
+    /// The archive that has it, and its number there.
+    pub fn as_member(&self) -> Option<(&std::sync::Arc<Content>, u32)> {
+        match &self.source {
+            ContentSource::Member(archive, member) => Some((archive, *member)),
+            _ => None,
+        }
+    }
+
+    /// The address it is fetched from, by itself or in an archive.
+    pub fn whence(&self) -> Option<&str> {
+        match self.as_member() {
+            Some((archive, _)) => archive.as_address(),
+            None => self.as_address(),
         }
     }
 }

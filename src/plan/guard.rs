@@ -12,7 +12,7 @@ use std::fmt;
 use crate::fleet::{self, DesiredState};
 use crate::kinds::file::{Applied, Edit};
 use crate::kinds::unit::Operation;
-use crate::model::{Class, Failure, Reason, ResourceId};
+use crate::model::{Class, Failure, Kind, Reason, ResourceId};
 use crate::plan::{Change, Declarations, Inventory, InventoryKind, Observed, Plan, Rules, Step};
 
 /// With fewer things than this, a state that declares nothing any more is nothing odd: somebody tries limpet out, or takes back all he did.
@@ -199,10 +199,20 @@ fn failure_of(step: &Step, cause: &Cause) -> Failure {
     Failure::new(Class::Host, format!("held {action} {id}: {cause}")).with_hint(hint)
 }
 
+/// What is counted where `key` belongs to the resource `id`: it by itself, but all that is unpacked from one archive together.
+fn thing_of<'a>(id: &'a ResourceId, key: &'a str) -> &'a str {
+    match id.kind {
+        Kind::File => &id.name,
+        _ => key,
+    }
+}
+
 impl Look<'_> {
     fn find_mistake_of_the_whole(&self, steps: &[Step], max_removals: usize) -> Option<Mistake> {
         let limit = max_removals.max(self.rules.allowed_removals);
-        let removals = steps.iter().filter(|step| step.removes).count();
+        let removes = steps.iter().filter(|step| step.removes);
+        let removed = removes.map(|step| (step.kind, thing_of(&step.id, &step.key)));
+        let removals = removed.collect::<BTreeSet<_>>().len();
         if removals > limit {
             return Some(Mistake {
                 message: format!("that removes {removals} things: max_removals is {limit}"),
@@ -255,7 +265,10 @@ impl Look<'_> {
         let paths = paths
             .iter()
             .filter(|owned| !matches!(owned.applied.applied(), Some(Applied::Parent) | None))
-            .map(|owned| (InventoryKind::Path, owned.key.as_str()));
+            .map(|owned| (InventoryKind::Path, thing_of(&owned.id, &owned.key)));
+        // What is in an archive stands together.
+        let mut last = None;
+        let paths = paths.filter(move |path| last.replace(*path) != Some(*path));
         let packages = packages
             .iter()
             .map(|owned| (InventoryKind::Package, owned.key.as_str()));

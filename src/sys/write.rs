@@ -129,6 +129,26 @@ impl Host {
         })
     }
 
+    /// Copies what `bytes` yields into a file of limpet's own, below `directory`, that has no name: it goes when it is closed. Returns it
+    /// with the SHA-256 of what was copied.
+    pub fn spool(
+        &self,
+        directory: &str,
+        bytes: &mut impl Read,
+    ) -> Result<(File, [u8; 32]), Failure> {
+        let (uid, gid) = self.root_account()?;
+        let mut batch = self.batch()?;
+        let mode = 0o600;
+        let attributes = Attributes { mode, uid, gid };
+        let candidate = batch.stage_from(&join(directory, "spool"), bytes, attributes)?;
+        let opened = batch.reopen(&candidate);
+        batch.discard(candidate);
+        let mut file = opened?;
+        let failed = |error: std::io::Error| read_failure(directory, &error);
+        let sha256 = hash(&mut file).map_err(failed)?;
+        Ok((file, sha256))
+    }
+
     /// Removes what a killed run left behind in `directories`.
     pub fn sweep<'a>(&self, directories: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
         let mut batch = self.batch()?;
@@ -187,6 +207,13 @@ impl Batch {
                 Err(failure)
             }
         }
+    }
+
+    /// What was written into a candidate.
+    pub fn reopen(&mut self, candidate: &Candidate) -> Result<File, Failure> {
+        let target = candidate.target.as_str();
+        self.enter_existing(split(target).0)?;
+        Ok(self.walk.open_here(&candidate.name, target)?.0)
     }
 
     /// Gives a candidate exactly these extended attributes, where they are said, and then those that are `named`; its mode is `mode`

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use crate::scene::Scene;
 
 /// A server that has one file, and may hang up in the middle of it; it writes down from which byte on it was asked.
-struct Server {
-    url: String,
+pub struct Server {
+    pub url: String,
     asked: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Server {
-    fn start(file: Vec<u8>, hangs_up_at: usize) -> Self {
+    pub fn start(file: Vec<u8>, hangs_up_at: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/app.tar.gz", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -61,12 +61,12 @@ impl Server {
         Server { url, asked }
     }
 
-    fn asked(&self) -> Vec<usize> {
+    pub fn asked(&self) -> Vec<usize> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub fn hash(bytes: &[u8]) -> String {
     let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
     hash.as_ref()
         .iter()

@@ -22,6 +22,7 @@ mod purge;
 mod refusals;
 mod secrets;
 mod silence;
+mod unpacked;
 
 /// What is logged while `run` runs, from info on.
 fn said(run: impl FnOnce()) -> String {

@@ -193,6 +193,7 @@ fn word(spec: &PathSpec) -> String {
         } => format!("bare {mode:?}"),
         PathSpec::File { mode, .. } | PathSpec::Directory { mode, .. } => format!("{mode:?}"),
         PathSpec::Symlink { target } => target.clone(),
+        PathSpec::Archive { content, .. } => format!("{:?}", content.sha256),
         PathSpec::Absent | PathSpec::Purged => "absent".to_owned(),
     }
 }

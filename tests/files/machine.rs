@@ -71,7 +71,7 @@ impl Contents for Store<'_> {
                     .read_file(&format!("{ORIGINALS}/{name}"), content.size)?;
                 bytes.ok_or_else(|| Failure::new(Class::Bug, "no such original"))
             }
-            ContentSource::Address(_) | ContentSource::Sealed(_) => {
+            ContentSource::Address(_) | ContentSource::Member(..) | ContentSource::Sealed(_) => {
                 Err(Failure::new(Class::Bug, "no secret in a test"))
             }
             ContentSource::Blob(id) => {

@@ -1113,11 +1113,49 @@ fn a_directory_that_is_no_fleet_says_what_is_missing() {
 
 #[test]
 fn what_a_later_version_brings_is_refused_and_not_ignored() {
-    assert_snapshot!(base("[file.\"/opt/app\"]\nurl = \"https://releases.example/app\"\nunpack = true\n"), @r#"
-    error: layers/base/base.toml:3:1: `unpack` in file:/opt/app is not supported by limpet 0.1.0
+    assert_snapshot!(base("[file.\"/opt/app\"]\ncontent = \"\"\nwindow = \"night\"\n"), @r#"
+    error: layers/base/base.toml:3:1: `window` in file:/opt/app is not supported by limpet 0.1.0
       |
-    3 | unpack = true
+    3 | window = "night"
       | ^^^^^^
+    "#);
+}
+
+#[test]
+fn what_is_unpacked_is_an_archive_at_an_address() {
+    let file = |text: &str| base(&format!("[file.\"/opt/app\"]\n{text}"));
+    assert_snapshot!(file("unpack = true\n"), @r#"
+    error: layers/base/base.toml:2:10: file:/opt/app unpacks nothing: it has no `url`
+      |
+    2 | unpack = true
+      |          ^^^^
+      |
+    hint: say where the archive is, and what 'sha256sum' prints of it: url = "https://…", sha256 = "…"
+    "#);
+    assert_snapshot!(file("content = \"x\"\nunpack = true\n"), @r#"
+    error: layers/base/base.toml:2:11: file:/opt/app has both `content` and `unpack`
+      |
+    2 | content = "x"
+      |           ^^^
+      |
+    hint: an archive is fetched from its `url`; a directory of the repository is a tree: [tree."…"]
+    "#);
+    assert_snapshot!(file("url = \"https://a.example/a.tar\"\nunpack = true\n"), @r#"
+    error: layers/base/base.toml:2:7: file:/opt/app has `url` and no `sha256`
+      |
+    2 | url = "https://a.example/a.tar"
+      |       ^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: write what 'sha256sum' prints of the file: sha256 = "…"
+    "#);
+    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    assert_snapshot!(file(&format!("url = \"https://a.example/a.tar\"\nsha256 = \"{hash}\"\nunpack = true\nvalidate = [\"true\", \"{{}}\"]\n")), @r#"
+    error: layers/base/base.toml:5:12: file:/opt/app has both `validate` and `unpack`
+      |
+    5 | validate = ["true", "{}"]
+      |            ^^^^^^^^^^^^^^
+      |
+    hint: that is for a single file: leave one of them out
     "#);
 }
 

@@ -377,6 +377,7 @@ fn what_a_schema_can_see_is_refused_by_both() {
         "[file.\"/etc/x\"]\nsource = \"x\"\ndecrypt = \"gpg\"\n",
         "[file.\"/x\"]\nurl = \"ftp://a/b\"\nsha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\n",
         "[file.\"/x\"]\nurl = \"https://a/b\"\nsha256 = \"9F\"\n",
+        "[file.\"/x\"]\nurl = \"https://a/b\"\nunpack = \"yes\"\n",
         "[sysctl]\n\"net.ipv4.ip_forward\" = true\n",
         "[sysctl]\n\"net/ipv4/ip_forward\" = 1\n",
         "[sysctl]\nswappiness = 1\n",

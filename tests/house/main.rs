@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 11] = [
     &["kinds", "trust", "fetch", "control"],
     &["sys", "record", "report"],
     &["config"],
-    &["age", "document", "git"],
+    &["age", "archive", "document", "git"],
     &["model", "schedule"],
 ];
 

@@ -86,7 +86,7 @@ impl<'a> Contents<'a> {
             Some(ContentSource::Blob(id)) => self.objects.get(id)?.data.into(),
             Some(ContentSource::Address(url)) => Rc::from(format!("(from {url})\n").as_bytes()),
             // What was on a host before is in no repository.
-            Some(ContentSource::Original) | None => Rc::from([]),
+            Some(ContentSource::Original | ContentSource::Member(..)) | None => Rc::from([]),
         })
     }
 }

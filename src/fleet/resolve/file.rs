@@ -102,7 +102,8 @@ impl Resolver<'_, '_> {
             );
         }
         let has_access = file.mode.is_some() || file.owner.is_some() || file.group.is_some();
-        if !has_content && !has_access && xattrs.is_empty() && mistakes.is_empty() {
+        let says_nothing = !has_content && !has_access && xattrs.is_empty();
+        if says_nothing && file.unpack.is_none() && mistakes.is_empty() {
             mistakes.push(
                 Mistake::new(place, format!("{what} declares nothing"))
                     .hint("give it `content`, `source`, `url`, `mode`, `owner` or `group`"),
@@ -113,13 +114,28 @@ impl Resolver<'_, '_> {
             None if has_content => Some(Name::root()),
             given => given.map(Name::from),
         };
-        let spec = PathSpec::File {
-            content: contained.map(|contained| contained.content),
-            mode: mode.or(has_content.then_some(usual_mode)),
-            owner: or_root(file.owner),
-            group: or_root(file.group),
-            xattrs,
-            validate: file.validate,
+        let spec = if file.unpack == Some(true) {
+            mistakes.extend(check_unpack(&what, table, place));
+            // Where there is none, a mistake says so.
+            let Some(contained) = contained else {
+                return none_or(mistakes);
+            };
+            PathSpec::Archive {
+                content: contained.content,
+                mode,
+                owner: file.owner.map_or_else(Name::root, Name::from),
+                group: file.group.map_or_else(Name::root, Name::from),
+                closed: None,
+            }
+        } else {
+            PathSpec::File {
+                content: contained.map(|contained| contained.content),
+                mode: mode.or(has_content.then_some(usual_mode)),
+                owner: or_root(file.owner),
+                group: or_root(file.group),
+                xattrs,
+                validate: file.validate,
+            }
         };
         let path = DesiredPath {
             path: id.name.clone(),
@@ -426,6 +442,45 @@ fn check_command(
             ),
         );
     }
+}
+
+/// Is there an archive to unpack, and nothing said of it that concerns one file.
+fn check_unpack(what: &str, table: &Table, place: &Place) -> Vec<Mistake> {
+    let of_one_file = [
+        "content",
+        "source",
+        "decrypt",
+        "validate",
+        "xattrs",
+        "capabilities",
+    ]
+    .into_iter()
+    .find(|key| table.get(key).is_some());
+    let mistake = |key: &str| {
+        Mistake::new(
+            &table.place_of(key, place),
+            format!("{what} has both `{key}` and `unpack`"),
+        )
+    };
+    if let Some(key @ ("content" | "source")) = of_one_file {
+        return vec![mistake(key).hint(
+            "an archive is fetched from its `url`; a directory of the repository is a tree: [tree.\"…\"]",
+        )];
+    }
+    let mut mistakes = Vec::new();
+    if let Some(key) = of_one_file {
+        mistakes.push(mistake(key).hint("that is for a single file: leave one of them out"));
+    }
+    if table.get("url").is_none() {
+        mistakes.push(
+            Mistake::new(
+                &table.place_of("unpack", place),
+                format!("{what} unpacks nothing: it has no `url`"),
+            )
+            .hint("say where the archive is, and what 'sha256sum' prints of it: url = \"https://…\", sha256 = \"…\""),
+        );
+    }
+    mistakes
 }
 
 /// Is there anything to decrypt.

@@ -473,7 +473,10 @@ impl Resolver<'_, '_> {
             let position = paths
                 .binary_search_by(|path| path.path.as_str().cmp(parent))
                 .ok()?;
-            let is_directory = matches!(paths[position].spec, PathSpec::Directory { .. });
+            let is_directory = matches!(
+                paths[position].spec,
+                PathSpec::Directory { .. } | PathSpec::Archive { .. }
+            );
             (!is_directory).then_some(position)
         };
         let mut mistakes = Vec::new();

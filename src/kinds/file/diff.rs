@@ -53,7 +53,7 @@ pub fn diff(
             if access.mode & 0o004 == 0 {
                 return Ok(Some(withheld(path)));
             }
-            if let Some(url) = content.as_address() {
+            if let Some(url) = content.whence() {
                 return Ok(Some(format!(
                     "content of {path} differs: it comes from {url}\n"
                 )));

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::git::hex;
 use crate::kinds::kind::{Content, Contents, Kind, Owned, Sealed, Step};
 use crate::model::{Class, Failure, Name, OnRemoval, Outcome, ResourceId};
 use crate::sys::Host;
@@ -20,21 +19,27 @@ use crate::sys::xattrs::{NamedXattrs, Xattrs};
 
 mod by_path;
 mod diff;
+mod fetched;
 mod observe;
 mod original;
 mod plan;
 mod purge;
 mod put_back;
 mod sealed;
+mod unpack;
 
 pub use by_path::ByPath;
 pub use diff::{closing, diff, hunks, is_public};
+pub use fetched::not_as_declared;
 pub use observe::{ObservedPath, ObservedPaths, SeenBefore};
 pub use original::{Applied, Original, Remembered, read_original, save_original};
 pub use plan::{applied, applied_after};
 pub use purge::find_purged;
 pub use put_back::put_back;
 pub use sealed::{CREDENTIAL, KEY_FILE, Vault, open as open_sealed, read_identity};
+pub use unpack::{Allowed, put_in_place};
+
+use fetched::stage_fetched;
 
 /// Files up to this size have originals kept and contents compared; it is also the limit for one object of a revision.
 pub const MAX_CONTENT_BYTES: u64 = crate::git::MAX_OBJECT_BYTES;
@@ -108,6 +113,20 @@ pub enum PathSpec {
     Symlink {
         /// What it points to, verbatim.
         target: String,
+    },
+    /// A directory with what is in an archive, which is not known before that was fetched; then this becomes a directory and what is
+    /// below it. See [`put_in_place`]. Until then nothing below it is touched.
+    Archive {
+        /// The archive.
+        content: Content,
+        /// Permission bits of the directory.
+        mode: Option<u32>,
+        /// The user that files belong to, by name or number.
+        owner: Name,
+        /// The group that files belong to, by name or number.
+        group: Name,
+        /// Why it is not known yet: no part of the declaration.
+        closed: Option<Box<Failure>>,
     },
     /// Nothing: a file or a link is deleted, a directory when it is empty.
     Absent,
@@ -333,6 +352,8 @@ impl Kind for Paths {
 enum Progress {
     /// Nothing on disk yet.
     Waiting,
+    /// Nor of this one, whose bytes are in an archive, which is read once for all that is in it.
+    Packed,
     /// Its candidate is.
     Staged(Candidate),
     /// It has its outcome.
@@ -364,10 +385,12 @@ fn apply(making: &Making<'_>, mut batch: Batch, changes: &[&PathChange]) -> Vec<
             }
             Progress::Over(Outcome::Done | Outcome::Left(_))
             | Progress::Staged(_)
+            | Progress::Packed
             | Progress::Waiting => {}
         }
         progress.push(step);
     }
+    unpack::stage(making, &mut batch, changes, &mut progress);
 
     let barrier = batch.sync();
     for (index, change) in changes.iter().enumerate() {
@@ -380,7 +403,9 @@ fn apply(making: &Making<'_>, mut batch: Batch, changes: &[&PathChange]) -> Vec<
                     Outcome::Failed(failure.clone().about(change.id.clone()))
                 }
             },
-            Progress::Waiting => outcome(change, finish(making, &mut batch, change)),
+            Progress::Packed | Progress::Waiting => {
+                outcome(change, finish(making, &mut batch, change))
+            }
         };
         progress[index] = Progress::Over(outcome);
     }
@@ -425,6 +450,7 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
             }
             Ok(Progress::Over(Outcome::Done))
         }
+        Edit::WriteFile { content, .. } if content.as_member().is_some() => Ok(Progress::Packed),
         Edit::WriteFile {
             content,
             access,
@@ -463,46 +489,6 @@ fn stage(making: &Making<'_>, batch: &mut Batch, change: &PathChange) -> Result<
         Edit::SetAccess { .. } | Edit::RemoveFile { .. } | Edit::RemoveDirectory => {
             Ok(Progress::Waiting)
         }
-    }
-}
-
-/// The candidate of a file that the fetcher has: nobody sees it before its hash is right.
-fn stage_fetched(
-    making: &Making<'_>,
-    batch: &mut Batch,
-    change: &PathChange,
-    content: &Content,
-    url: &str,
-    attributes: Attributes,
-) -> Result<Candidate, Failure> {
-    let mut hashing = Hashed {
-        inner: making.contents.open(content)?,
-        context: ring::digest::Context::new(&ring::digest::SHA256),
-    };
-    let candidate = batch.stage_from(&change.path, &mut hashing, attributes)?;
-    let found = hashing.context.finish();
-    if found.as_ref() == content.sha256 {
-        return Ok(candidate);
-    }
-    batch.discard(candidate);
-    let (found, declared) = (hex(found.as_ref()), hex(&content.sha256));
-    let message = format!(
-        "what the fetcher got from '{url}' has SHA-256 {found}, not {declared} as declared"
-    );
-    Err(Failure::new(Class::Host, message))
-}
-
-/// What is read, and its hash.
-struct Hashed<R> {
-    inner: R,
-    context: ring::digest::Context,
-}
-
-impl<R: std::io::Read> std::io::Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.context.update(&buffer[..count]);
-        Ok(count)
     }
 }
 

@@ -82,7 +82,10 @@ pub(super) fn observe(
                 users.extend(owner.as_deref());
                 groups.extend(group.as_deref());
             }
-            PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => {}
+            PathSpec::Symlink { .. }
+            | PathSpec::Archive { .. }
+            | PathSpec::Absent
+            | PathSpec::Purged => {}
         }
     }
     for item in owned {
@@ -230,7 +233,10 @@ impl Wanted {
                 PathSpec::File { xattrs, .. } | PathSpec::Directory { xattrs, .. } => {
                     !xattrs.is_empty()
                 }
-                PathSpec::Symlink { .. } | PathSpec::Absent | PathSpec::Purged => false,
+                PathSpec::Symlink { .. }
+                | PathSpec::Archive { .. }
+                | PathSpec::Absent
+                | PathSpec::Purged => false,
             },
             children: matches!(spec, PathSpec::Absent),
             is_declared: true,

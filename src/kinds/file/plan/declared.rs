@@ -151,6 +151,12 @@ impl<'a> Planner<'a> {
                 self.directory_change(item, seen, wish)
             }
             PathSpec::Symlink { target } => self.link_change(item, seen, target),
+            PathSpec::Archive {
+                content, closed, ..
+            } => Err(match closed {
+                Some(failure) => (**failure).clone(),
+                None => not_fetched(item, content),
+            }),
             PathSpec::Absent | PathSpec::Purged => self.absence_change(item, seen),
         }
     }
@@ -552,6 +558,17 @@ fn original_of(entry: &Entry) -> Original {
             owner: None, // looked at when it is about to be changed
         },
     }
+}
+
+fn not_fetched(item: &DesiredPath, content: &Content) -> Failure {
+    let url = content.whence().unwrap_or_default();
+    let message = format!(
+        "what {} unpacks is not known before '{url}' was fetched",
+        item.id
+    );
+    Failure::new(Class::Transient, message).with_hint(
+        "it is fetched once it is in force; what is below the directory stays until then",
+    )
 }
 
 fn check_links(item: &DesiredPath, links: u64) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ use crate::kinds::file::{
 use crate::kinds::kind::{Owned, PlannedChange, Step};
 use crate::model::{Class, Failure, Name};
 use crate::sys::files::{Entry, above, split};
+use crate::sys::xattrs::NamedXattrs;
 
 mod access;
 mod declared;
@@ -90,6 +91,13 @@ pub fn applied_after(
         },
         PathSpec::Symlink { target } => Applied::Symlink {
             target: target.clone(),
+        },
+        PathSpec::Archive { mode, .. } => Applied::Directory {
+            mode: *mode,
+            owner: None,
+            group: None,
+            xattrs: NamedXattrs::default(),
+            purge: false,
         },
         PathSpec::Absent | PathSpec::Purged => Applied::Absent,
     }
@@ -186,7 +194,7 @@ pub(super) fn plan(
     let mut going: BTreeSet<&str> = BTreeSet::new();
     // Deepest first, so that a directory knows which of its children go.
     for (path, known) in planner.known.iter().rev() {
-        if planner.desired.contains(path) {
+        if planner.desired.contains(path) || planner.may_be_in_an_archive(path) {
             continue;
         }
         let removal = match planner.observed(path) {

@@ -51,7 +51,19 @@ impl Planner<'_> {
     pub(super) fn has_no_place(&self, path: &str) -> bool {
         above(path)
             .filter_map(|above| self.desired.get(above))
-            .any(|item| !matches!(item.spec, PathSpec::Directory { .. }))
+            .any(|item| {
+                !matches!(
+                    item.spec,
+                    PathSpec::Directory { .. } | PathSpec::Archive { .. }
+                )
+            })
+    }
+
+    /// Does it lie where an archive is unpacked of which nobody knows yet what is in it.
+    pub(super) fn may_be_in_an_archive(&self, path: &str) -> bool {
+        above(path)
+            .filter_map(|above| self.desired.get(above))
+            .any(|item| matches!(item.spec, PathSpec::Archive { .. }))
     }
 
     /// What has nothing to go back to is forgotten, the rest waits for its place.
