@@ -6,7 +6,8 @@ use crate::config::{self, Config};
 use crate::cycle::{audit, explain, judge, rollback, state};
 use crate::fleet::{Fleet, HostIdentity, Limits, Rendered};
 use crate::git::ObjectId;
-use crate::model::{Class, Failure};
+use crate::kinds::kind::Sealed;
+use crate::model::{Class, Failure, ResourceId};
 use crate::record::Record;
 use crate::record::objects::ObjectStore;
 use crate::report::explanation::Explanation;
@@ -67,8 +68,7 @@ impl Memory {
 
     /// The head of what is in force: the trusted one, unless this host went back from it.
     fn head_in_force(&self) -> Option<TrustedHead> {
-        let head = self.head.clone()?;
-        Some(rollback::instead_of(&self.record, &head).unwrap_or(head))
+        head_in_force(&self.record, self.head.clone())
     }
 
     /// The commits this host knows whose ids start with `prefix`: trusted now, trusted before, or told of in its history.
@@ -145,6 +145,40 @@ impl Memory {
             resource,
         })
     }
+}
+
+fn head_in_force(record: &Record, trusted: Option<TrustedHead>) -> Option<TrustedHead> {
+    let head = trusted?;
+    Some(rollback::instead_of(record, &head).unwrap_or(head))
+}
+
+/// The encrypted contents that the revision in force declares for `host`, and the resources that have them; none where nothing is in
+/// force yet.
+pub fn secrets_in_force(
+    host: &Host,
+    config: &Config,
+) -> Result<Vec<(ResourceId, Sealed)>, Failure> {
+    if !host.exists(config::STATE_DATABASE)? || !host.exists(config::OBJECTS_DATABASE)? {
+        return Ok(Vec::new());
+    }
+    let record = Record::open_read_only(&host.outer_path(config::STATE_DATABASE))?;
+    let objects = ObjectStore::open_read_only(&host.outer_path(config::OBJECTS_DATABASE))?;
+    let Some(head) = head_in_force(&record, record.recall(state::HEAD)?) else {
+        return Ok(Vec::new());
+    };
+    let revision = trust::resume(&objects, &config.source.path, &head).map_err(Failure::from)?;
+    let identity = judge::measure(host, config)?;
+    let first = |failures: Vec<Failure>| failures.into_iter().next();
+    let (rendered, _, _) =
+        render(&revision.files(&objects), &identity, config).map_err(|failures| {
+            first(failures)
+                .unwrap_or_else(|| Failure::new(Class::Bug, "failed to render, for no reason"))
+        })?;
+    let sealed = rendered.state.paths.iter().filter_map(|path| {
+        let sealed = path.sealed()?.clone();
+        Some((path.id.clone(), sealed))
+    });
+    Ok(sealed.collect())
 }
 
 type Named = std::collections::BTreeMap<String, String>;

@@ -13,6 +13,7 @@ use crate::sys::Host;
 
 mod machine;
 mod own;
+mod secrets;
 mod source;
 
 /// What was found, in order.
@@ -142,6 +143,7 @@ pub fn examine(host: &Host, config: Result<Config, Vec<Failure>>, is_root: bool)
     if let Some(config) = &config {
         findings.extend(own::trust(host, config));
         findings.extend(own::marks(host, is_root));
+        findings.push(secrets::age_key(host, config, is_root));
     }
     findings.push(own::clock(host, is_root));
     findings.extend(source::units(host, is_enrolled));

@@ -4,15 +4,16 @@
 //! asks again.
 //!
 //! Invariant: nothing is handed out but bytes with the SHA-256 that was asked for, and whoever gets them hashes them himself; no
-//! credential is sent; https is never left; a download has no more than [`MAX_BYTES`].
+//! credential is sent; https is never left; a download has no more than [`MAX_BYTES`], and none keeps its place that [`Pace`] cuts off.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::statvfs::statvfs;
 use ring::digest::{Context, SHA256};
 use ureq::http::{StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -21,6 +22,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use super::connect::connector;
 use super::http::{choose_proxy, read_roots};
 use super::locked;
+use super::pace::Pace;
 use super::protocol::{Artifact, Downloading};
 use crate::git::hex;
 use crate::model::{Class, Failure};
@@ -30,6 +32,12 @@ pub const MAX_BYTES: u64 = 4 << 30;
 
 /// How many are downloaded at a time.
 const AT_A_TIME: usize = 4;
+
+/// How many failures are remembered that nobody asked about yet.
+const MAX_FAILED: usize = 100;
+
+/// What a download leaves to others on its file system.
+const SPARE_BYTES: u64 = 16 << 20;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
@@ -116,8 +124,13 @@ impl Artifacts {
             Err(error) => return Err(unusable(&path, &error)),
         }
         let far = Downloading::default();
-        if open.len() >= AT_A_TIME {
+        let is_running = |state: &&State| matches!(state, State::Downloading(_));
+        let running = open.values().filter(is_running).count();
+        if running >= AT_A_TIME {
             return Ok(Found::Downloading(far));
+        }
+        if open.len() - running > MAX_FAILED {
+            open.retain(|_, state| matches!(state, State::Downloading(_)));
         }
         fs::create_dir_all(&self.directory).map_err(|error| unusable(&self.directory, &error))?;
         self.sweep(&open);
@@ -185,7 +198,9 @@ impl Artifacts {
         }
         let length: Option<u64> =
             text(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        let total = length.map(|length| have + length).filter(|_| !is_at_end);
+        let total = length
+            .map(|length| have.saturating_add(length))
+            .filter(|_| !is_at_end);
         self.tell(wanted, have, total);
         let too_large = || {
             let message = format!("'{url}' is larger than {} GiB", MAX_BYTES >> 30);
@@ -194,7 +209,11 @@ impl Artifacts {
         if total.is_some_and(|total| total > MAX_BYTES) {
             return Err(too_large());
         }
+        if let Some(total) = total {
+            self.check_space(url, total - have)?;
+        }
         if !is_at_end {
+            let mut pace = Pace::new(Instant::now());
             let mut body = response.into_body().into_reader();
             let mut wrong = None;
             let copied = copy(&mut body, |bytes| {
@@ -209,7 +228,8 @@ impl Artifacts {
                     return Err(error);
                 }
                 self.tell(wanted, have, total);
-                Ok(())
+                let noted = pace.note(bytes.len(), Instant::now());
+                noted.map_err(io::Error::other)
             });
             if let Some(failure) = wrong {
                 return Err(failure);
@@ -255,7 +275,9 @@ impl Artifacts {
             .proxy(proxy)
             .user_agent(USER_AGENT)
             .accept_encoding(ureq::config::AutoHeaderValue::None)
+            .timeout_resolve(Some(CONNECT_LIMIT))
             .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_recv_response(Some(SILENCE_LIMIT))
             .timeout_per_read(Some(SILENCE_LIMIT))
             .tls_config(tls)
             .build();
@@ -268,6 +290,19 @@ impl Artifacts {
             let message = format!("failed to get '{url}': {error}");
             Failure::new(Class::Transient, message)
         })
+    }
+
+    /// Is there room for `more` bytes.
+    fn check_space(&self, url: &str, more: u64) -> Result<(), Failure> {
+        let found = statvfs(&self.directory)
+            .map_err(|errno| unusable(&self.directory, &io::Error::from(errno)))?;
+        let free = found
+            .blocks_available()
+            .saturating_mul(found.fragment_size());
+        match shortage(&self.directory, url, more, free) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
     }
 
     fn tell(&self, wanted: &Artifact, have: u64, total: Option<u64>) {
@@ -295,6 +330,25 @@ impl Artifacts {
     }
 }
 
+/// What is said where `free` bytes are left of a file system, and `more` are to come.
+fn shortage(directory: &Path, url: &str, more: u64, free: u64) -> Option<Failure> {
+    let missing = more.saturating_add(SPARE_BYTES).checked_sub(free)?;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    (missing > 0).then(|| {
+        let message = format!(
+            "no room for '{url}': {:.1} MiB are to come, and where '{}' lies {:.1} MiB are free",
+            mib(more),
+            directory.display(),
+            mib(free)
+        );
+        let hint = format!(
+            "make room for {:.1} MiB there; it is tried again by itself",
+            mib(missing)
+        );
+        Failure::new(Class::Host, message).with_hint(hint)
+    })
+}
+
 fn unusable(path: &Path, error: &io::Error) -> Failure {
     Failure::new(
         Class::Host,
@@ -316,5 +370,29 @@ fn copy(reader: &mut impl Read, mut take: impl FnMut(&[u8]) -> io::Result<()>) -
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_is_no_room_it_is_said_how_much_is_missing() {
+        let check = |more: u64, free: u64| {
+            shortage(Path::new("/cache"), "https://a/b", more << 20, free << 20)
+        };
+        assert!(check(100, 116).is_none());
+        let failure = check(100, 50).unwrap();
+        assert_eq!(
+            failure.to_string(),
+            "no room for 'https://a/b': 100.0 MiB are to come, and where '/cache' lies 50.0 MiB are free"
+        );
+        let hint = failure.hint.unwrap();
+        assert_eq!(
+            hint,
+            "make room for 66.0 MiB there; it is tried again by itself"
+        );
+        assert!(shortage(Path::new("/cache"), "x", u64::MAX, 0).is_some());
     }
 }

@@ -47,6 +47,7 @@ mod credential;
 mod http;
 mod http_server;
 mod local;
+mod pace;
 mod pack_header;
 mod places;
 mod probe;

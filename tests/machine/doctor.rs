@@ -39,6 +39,7 @@ fn the_doctor_says_what_to_do_and_changes_nothing() {
         "permissions",
         "keys",
         "trusted head",
+        "age key",
         "units",
         "version",
         "source",

@@ -129,6 +129,22 @@ fn a_secret_is_decrypted_on_its_host_and_shown_to_nobody() {
     declare(&scene, FIRST, LAYER);
     scene.converge();
     expect(&scene, FIRST);
+    let key_checked = || machine.run(&["limpet", "doctor"]);
+    let healthy = key_checked();
+    assert!(
+        healthy
+            .stdout
+            .contains("it opens the 2 secrets declared here"),
+        "{healthy:?}"
+    );
+    machine.sh("mv /etc/limpet/age.key /root/age.key");
+    let ill = key_checked();
+    assert_eq!(ill.code(), 1, "{ill:?}");
+    assert!(
+        ill.stdout.contains("2 secrets are to be opened with it"),
+        "{ill:?}"
+    );
+    machine.sh("mv /root/age.key /etc/limpet/age.key");
     let pid = machine.main_pid("app.service");
     assert!(
         machine
