@@ -114,6 +114,11 @@ impl Key {
         blob
     }
 
+    /// As a `.pub` file has it.
+    pub(super) fn public(&self) -> String {
+        format!("ssh-ed25519 {}", STANDARD.encode(self.blob()))
+    }
+
     pub(super) fn fingerprint(&self) -> String {
         super::key::fingerprint(&self.blob())
     }

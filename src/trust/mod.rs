@@ -23,6 +23,8 @@ mod fixture;
 mod fleet_name;
 mod fleet_policy;
 mod key;
+#[cfg(test)]
+mod model;
 mod path;
 mod revision;
 mod revoked;

@@ -43,13 +43,13 @@ pub(super) trait Steps {
     /// Who signed `commit`, as far as that can be told without knowing what it follows.
     fn vouch(&self, commit: &Commit) -> Result<Voucher, Refusal>;
 
-    /// May `step` be made from the tree `from`, with the `approvals` that are known.
+    /// May `step` be made from the tree `from`, with the `approvals` that are known; true where it counted them.
     fn allows(
         &self,
         from: Footing,
         step: &Stepping,
         approvals: &BTreeSet<Approval>,
-    ) -> Result<(), Stop>;
+    ) -> Result<bool, Stop>;
 }
 
 /// Allows whatever leads to the base.
@@ -60,8 +60,8 @@ impl Steps for Any {
         Ok(Voucher::unasked())
     }
 
-    fn allows(&self, _: Footing, _: &Stepping, _: &BTreeSet<Approval>) -> Result<(), Stop> {
-        Ok(())
+    fn allows(&self, _: Footing, _: &Stepping, _: &BTreeSet<Approval>) -> Result<bool, Stop> {
+        Ok(false)
     }
 }
 
@@ -297,13 +297,13 @@ impl Graph<'_> {
         known.step.as_ref().ok().map(|step| step.tree)
     }
 
-    /// Is the step from `parent` to `id` allowed? The outer failure is one that says nothing about it.
+    /// Is the step from `parent` to `id` allowed, and did it take approvals? The outer failure is one that says nothing about it.
     fn judge(
         &self,
         parent: ObjectId,
         id: ObjectId,
         approvals: &BTreeSet<Approval>,
-    ) -> Result<Result<(), Refusal>, Stop> {
+    ) -> Result<Result<bool, Refusal>, Stop> {
         let step = match &self.commits[&id].step {
             Ok(step) => step,
             Err(refusal) => return Ok(Err(refusal.clone())),
@@ -311,11 +311,11 @@ impl Graph<'_> {
         let from = match self.footing(parent) {
             Ok(from) => from,
             // The parent's own refusal is told where it is its turn.
-            Err(Stop::Refused(_)) => return Ok(Ok(())),
+            Err(Stop::Refused(_)) => return Ok(Ok(false)),
             Err(unavailable) => return Err(unavailable),
         };
         match self.allowed.allows(from, step, approvals) {
-            Ok(()) => Ok(Ok(())),
+            Ok(counted) => Ok(Ok(counted)),
             Err(Stop::Refused(refusal)) => Ok(Err(refusal)),
             Err(unavailable) => Err(unavailable),
         }
@@ -376,11 +376,15 @@ impl Graph<'_> {
         }
         let approvals = self.approvals();
         let mut is_below_merge = false;
+        let mut has_merges = false;
+        let mut counts_approvals = false;
         for (index, &id) in way.iter().enumerate() {
             let parent = way.get(index + 1).copied();
             let judged = self.judge(parent.unwrap_or(self.base.commit), id, &approvals)?;
             let known = &self.commits[&id];
             let is_merge = known.parents.len() > 1;
+            has_merges |= is_merge;
+            counts_approvals |= judged == Ok(true);
             if let Err(refusal) = judged {
                 // Another parent may do better than the first, and what was merged may hold the approval that is missing.
                 let is_of_step = is_merge && known.step.is_ok();
@@ -390,6 +394,9 @@ impl Graph<'_> {
                 });
             }
             is_below_merge |= is_merge;
+        }
+        if counts_approvals && has_merges {
+            return Ok(FirstParents::Elsewhere); // what was merged may hold more of them
         }
         Ok(FirstParents::Path(self.way(&way, approvals)?))
     }

@@ -255,8 +255,10 @@ impl<'a> Judge<'a> {
         approvals: &BTreeSet<Approval>,
     ) -> Result<Rc<Allowed>, Stop> {
         let key = (from.tree, step.commit);
-        if let Some(allowed) = self.allowed.borrow().get(&key) {
-            return Ok(Rc::clone(allowed));
+        let known = self.allowed.borrow().get(&key).map(Rc::clone);
+        // With more approvals it may be another.
+        if let Some(allowed) = known.filter(|allowed| allowed.demands.is_empty()) {
+            return Ok(allowed);
         }
         let allowed = self
             .judge(from, step, approvals)
@@ -564,7 +566,8 @@ impl super::path::Steps for Judge<'_> {
         from: Footing,
         step: &Stepping,
         approvals: &BTreeSet<Approval>,
-    ) -> Result<(), Stop> {
-        self.step(from, step, approvals).map(drop)
+    ) -> Result<bool, Stop> {
+        let allowed = self.step(from, step, approvals)?;
+        Ok(!allowed.demands.is_empty())
     }
 }

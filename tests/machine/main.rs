@@ -52,6 +52,7 @@ mod self_upgrade;
 mod sources;
 mod sysctls;
 mod transactions;
+mod trust;
 mod units;
 mod validation;
 mod withholding;
