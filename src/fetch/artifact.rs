@@ -336,10 +336,11 @@ fn shortage(directory: &Path, url: &str, more: u64, free: u64) -> Option<Failure
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     (missing > 0).then(|| {
         let message = format!(
-            "no room for '{url}': {:.1} MiB are to come, and where '{}' lies {:.1} MiB are free",
+            "no room for '{url}': {:.1} MiB are to come, {:.1} MiB are free where '{}' lies, and {} MiB of them stay free for others",
             mib(more),
+            mib(free),
             directory.display(),
-            mib(free)
+            SPARE_BYTES >> 20
         );
         let hint = format!(
             "make room for {:.1} MiB there; it is tried again by itself",
@@ -386,7 +387,7 @@ mod tests {
         let failure = check(100, 50).unwrap();
         assert_eq!(
             failure.to_string(),
-            "no room for 'https://a/b': 100.0 MiB are to come, and where '/cache' lies 50.0 MiB are free"
+            "no room for 'https://a/b': 100.0 MiB are to come, 50.0 MiB are free where '/cache' lies, and 16 MiB of them stay free for others"
         );
         let hint = failure.hint.unwrap();
         assert_eq!(
