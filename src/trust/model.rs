@@ -165,15 +165,14 @@ impl Rules {
         unproven: &BTreeSet<usize>,
         with_time: bool,
     ) -> bool {
-        let live = |key: &&usize| {
-            self.keys
-                .get(key)
-                .is_some_and(|has_expired| !with_time || !has_expired)
+        let counts = |key: &&usize| {
+            let expiry = self.keys.get(key);
+            expiry.is_some_and(|has_expired| !with_time || !has_expired)
                 && !revoked.contains_key(key)
-                && !unproven.contains(key)
         };
-        let all = self.keys.keys().filter(live).count();
-        self.root.iter().filter(live).count() < self.threshold
+        let all = self.keys.keys().filter(counts).count();
+        let root = self.root.iter().filter(counts);
+        root.filter(|key| !unproven.contains(key)).count() < self.threshold
             || self.protected.iter().any(|(_, threshold)| all < *threshold)
     }
 }

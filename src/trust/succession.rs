@@ -148,15 +148,15 @@ fn check_names(policy: &FleetPolicy, known: &[(String, Option<String>)]) -> Resu
     }
 }
 
-/// Checks that enough keys are left for what `policy` asks: keys that are not revoked, have proved that somebody holds them, and,
-/// where `now` is given, have not expired.
+/// Checks that enough keys are left for what `policy` asks: keys that are not revoked and, where `now` is given, have not expired. The
+/// policy itself must be changeable by keys that have proved that somebody holds them: nobody could put right a typo in theirs.
 pub(super) fn check_thresholds(
     policy: &FleetPolicy,
     revocations: &[Revocation],
     unproven: &BTreeSet<String>,
     now: Option<Timestamp>,
 ) -> Result<(), Refusal> {
-    let is_live = |name: &str| {
+    let is_live = |name: &str, must_be_proven: bool| {
         let Some(key) = policy.keys.get(name) else {
             return false;
         };
@@ -164,10 +164,10 @@ pub(super) fn check_thresholds(
             .iter()
             .any(|revoked| revoked.fingerprint.as_ref() == Some(&key.fingerprint));
         let is_expired = now.is_some_and(|now| key.not_after.is_some_and(|end| end <= now));
-        !is_revoked && !is_expired && !unproven.contains(&key.fingerprint)
+        let is_proven = !must_be_proven || !unproven.contains(&key.fingerprint);
+        !is_revoked && !is_expired && is_proven
     };
-    let check = |place: &Place, threshold: usize, names: &mut dyn Iterator<Item = &String>| {
-        let live = names.filter(|name| is_live(name)).count();
+    let check = |place: &Place, threshold: usize, live: usize| {
         match live >= threshold {
             true => Ok(()),
             false => Err(invalid(
@@ -178,14 +178,20 @@ pub(super) fn check_thresholds(
                 ),
             )
             .with_hint(
-                "a key counts once it has signed a commit, and until it expires or is revoked: add it first, let it sign, then ask for it",
+                "a key counts until it expires or is revoked, and for [root] once it has signed a commit: add it first, let it sign, then ask for it",
             )),
         }
     };
     let root = &policy.root;
-    check(&root.place, root.threshold, &mut root.keys.iter())?;
+    let live = root.keys.iter().filter(|name| is_live(name, true)).count();
+    check(&root.place, root.threshold, live)?;
+    let live = policy
+        .keys
+        .keys()
+        .filter(|name| is_live(name, false))
+        .count();
     for protect in &policy.protected {
-        check(&protect.place, protect.threshold, &mut policy.keys.keys())?;
+        check(&protect.place, protect.threshold, live)?;
     }
     Ok(())
 }

@@ -253,6 +253,6 @@ fn a_change_of_the_policy_is_judged_before_it_is_signed() {
     assert_snapshot!(check(), @r"
     note: fleet.toml:4:1: this rule fits no known host: rendered for a host called 'any'
     error: trust.toml:4:2: it asks for 1 signer, and 0 of its keys can sign
-    hint: a key counts once it has signed a commit, and until it expires or is revoked: add it first, let it sign, then ask for it
+    hint: a key counts until it expires or is revoked, and for [root] once it has signed a commit: add it first, let it sign, then ask for it
     ");
 }
