@@ -549,15 +549,43 @@ fn an_unknown_filter_is_shown_where() {
 }
 
 #[test]
+fn a_template_that_would_not_end_is_a_mistake() {
+    let endless =
+        "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
+    assert_snapshot!(base(&format!("[file.\"/etc/a\"]\ntemplate = true\ncontent = \"{endless}\"\n")), @r#"
+    error: layers/base/base.toml:3:12: template takes more than 5000000 steps
+      |
+    3 | content = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}"
+      |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+    hint: loop over less: loops within loops multiply
+    "#);
+}
+
+#[test]
 fn a_template_cannot_include() {
     assert_snapshot!(base("[file.\"/etc/motd\"]\ntemplate = true\ncontent = '{% include \"/etc/shadow\" %}'\n"), @r#"
     error: layers/base/base.toml:3:15: template: nothing can be included
       |
     3 | content = '{% include "/etc/shadow" %}'
-      |               ^^^^^^^
+      |               ^^^^^^^^^^^^^^^^^^^^^
       |
     hint: use variables, or a source for each file
     "#);
+    for words in [
+        "import 'a' as b",
+        "from 'a' import b",
+        "extends 'a'",
+        "include 'layers/base/base.toml'",
+    ] {
+        let told = base(&format!(
+            "[file.\"/etc/motd\"]\ntemplate = true\ncontent = \"{{% {words} %}}\"\n"
+        ));
+        assert!(
+            told.contains("template: nothing can be included"),
+            "{words}: {told}"
+        );
+    }
 }
 
 #[test]
