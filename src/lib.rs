@@ -51,6 +51,8 @@
 //! | `/run/limpet/fetch.sock` | where the agent asks the fetcher | systemd |
 
 pub mod cli;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 
 pub mod agent;
 pub mod apply;

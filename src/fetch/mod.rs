@@ -44,6 +44,8 @@ pub mod child;
 pub mod client;
 mod connect;
 mod credential;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod http;
 mod http_server;
 mod local;

@@ -47,7 +47,7 @@ impl PackHeader {
     }
 
     /// The number of objects, when these bytes complete it.
-    fn feed(&mut self, bytes: &[u8]) -> Option<u32> {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<u32> {
         for byte in bytes {
             if matches!(self.state, State::Done) {
                 return None;

@@ -25,6 +25,8 @@ mod declared;
 pub mod desired;
 mod digest;
 mod edges;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod imaginary;
 mod inputs;
 mod inventory;

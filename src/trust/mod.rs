@@ -22,6 +22,8 @@ mod commit;
 mod fixture;
 mod fleet_name;
 mod fleet_policy;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod key;
 #[cfg(test)]
 mod model;

@@ -23,6 +23,8 @@ mod automatic;
 mod dependants;
 pub mod dnf;
 pub mod family;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod kept;
 pub(in crate::kinds) mod lists;
 mod plan;

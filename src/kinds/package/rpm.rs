@@ -82,7 +82,7 @@ fn ask(host: &Host, arguments: &[&str], files: &[String]) -> Result<Arc<CommandR
 }
 
 /// The packages in an answer to [`QUERY`].
-fn parse(output: &str) -> Result<Vec<Entry>, Failure> {
+pub(super) fn parse(output: &str) -> Result<Vec<Entry>, Failure> {
     let mut entries = Vec::new();
     for line in output.lines().filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split(' ').collect();

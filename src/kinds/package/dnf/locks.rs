@@ -42,7 +42,7 @@ pub fn are_possible(host: &Host, program: Program) -> Result<bool, Failure> {
 }
 
 /// The names in lines as `name-0:1.0-1.*`; with an exclamation mark in front it is a version that must not come.
-fn parse_list(text: &str) -> BTreeSet<String> {
+pub(in crate::kinds::package) fn parse_list(text: &str) -> BTreeSet<String> {
     let lines = text.lines().map(str::trim);
     let locks = lines.filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
     locks
@@ -54,7 +54,7 @@ fn parse_list(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn parse_toml(text: &str) -> BTreeSet<String> {
+pub(in crate::kinds::package) fn parse_toml(text: &str) -> BTreeSet<String> {
     #[derive(Deserialize)]
     struct Locks {
         #[serde(default)]

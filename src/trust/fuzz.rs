@@ -1,0 +1,96 @@
+//! Entry points for fuzzing what decides whom a host believes.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::commit::{Commit, read_ancestry};
+use super::sshsig::Signature;
+use super::{AllowedSigners, PublicKey, Revoked, fleet_name, tree};
+use crate::git::{ObjectId, ObjectKind};
+
+const FORMATS: [gix::hash::Kind; 2] = [gix::hash::Kind::Sha1, gix::hash::Kind::Sha256];
+
+/// The signature of a commit, in its armor; other bytes are put into one, which they would hardly ever be by chance.
+pub fn sshsig(bytes: &[u8]) {
+    let armor = match bytes.starts_with(b"-----") {
+        true => bytes.to_owned(),
+        false => {
+            let body = STANDARD.encode(bytes);
+            let lines: Vec<&str> = (0..body.len())
+                .step_by(70)
+                .map(|start| &body[start..body.len().min(start + 70)])
+                .collect();
+            let lines = lines.join("\n");
+            format!("-----BEGIN SSH SIGNATURE-----\n{lines}\n-----END SSH SIGNATURE-----")
+                .into_bytes()
+        }
+    };
+    if let Ok(signature) = Signature::parse(&armor) {
+        let _ = signature.verify(b"a payload");
+    }
+    let _ = PublicKey::parse(bytes);
+}
+
+/// The list of who may sign.
+pub fn allowed_signers(bytes: &[u8]) {
+    let Ok(allowed) = AllowedSigners::parse("allowed_signers", bytes) else {
+        return;
+    };
+    let keys: BTreeSet<String> = allowed.keys().map(|key| key.fingerprint).collect();
+    assert_eq!(keys.len(), allowed.keys().count(), "a key is listed once");
+    let text = std::str::from_utf8(bytes).expect("what is read is text");
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    assert!(keys.len() <= lines.count(), "no line is two keys");
+}
+
+/// The list of who may no longer.
+pub fn revoked(bytes: &[u8]) {
+    if let Ok(revoked) = Revoked::parse("revoked", bytes) {
+        assert!(!revoked.contains(""), "nothing is no key");
+    }
+}
+
+/// A commit object.
+pub fn commit(bytes: &[u8]) {
+    for format in FORMATS {
+        let parse = |bytes: &[u8]| Commit::parse(ObjectId::null(format), ObjectKind::Commit, bytes);
+        read_ancestry(ObjectId::null(format), bytes);
+        let Ok(commit) = parse(bytes) else {
+            continue;
+        };
+        commit.subject();
+        commit.trailers();
+        let (parents, time) = read_ancestry(commit.id, bytes);
+        assert_eq!(parents, commit.parents);
+        assert_eq!(time, commit.claimed_time_secs);
+        assert!(bytes.ends_with(&commit.message));
+        if let Some(armor) = &commit.signature {
+            let _ = Signature::parse(armor);
+        }
+        // What is signed is the same commit without its signature, and nothing else of it is lost.
+        let signed = parse(&commit.payload).expect("what is signed is a commit");
+        assert_eq!(signed.signature, None);
+        assert_eq!(signed.payload, commit.payload);
+        assert_eq!(signed.payload_sha256, commit.payload_sha256);
+        assert_eq!((signed.tree, signed.parents), (commit.tree, commit.parents));
+        assert_eq!(signed.message, commit.message);
+    }
+}
+
+/// A tree object, and the one name that is read out of its fleet.toml before anything is trusted.
+pub fn tree(bytes: &[u8]) {
+    for format in FORMATS {
+        let Ok(entries) = tree::parse(ObjectId::null(format), bytes) else {
+            continue;
+        };
+        let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names.len(), entries.len(), "a name is there once");
+        for name in names {
+            assert!(!name.is_empty() && !name.contains('/') && name != "." && name != "..");
+            assert!(!name.eq_ignore_ascii_case(".git"));
+        }
+    }
+    fleet_name::parse(bytes);
+}
