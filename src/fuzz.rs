@@ -12,10 +12,11 @@ use crate::{age, fetch, fleet, kinds, trust};
 pub type Target = fn(&[u8]);
 
 /// All of them by name; `tests/fuzz/corpus` has a directory for each.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("sshsig", trust::fuzz::sshsig),
     ("allowed-signers", trust::fuzz::allowed_signers),
     ("revoked", trust::fuzz::revoked),
+    ("policy", trust::fuzz::policy),
     ("commit", trust::fuzz::commit),
     ("tree", trust::fuzz::tree),
     ("fleet", fleet::fuzz::fleet),

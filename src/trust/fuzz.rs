@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 
 use super::commit::{Commit, read_ancestry};
 use super::sshsig::Signature;
-use super::{AllowedSigners, PublicKey, Revoked, fleet_name, tree};
+use super::{
+    AllowedSigners, FleetPolicy, POLICY_FILE, PublicKey, Revoked, check_change, fleet_name, tree,
+};
+use crate::document::Source;
 use crate::git::{ObjectId, ObjectKind};
 
 const FORMATS: [gix::hash::Kind; 2] = [gix::hash::Kind::Sha1, gix::hash::Kind::Sha256];
@@ -93,4 +97,37 @@ pub fn tree(bytes: &[u8]) {
         }
     }
     fleet_name::parse(bytes);
+}
+
+/// trust.toml.
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(policy) = FleetPolicy::parse(&Source::new(POLICY_FILE, text)) else {
+        return;
+    };
+    let fingerprints: BTreeSet<&str> = policy
+        .keys
+        .values()
+        .map(|key| key.fingerprint.as_str())
+        .collect();
+    assert_eq!(fingerprints.len(), policy.keys.len(), "a key has one name");
+    let named = policy.allowed.iter().flat_map(|allow| &allow.keys);
+    for name in named.chain(&policy.root.keys) {
+        assert!(policy.keys.contains_key(name), "who is named has a key");
+    }
+    for name in policy.keys.keys() {
+        let is_root = policy.is_root(name);
+        assert_eq!(policy.may_change(name, POLICY_FILE), is_root);
+        assert!(!is_root || policy.may_change(name, "layers/base/base.toml"));
+    }
+    assert!(
+        !policy.may_change("", "layers/base/base.toml"),
+        "nobody is nobody"
+    );
+    // It never follows itself, and is the first only with version 1.
+    let now = Timestamp::UNIX_EPOCH;
+    assert!(check_change(Some(&policy), &policy, now).is_err());
+    assert!(policy.version == 1 || check_change(None, &policy, now).is_err());
 }
