@@ -103,6 +103,8 @@ impl Cycle {
         in_force: &mut InForce,
         progress: Progress<'_>,
     ) -> Result<(), Failure> {
+        // Of a cycle that ended early.
+        self.archives.forget();
         let paths = &mut in_force.desired.paths;
         let declared: BTreeSet<String> = paths
             .iter()

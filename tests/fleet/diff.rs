@@ -286,6 +286,35 @@ fn an_encrypted_file_only_shows_that_it_differs() {
 }
 
 #[test]
+fn of_what_is_fetched_the_address_and_the_hash_are_shown() {
+    let repository = repository();
+    let layer = |version: &str, digit: &str| {
+        let hash = digit.repeat(64);
+        repository.write(
+            "layers/base/s.toml",
+            &format!("[file.\"/opt/s\"]\nurl = \"https://a.example/{version}.tar\"\nsha256 = \"{hash}\"\nunpack = true\n"),
+        );
+        repository.commit_unsigned("s");
+    };
+    layer("1", "a");
+    layer("2", "b");
+    let text = told(&diff(&repository, &["HEAD~.."]));
+    for line in [
+        "-(from https://a.example/1.tar)",
+        "+(from https://a.example/2.tar)",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    // Built anew, and put in the same place.
+    layer("2", "c");
+    let text = told(&diff(&repository, &["HEAD~.."]));
+    for (sign, digit) in [("-", "b"), ("+", "c")] {
+        let line = format!("{sign}(SHA-256 {})", digit.repeat(64));
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
+#[test]
 fn many_removals_are_warned_of() {
     let repository = repository();
     let files: String = (0..11)

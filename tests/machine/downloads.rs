@@ -262,7 +262,19 @@ fn an_archive_is_unpacked_and_a_new_one_restarts_what_runs_from_it_and_nothing_e
     assert_eq!(pids(), before);
     assert!(!machine.exists(CACHE));
 
-    scene.apply(&tool_layer(&scene, &second, "tool-2.tar.gz"));
+    // What is in another archive is not known before it is fetched, which a plan does not do.
+    scene.declare(&tool_layer(&scene, &second, "tool-2.tar.gz"));
+    let plan = machine.run(&["limpet", "plan", "tip"]);
+    assert!(
+        plan.stdout
+            .contains("what file:/opt/tool unpacks is not known before")
+            || plan
+                .stderr
+                .contains("what file:/opt/tool unpacks is not known before"),
+        "{plan:?}"
+    );
+    assert!(machine.exists("/opt/tool/share/old"));
+    scene.converge();
     version("two");
     assert!(!machine.exists("/opt/tool/share/old"));
     assert_eq!(machine.read_file("/opt/tool/share/new"), "new");

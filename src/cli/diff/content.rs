@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::fleet::compare::{ContentDifference, Difference};
-use crate::git::Objects;
+use crate::git::{Objects, hex};
 use crate::kinds::file::hunks;
 use crate::kinds::kind::{Content, ContentSource};
 
@@ -79,14 +79,20 @@ impl<'a> Contents<'a> {
     }
 
     fn bytes(&self, content: &Option<Content>) -> Result<Rc<[u8]>, crate::git::ObjectError> {
-        Ok(match content.as_ref().map(|content| &content.source) {
-            Some(ContentSource::Inline(bytes)) => Rc::from(&bytes[..]),
+        let Some(content) = content else {
+            return Ok(Rc::from([]));
+        };
+        Ok(match &content.source {
+            ContentSource::Inline(bytes) => Rc::from(&bytes[..]),
             // Told below by its beginning, whatever stands around it.
-            Some(ContentSource::Sealed(_)) => Rc::from(&b"age-encryption.org/v1"[..]),
-            Some(ContentSource::Blob(id)) => self.objects.get(id)?.data.into(),
-            Some(ContentSource::Address(url)) => Rc::from(format!("(from {url})\n").as_bytes()),
+            ContentSource::Sealed(_) => Rc::from(&b"age-encryption.org/v1"[..]),
+            ContentSource::Blob(id) => self.objects.get(id)?.data.into(),
+            ContentSource::Address(url) => {
+                let text = format!("(from {url})\n(SHA-256 {})\n", hex(&content.sha256));
+                Rc::from(text.as_bytes())
+            }
             // What was on a host before is in no repository.
-            Some(ContentSource::Original | ContentSource::Member(..)) | None => Rc::from([]),
+            ContentSource::Original | ContentSource::Member(..) => Rc::from([]),
         })
     }
 }
