@@ -31,13 +31,13 @@ pub fn find_purged(
     owned: &[Owned<Original, Remembered>],
 ) -> Vec<Failure> {
     paths.retain(|path| path.spec != PathSpec::Purged);
-    let is_in_archive = |path: &DesiredPath| {
-        let mut declared = above(&path.path).filter_map(|above| find(paths, above));
+    let is_in_archive = |purging: &Purging<'_>| {
+        let mut declared = above(&purging.item.path).filter_map(|above| find(paths, above));
         declared.any(|above| matches!(above.spec, PathSpec::Archive { .. }))
     };
+    let mut purging: Vec<Purging<'_>> = paths.iter().filter_map(Purging::new).collect();
     // What of it is declared is not known before the archive is.
-    let purging = paths.iter().filter(|path| !is_in_archive(path));
-    let purging: Vec<Purging<'_>> = purging.filter_map(Purging::new).collect();
+    purging.retain(|purging| !is_in_archive(purging));
     if purging.is_empty() {
         return Vec::new();
     }
