@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::config::ORIGINALS_DIRECTORY;
 use crate::kinds::account::{AccountChange, Accounts};
 use crate::kinds::command::{CommandChange, Commands};
-use crate::kinds::file::{PathChange, Paths, read_original, save_original};
+use crate::kinds::file::{PathChange, Paths, Walks, read_original, save_original};
 use crate::kinds::kind::{Contents, Kind};
 use crate::kinds::package::{PackageChange, Packages};
 use crate::kinds::repository::{self, RefreshChange};
@@ -312,16 +312,13 @@ fn prepare(
 ) -> Vec<Prepared> {
     let mut prepared = Vec::with_capacity(steps.len());
     let mut hopeless = Vec::new();
-    let mut way = None;
+    let mut ways = Walks::new(walk.host);
     for mut step in steps {
         let is_new = !walk.declarations.is_owned(step.kind, &step.key);
         if is_new && let Change::Path(change) = &step.change {
             // Now, not when it was planned: a package of the same run may have brought the file.
-            let original = match &mut way {
-                Some(way) => Ok(way),
-                none => walk.host.walk().map(|way| none.insert(way)),
-            }
-            .and_then(|way| match change.is_secret && !change.edit.writes() {
+            let way = ways.of(change.as_user.as_ref());
+            let original = way.and_then(|way| match change.is_secret && !change.edit.writes() {
                 // What is there is the secret already: no copy of that.
                 true => Ok(read_original(way, &change.path)?.0.without_content()),
                 false => save_original(walk.host, way, &change.path, ORIGINALS_DIRECTORY),

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Cause, NotMade, Prepared, Walk, Walked};
-use crate::kinds::file::{Original, PathChange, Paths, put_back, read_original};
+use crate::kinds::file::{Original, PathChange, Paths, Walks, put_back, read_original};
 use crate::kinds::kind::Kind;
 use crate::kinds::unit::{
     self, Operation, UnitChange, Units, Validation, Verdict, has_started_since, is_read_by_systemd,
@@ -72,7 +72,12 @@ fn keep_one(
     prepared: &Prepared,
 ) -> Result<(), Failure> {
     let step = &prepared.step;
-    let (mut original, mut content) = read_original(&mut walk.host.walk()?, &step.key)?;
+    let as_user = match &step.change {
+        Change::Path(change) => change.as_user.as_ref(),
+        _ => None,
+    };
+    let mut ways = Walks::new(walk.host);
+    let (mut original, mut content) = read_original(ways.of(as_user)?, &step.key)?;
     let is_secret = matches!(&step.change, Change::Path(change) if change.is_secret);
     if let (Original::File { sha256, .. }, Some(bytes), true) =
         (&mut original, &mut content, is_secret)
@@ -263,7 +268,14 @@ fn write(walk: &Walk<'_>, formers: &mut [Former]) -> Result<Vec<Outcome>, Failur
             .map_err(|error| unreadable(&former.path, error))?;
         let content = former.content.take();
         let (id, path) = (&former.resource, &former.path);
-        let change = put_back(walk.host, id, path, &original, content)?;
+        let change = put_back(
+            walk.host,
+            id,
+            path,
+            &original,
+            content,
+            walk.declarations.as_user(path).cloned(),
+        )?;
         match original {
             Original::Absent => absent.push((index, change)),
             _ => changes.push((index, change)),

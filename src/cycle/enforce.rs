@@ -13,7 +13,9 @@ use crate::cycle::contents::{Courier, StoredContents};
 use crate::cycle::{APPLIED, AppliedRevision, Cycle, InForce, Progress, Rest};
 use crate::fleet::{DesiredState, Limits};
 use crate::kinds::account::{self, Accounts};
-use crate::kinds::file::{Edit, Paths, SeenBefore, find_purged, read_original, save_original};
+use crate::kinds::file::{
+    Edit, Paths, SeenBefore, Walks, find_purged, read_original, save_original,
+};
 use crate::kinds::kind::Kind;
 use crate::kinds::package::Packages;
 use crate::kinds::sysctl::Sysctls;
@@ -371,7 +373,7 @@ impl Cycle {
         open: &BTreeSet<&ResourceId>,
     ) -> Result<(), Failure> {
         let declarations = Declarations::new(&in_force.desired, inventory);
-        let mut way = None;
+        let mut ways = Walks::new(&self.host);
         let mut owned = Vec::new();
         for (kind, key) in declarations.keys() {
             let key = key.as_ref();
@@ -384,10 +386,7 @@ impl Cycle {
             let original = match kind {
                 _ if declarations.is_owned(kind, key) => Some(String::new()), // the one it has stays
                 InventoryKind::Path => {
-                    let way = match &mut way {
-                        Some(way) => way,
-                        none => none.insert(self.host.walk()?),
-                    };
+                    let way = ways.of(declarations.as_user(key))?;
                     let originals = config::ORIGINALS_DIRECTORY;
                     let original = match declarations.is_secret(key) {
                         // It is what we would have written: no copy of that.

@@ -254,7 +254,7 @@ impl Question<'_> {
             let is_open = !matches!(path.spec, PathSpec::File { mode: Some(mode), .. } if mode & 0o004 == 0);
             is_open
                 && !crate::sys::files::above(&path.path).any(closed)
-                && kinds::file::is_public(self.host, &path.path)
+                && kinds::file::is_public(self.host, &path.path, path.as_user.as_ref())
         })
     }
 

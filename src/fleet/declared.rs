@@ -13,15 +13,7 @@ use crate::model::{Kind, OnRemoval};
 pub(super) const RESERVED: [&str; 5] = ["window", "rollout", "reboot", "block", "instances"];
 
 /// Fields that this version does not know yet, of any kind.
-const LATER_FIELDS: [&str; 7] = [
-    "state",
-    "as_user",
-    "window",
-    "rollout",
-    "reboot",
-    "block",
-    "instances",
-];
+const LATER_FIELDS: [&str; 6] = ["state", "window", "rollout", "reboot", "block", "instances"];
 
 /// `state = …` of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -54,6 +46,7 @@ pub(super) struct File {
     pub group: Option<String>,
     pub xattrs: Option<BTreeMap<String, String>>,
     pub capabilities: Option<String>,
+    pub as_user: Option<String>,
     pub state: Option<State>,
     pub validate: Option<Vec<String>>,
     pub template: Option<bool>,

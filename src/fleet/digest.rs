@@ -152,6 +152,10 @@ impl Serialize for OnePath<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let path = self.0;
         let mut map = serializer.serialize_map(None)?;
+        // Left out where it is as always, as in the digests of earlier versions.
+        if let Some(user) = &path.as_user {
+            map.serialize_entry("as_user", user)?;
+        }
         let named = match &path.spec {
             PathSpec::File { xattrs, .. } | PathSpec::Directory { xattrs, .. } => Some(xattrs),
             PathSpec::Symlink { .. }
@@ -432,6 +436,7 @@ mod tests {
             spec,
             report: false,
             on_removal: OnRemoval::Keep,
+            as_user: None,
         }
     }
 

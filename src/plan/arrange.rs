@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::DesiredState;
 use crate::kinds::account::DesiredAccount;
-use crate::kinds::file::PathSpec;
+use crate::kinds::file::{DesiredPath, PathSpec};
 use crate::kinds::unit::{Operation, UnitChange, is_read_by_systemd};
 use crate::model::{Action, Class, Failure, Kind, Reason, ResourceId};
 use crate::plan::{Change, Inventory, InventoryKind, Rules, Step, order};
@@ -68,14 +68,14 @@ pub(super) fn add_blockers(desired: &DesiredState, rules: &Rules, steps: &mut [S
 /// The declared users and groups that declared paths are to belong to, by path.
 fn owners(desired: &DesiredState) -> BTreeMap<&str, Vec<ResourceId>> {
     let is_declared = |id: &ResourceId| desired.accounts.iter().any(|account| account.id == *id);
-    let of_path = |spec: &PathSpec| -> Vec<ResourceId> {
-        let (PathSpec::File { owner, group, .. } | PathSpec::Directory { owner, group, .. }) = spec
+    let of_path = |path: &DesiredPath| -> Vec<ResourceId> {
+        let (PathSpec::File { owner, group, .. } | PathSpec::Directory { owner, group, .. }) =
+            &path.spec
         else {
             return Vec::new();
         };
-        let user = owner
-            .as_deref()
-            .map(|name| ResourceId::new(Kind::User, name));
+        let owner = owner.as_deref().or(path.as_user.as_deref());
+        let user = owner.map(|name| ResourceId::new(Kind::User, name));
         let group = group
             .as_deref()
             .map(|name| ResourceId::new(Kind::Group, name));
@@ -85,7 +85,7 @@ fn owners(desired: &DesiredState) -> BTreeMap<&str, Vec<ResourceId>> {
     desired
         .paths
         .iter()
-        .map(|path| (path.path.as_str(), of_path(&path.spec)))
+        .map(|path| (path.path.as_str(), of_path(path)))
         .filter(|(_, owners)| !owners.is_empty())
         .collect()
 }

@@ -15,7 +15,7 @@ use crate::kinds::kind::Owned;
 use crate::kinds::package::DesiredPackage;
 use crate::kinds::sysctl::DesiredSysctl;
 use crate::kinds::unit::DesiredUnit;
-use crate::model::{OnRemoval, ResourceId};
+use crate::model::{Name, OnRemoval, ResourceId};
 use crate::plan::{Inventory, InventoryKind};
 use crate::sys::files::above;
 
@@ -184,6 +184,11 @@ impl<'a> Declarations<'a> {
     pub fn is_secret(&self, path: &str) -> bool {
         let declared = self.paths().get(path);
         declared.is_some_and(|declared| declared.sealed().is_some())
+    }
+
+    /// Whose rights `path` is written with, where not root's.
+    pub fn as_user(&self, path: &str) -> Option<&'a Name> {
+        self.paths().get(path)?.as_user.as_ref()
     }
 
     /// What `id` explicitly needs.

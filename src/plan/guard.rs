@@ -264,7 +264,7 @@ impl Look<'_> {
         // Directories made on the way were never declared.
         let paths = paths
             .iter()
-            .filter(|owned| !matches!(owned.applied.applied(), Some(Applied::Parent) | None))
+            .filter(|owned| !matches!(owned.applied.applied(), Some(Applied::Parent { .. }) | None))
             .map(|owned| (InventoryKind::Path, thing_of(&owned.id, &owned.key)));
         // What is in an archive stands together.
         let mut last = None;

@@ -62,6 +62,7 @@ impl Scene {
             spec,
             report: false,
             on_removal: OnRemoval::Restore,
+            as_user: None,
         });
         let look = Look {
             entry: Entry::Absent,

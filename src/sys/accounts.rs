@@ -130,6 +130,22 @@ impl Host {
         })
     }
 
+    /// The numbers of the user that /etc/passwd calls `name`.
+    pub(super) fn listed_user(&self, name: &str) -> Result<Option<Listed>, Failure> {
+        let bytes = self
+            .read_file("/etc/passwd", LIMIT_BYTES)?
+            .unwrap_or_default();
+        Ok(parse_user(&String::from_utf8_lossy(&bytes), name))
+    }
+
+    /// The numbers of the groups that /etc/group lists the user `name` in.
+    pub(super) fn listed_groups_of(&self, name: &str) -> Result<Vec<u32>, Failure> {
+        let bytes = self
+            .read_file("/etc/group", LIMIT_BYTES)?
+            .unwrap_or_default();
+        Ok(parse_memberships(&String::from_utf8_lossy(&bytes), name))
+    }
+
     fn listed(&self, file: &str, name: &str) -> Result<Option<u32>, Failure> {
         let bytes = self.read_file(file, LIMIT_BYTES)?.unwrap_or_default();
         Ok(parse_account(&String::from_utf8_lossy(&bytes), name))
@@ -144,7 +160,36 @@ fn parse_account(text: &str, name: &str) -> Option<u32> {
     })
 }
 
-fn lookup_failure(what: &str, name: &str, errno: nix::errno::Errno) -> Failure {
+/// A user's number, and that of his first group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+fn parse_user(text: &str, name: &str) -> Option<Listed> {
+    let line = text
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))?;
+    let mut numbers = line.split(':').skip(2).map(|field| field.parse().ok());
+    Some(Listed {
+        uid: numbers.next()??,
+        gid: numbers.next()??,
+    })
+}
+
+fn parse_memberships(text: &str, name: &str) -> Vec<u32> {
+    let is_member = |members: &str| members.split(',').any(|member| member == name);
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':').skip(2);
+            let number = fields.next()?.parse().ok()?;
+            (number != u32::MAX && is_member(fields.next()?)).then_some(number)
+        })
+        .collect()
+}
+
+pub(super) fn lookup_failure(what: &str, name: &str, errno: nix::errno::Errno) -> Failure {
     Failure::new(
         Class::Transient,
         format!("failed to look up {what} '{name}': {}", errno.desc()),
@@ -167,5 +212,20 @@ mod tests {
         check("bad", None);
         check("garbage", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_user_has_the_groups_that_list_him() {
+        let text =
+            "adm:x:4:syslog,ops\nops:x:4000:\nopsies:x:5:opsy\nwheel:x:10:ops\nbad:x:many:ops\n";
+        assert_eq!(parse_memberships(text, "ops"), [4, 10]);
+        assert!(parse_memberships(text, "nobody").is_empty());
+        let passwd = "ops:x:4001:4000:Ops:/home/ops:/bin/sh\nbad:x:1:\n";
+        let ops = Listed {
+            uid: 4001,
+            gid: 4000,
+        };
+        assert_eq!(parse_user(passwd, "ops"), Some(ops));
+        assert_eq!(parse_user(passwd, "bad"), None);
     }
 }

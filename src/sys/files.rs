@@ -19,7 +19,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
@@ -27,9 +26,11 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use crate::model::{Class, Failure};
 pub use touched::Touched;
 
+use crate::sys::acting::{Acting, Rights};
 use crate::sys::signatures::Signatures;
 use crate::sys::{Host, clock};
 
+mod listing;
 mod own;
 mod reading;
 mod safety;
@@ -127,6 +128,15 @@ impl Host {
         Walk::new(self)
     }
 
+    /// The same with the `rights` of a user, whose own directories are safe then.
+    pub fn walk_as(&self, rights: Rights) -> Result<Walk, Failure> {
+        let mut walk = Walk::new(self)?;
+        let own_group = rights.has_own_group.then_some(rights.gid);
+        walk.trust = Trust::of_user(rights.uid, own_group);
+        walk.rights = Some(rights);
+        Ok(walk)
+    }
+
     /// Looks at one path. Many paths are looked at with one [`Walk`].
     pub fn look(&self, path: &str, hashing: Hashing) -> Result<Look, Failure> {
         self.walk()?.look(path, hashing)
@@ -176,6 +186,8 @@ impl Host {
 pub struct Walk {
     root: OwnedFd,
     trust: Trust,
+    /// Whose rights it has, where not its own.
+    rights: Option<Rights>,
     /// The directories that were entered, by their real names.
     entered: Vec<Level>,
     /// The path that led there; the next one beside it needs no step.
@@ -220,6 +232,7 @@ impl Walk {
         Ok(Walk {
             root,
             trust,
+            rights: None,
             entered: Vec::new(),
             entered_as: None,
             elsewhere: None,
@@ -230,6 +243,16 @@ impl Walk {
             device: Cell::new(None),
             buffer: RefCell::default(),
         })
+    }
+
+    /// Has the rights of its user until what is returned is dropped.
+    pub(super) fn act(&self) -> Result<Option<Acting>, Failure> {
+        self.rights.as_ref().map(Rights::take).transpose()
+    }
+
+    /// The numbers of the user and the group that it makes everything for.
+    pub(super) fn account(&self) -> Option<(u32, u32)> {
+        self.rights.as_ref().map(|rights| (rights.uid, rights.gid))
     }
 
     /// The directory that was entered last.
@@ -371,6 +394,7 @@ impl Walk {
 
     /// Looks at `path`, following no link at its end.
     pub fn look(&mut self, path: &str, hashing: Hashing) -> Result<Look, Failure> {
+        let _acting = self.act()?;
         let (parent, name) = split(path);
         if let Some((directory, missing)) = &self.missing
             && directory == parent
@@ -447,73 +471,6 @@ impl Walk {
             }
             _ => Ok(Entry::Special(type_word(&stat))),
         }
-    }
-
-    /// Is something mounted on the directory `path`.
-    pub fn is_mount_point(&mut self, path: &str) -> Result<bool, Failure> {
-        let (parent, name) = split(path);
-        if !self.enter(parent)? {
-            return Ok(false);
-        }
-        let failed = |errno| io_failure("look at", path, errno);
-        let outside = fstat(self.here()).map_err(failed)?;
-        let inside = fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
-        if outside.st_dev != inside.st_dev {
-            return Ok(true);
-        }
-        // One file system may be mounted at several places; kernels before 5.8 cannot tell.
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let known = rustix::fs::statx(self.here(), name, flags, rustix::fs::StatxFlags::TYPE);
-        Ok(known.is_ok_and(|known| {
-            known
-                .stx_attributes
-                .contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
-        }))
-    }
-
-    /// At most `limit` names in the directory `path`, in no order; none when it does not exist.
-    pub fn list(&mut self, path: &str, limit: usize) -> Result<Vec<String>, Failure> {
-        if !self.enter(path)? {
-            return Ok(Vec::new());
-        }
-        self.list_here(path, limit)
-    }
-
-    /// As [`list`](Self::list), also of a directory that is not safe: those above it are judged, it is not. It is not entered.
-    pub fn list_any(&mut self, path: &str, limit: usize) -> Result<Vec<String>, Failure> {
-        let (parent, name) = split(path);
-        if !self.enter(parent)? {
-            return Ok(Vec::new());
-        }
-        self.list_named(name, path, limit)
-    }
-
-    /// At most `limit` names in the directory that was entered last.
-    pub(super) fn list_here(&self, shown: &str, limit: usize) -> Result<Vec<String>, Failure> {
-        self.list_named(".", shown, limit)
-    }
-
-    /// At most `limit` names in the directory `name` of the one that was entered last; none when it does not exist.
-    fn list_named(&self, name: &str, shown: &str, limit: usize) -> Result<Vec<String>, Failure> {
-        let failed = |errno| io_failure("list directory", shown, errno);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut directory = match Dir::openat(self.here(), name, flags, Mode::empty()) {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => return Ok(Vec::new()),
-            Err(errno) => return Err(failed(errno)),
-        };
-        let mut found = Vec::new();
-        for entry in directory.iter() {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy();
-            if name != "." && name != ".." {
-                if found.len() == limit {
-                    break;
-                }
-                found.push(name.into_owned());
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -11,6 +11,7 @@ use remembered::Answers;
 use signatures::Signatures;
 
 pub mod accounts;
+pub mod acting;
 pub mod capabilities;
 pub mod chance;
 pub mod clock;

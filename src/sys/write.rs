@@ -22,12 +22,15 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, syncfs, 
 
 use crate::model::{Class, Failure};
 use crate::sys::Host;
+use crate::sys::acting::Rights;
 use crate::sys::files::{
-    Attributes, Entry, Hashing, Walk, attributes_of, hash, io_failure, join, read_failure, split,
+    Attributes, Entry, Hashing, Walk, above, attributes_of, hash, io_failure, join, read_failure,
+    split,
 };
 use crate::sys::xattrs::{self, NamedXattrs, Xattrs};
 
 mod candidate;
+mod own;
 
 use candidate::candidate_name;
 pub use candidate::is_candidate_name;
@@ -83,49 +86,11 @@ impl Host {
         })
     }
 
-    /// Writes a file of limpet's own, durably; the directory must exist.
-    pub fn write_own_file(&self, path: &str, bytes: &[u8], mode: u32) -> Result<(), Failure> {
-        let (uid, gid) = self.root_account()?;
-        let mut batch = self.batch()?;
-        let candidate = batch.stage_file(path, bytes, Attributes { mode, uid, gid })?;
-        if let Err(failure) = batch.sync() {
-            batch.discard(candidate);
-            return Err(failure);
-        }
-        batch.publish(candidate)?;
-        batch.sync()
-    }
-
-    /// Makes a directory of limpet's own where there is none, and its parents with mode 0755.
-    pub fn ensure_own_directory(&self, path: &str, mode: u32) -> Result<(), Failure> {
-        let (uid, gid) = self.root_account()?;
-        let mut batch = self.batch()?;
-        for parent in self
-            .look(&join(path, "any"), Hashing::Skip)?
-            .missing_parents
-            .iter()
-        {
-            let mode = if parent == path { mode } else { 0o755 };
-            batch.make_directory(parent, Attributes { mode, uid, gid })?;
-        }
-        batch.sync()
-    }
-
-    /// Removes a file of limpet's own; fine when there is none.
-    pub fn remove_own_file(&self, path: &str) -> Result<(), Failure> {
-        let mut batch = self.batch()?;
-        batch.remove_file(path, None)?;
-        batch.sync()
-    }
-
-    /// Renames a file of limpet's own within its directory, replacing what is there.
-    #[allow(clippy::disallowed_methods, reason = "its directory is root's alone")]
-    pub fn rename_own_file(&self, path: &str, new: &str) -> Result<(), Failure> {
-        std::fs::rename(self.outer_path(path), self.outer_path(new)).map_err(|error| {
-            Failure::new(
-                Class::Host,
-                format!("failed to rename '{path}' to '{new}': {error}"),
-            )
+    /// The same with the `rights` of a user.
+    pub fn batch_as(&self, rights: Rights) -> Result<Batch, Failure> {
+        Ok(Batch {
+            walk: self.walk_as(rights)?,
+            ..self.batch()?
         })
     }
 
@@ -148,20 +113,14 @@ impl Host {
         let sha256 = hash(&mut file).map_err(failed)?;
         Ok((file, sha256))
     }
-
-    /// Removes what a killed run left behind in `directories`.
-    pub fn sweep<'a>(&self, directories: impl IntoIterator<Item = &'a str>) -> Result<(), Failure> {
-        let mut batch = self.batch()?;
-        for directory in directories {
-            if batch.walk.enter(directory)? {
-                batch.sweep_here()?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Batch {
+    /// The numbers of the user and the group whose rights it has, where not root's.
+    pub fn account(&self) -> Option<(u32, u32)> {
+        self.walk.account()
+    }
+
     /// Writes the candidate for a file. The target's directory must exist.
     pub fn stage_file(
         &mut self,
@@ -179,6 +138,7 @@ impl Batch {
         content: &mut impl Read,
         attributes: Attributes,
     ) -> Result<Candidate, Failure> {
+        let _acting = self.walk.act()?;
         let candidate = self.prepare(target)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -198,12 +158,15 @@ impl Batch {
                     uid: Some(attributes.uid),
                     gid: Some(attributes.gid),
                 };
-                change_attributes(&file.into(), target, change)
+                let file = file.into();
+                change_attributes(&file, target, change)?;
+                self.keep_label(&file, target);
+                Ok(())
             });
         match written {
             Ok(()) => Ok(candidate),
             Err(failure) => {
-                self.discard(candidate);
+                self.discard_here(&candidate);
                 Err(failure)
             }
         }
@@ -216,6 +179,30 @@ impl Batch {
         Ok(self.walk.open_here(&candidate.name, target)?.0)
     }
 
+    /// Gives the candidate the label of SELinux that the file at `target` has. A new file gets that of its directory, from the kernel.
+    fn keep_label(&self, candidate: &OwnedFd, target: &str) {
+        let name = split(target).1;
+        let keep = || -> Result<(), Failure> {
+            let Entry::File { .. } = self.walk.look_here(name, target, Hashing::Skip)? else {
+                return Ok(());
+            };
+            let (file, _) = self.walk.open_here(name, target)?;
+            match xattrs::read_one(&file, xattrs::LABEL, target)? {
+                Some(label)
+                    if xattrs::read_one(candidate, xattrs::LABEL, target)?.as_ref()
+                        != Some(&label) =>
+                {
+                    xattrs::write_one(candidate, xattrs::LABEL, &label, target)
+                }
+                _ => Ok(()),
+            }
+        };
+        if let Err(failure) = keep() {
+            // A left one where SELinux is off, or one that its policy does not let us give.
+            tracing::debug!(error = %failure.message, "failed to keep a label, ignoring");
+        }
+    }
+
     /// Gives a candidate exactly these extended attributes, where they are said, and then those that are `named`; its mode is `mode`
     /// afterwards, whatever an access list among them says of the group (acl(5), "CORRESPONDENCE BETWEEN ACL ENTRIES AND FILE
     /// PERMISSION BITS").
@@ -226,6 +213,7 @@ impl Batch {
         named: &NamedXattrs,
         mode: u32,
     ) -> Result<(), Failure> {
+        let _acting = self.walk.act()?;
         let target = candidate.target.as_str();
         self.enter_existing(split(target).0)?;
         let (file, _) = self.walk.open_here(&candidate.name, target)?;
@@ -240,6 +228,7 @@ impl Batch {
         named: &NamedXattrs,
         mode: u32,
     ) -> Result<(), Failure> {
+        let _acting = self.walk.act()?;
         let (parent, name) = split(path);
         self.enter_existing(parent)?;
         let directory = open_directory(self.walk.here(), name, path)?;
@@ -253,6 +242,7 @@ impl Batch {
         content: &str,
         owner: Option<(u32, u32)>,
     ) -> Result<Candidate, Failure> {
+        let _acting = self.walk.act()?;
         let candidate = self.prepare(target)?;
         symlinkat(content, self.walk.here(), candidate.name.as_str())
             .map_err(|errno| io_failure("create a symbolic link beside", target, errno))?;
@@ -271,7 +261,7 @@ impl Batch {
         match given {
             Ok(()) => Ok(candidate),
             Err(errno) => {
-                self.discard(candidate);
+                self.discard_here(&candidate);
                 Err(io_failure("change the owner of", target, errno))
             }
         }
@@ -279,9 +269,10 @@ impl Batch {
 
     /// Renames a candidate onto its target, which must be absent, a regular file with one name, or a symbolic link.
     pub fn publish(&mut self, candidate: Candidate) -> Result<(), Failure> {
+        let _acting = self.walk.act()?;
         let result = self.try_publish(&candidate);
         if result.is_err() {
-            self.discard(candidate);
+            self.discard_here(&candidate);
         }
         result
     }
@@ -318,18 +309,22 @@ impl Batch {
 
     /// Removes a candidate that is not wanted. Failing to is harmless: the next batch in this directory sweeps it.
     pub fn discard(&mut self, candidate: Candidate) {
+        if let Ok(_acting) = self.walk.act() {
+            self.discard_here(&candidate);
+        }
+    }
+
+    fn discard_here(&mut self, candidate: &Candidate) {
         let (parent, _) = split(&candidate.target);
         if let Ok(true) = self.walk.enter(parent) {
-            let _ = unlinkat(
-                self.walk.here(),
-                candidate.name.as_str(),
-                UnlinkatFlags::NoRemoveDir,
-            );
+            let name = candidate.name.as_str();
+            let _ = unlinkat(self.walk.here(), name, UnlinkatFlags::NoRemoveDir);
         }
     }
 
     /// Makes a directory at once, whole: no other process sees it with a wrong owner or mode.
     pub fn make_directory(&mut self, path: &str, attributes: Attributes) -> Result<(), Failure> {
+        let _acting = self.walk.act()?;
         let candidate = self.prepare(path)?;
         let name = candidate.name.as_str();
         mkdirat(self.walk.here(), name, Mode::from_bits_truncate(0o700))
@@ -365,6 +360,24 @@ impl Batch {
         }
     }
 
+    /// Makes the directories on the way to `target` that are not there, with mode 0755, for whoever's rights it has.
+    pub fn make_missing_parents(&mut self, target: &str) -> Result<(), Failure> {
+        let mut missing = Vec::new();
+        {
+            let _acting = self.walk.act()?;
+            for directory in above(target) {
+                if self.walk.enter(directory)? {
+                    break;
+                }
+                missing.push(directory);
+            }
+        }
+        let (uid, gid) = self.walk.account().unwrap_or_default();
+        let mode = 0o755;
+        let mut missing = missing.into_iter().rev();
+        missing.try_for_each(|path| self.make_directory(path, Attributes { mode, uid, gid }))
+    }
+
     /// Changes mode, owner and the `named` extended attributes of the regular file or directory at `path`.
     pub fn set_attributes(
         &mut self,
@@ -372,6 +385,7 @@ impl Batch {
         change: AttributeChange,
         named: &NamedXattrs,
     ) -> Result<(), Failure> {
+        let _acting = self.walk.act()?;
         let (parent, name) = split(path);
         self.enter_existing(parent)?;
         self.mark_written(path)?;
@@ -393,6 +407,7 @@ impl Batch {
 
     /// Removes the file or symbolic link at `path`; fine when there is none. A file whose SHA-256 is not `expected` is kept.
     pub fn remove_file(&mut self, path: &str, expected: Option<[u8; 32]>) -> Result<(), Failure> {
+        let _acting = self.walk.act()?;
         let (parent, name) = split(path);
         if !self.walk.enter(parent)? {
             return Ok(());
@@ -421,6 +436,7 @@ impl Batch {
 
     /// Removes the empty directory at `path`; fine when there is none. It may be anybody's: only its parents have to be safe.
     pub fn remove_directory(&mut self, path: &str) -> Result<(), Failure> {
+        let _acting = self.walk.act()?;
         let (parent, name) = split(path);
         if !self.walk.enter(parent)? {
             return Ok(());

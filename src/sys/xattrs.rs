@@ -1,6 +1,7 @@
 //! Extended attributes: access control lists, capabilities and what users keep with a file.
 //!
-//! Only those that belong to a file as it was left there are known here. A label of SELinux is its policy's business, and what IMA, EVM
+//! Only those that belong to a file as it was left there are known here. A label of SELinux is its policy's business (a file that is replaced
+//! hands its own on), and what IMA, EVM
 //! and overlayfs write is true of one inode only.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use crate::sys::files::io_failure;
 
 /// File capabilities, which a change of owner takes away.
 pub const CAPABILITIES: &str = "security.capability";
+
+/// The label of SELinux.
+pub(super) const LABEL: &str = "security.selinux";
 
 /// As many bytes as the kernel lets names, or one value, have.
 const LIMIT_BYTES: usize = 65_536;

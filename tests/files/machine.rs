@@ -252,7 +252,7 @@ impl Machine {
                     key: change.key.clone(),
                     original,
                     on_removal: OnRemoval::Restore,
-                    applied: Remembered::Applied(Applied::Absent),
+                    applied: Remembered::Applied(Applied::Absent { as_user: None }),
                 });
             }
         }
@@ -327,6 +327,7 @@ fn desired(kind: Word, path: &str, spec: PathSpec) -> DesiredPath {
         spec,
         report: false,
         on_removal: OnRemoval::Restore,
+        as_user: None,
     }
 }
 

@@ -164,11 +164,11 @@ fn a_file_cannot_wait_for_a_check() {
 
 #[test]
 fn a_field_of_a_later_version_says_so() {
-    assert_snapshot!(base("[file.\"/etc/secret\"]\nsource = \"s\"\nas_user = \"app\"\n"), @r#"
-    error: layers/base/base.toml:3:1: `as_user` in file:/etc/secret is not supported by limpet 0.1.0
+    assert_snapshot!(base("[file.\"/etc/secret\"]\nsource = \"s\"\nwindow = \"nightly\"\n"), @r#"
+    error: layers/base/base.toml:3:1: `window` in file:/etc/secret is not supported by limpet 0.1.0
       |
-    3 | as_user = "app"
-      | ^^^^^^^
+    3 | window = "nightly"
+      | ^^^^^^
     "#);
 }
 
@@ -627,6 +627,47 @@ fn a_forbidden_path_says_who_could_allow_it() {
       |                               ^
       |
     hint: a host's operator can allow it: apply.allow_paths = ["/etc/systemd/system/limpet.service.d/x.conf"] in /etc/limpet/limpet.toml
+    "#);
+}
+
+#[test]
+fn what_a_user_writes_is_that_users() {
+    assert_snapshot!(base(
+        "[file.\"/home/app/x\"]\ncontent = \"\"\nas_user = \"app\"\nowner = \"root\"\ncapabilities = \"cap_chown=ep\"\n\
+         [file.\"/home/app/y\"]\ncontent = \"\"\nas_user = \"root\"\n"
+    ), @r#"
+    error: layers/base/base.toml:4:9: file:/home/app/x is written as 'app', and has another owner
+      |
+    4 | owner = "root"
+      |         ^^^^^^
+      |
+    note: layers/base/base.toml:3:11: written as that user
+      |
+    3 | as_user = "app"
+      |           ^^^^^
+    hint: leave out `owner`: nobody may give a file away
+    error: layers/base/base.toml:5:16: file:/home/app/x has capabilities, which this host does not allow
+      |
+    5 | capabilities = "cap_chown=ep"
+      |                ^^^^^^^^^^^^^^
+      |
+    hint: they are rights as setuid gives them; a host's operator can allow it: apply.allow_suid = true in /etc/limpet/limpet.toml
+    error: layers/base/base.toml:5:16: file:/home/app/x is written as 'app', and has capabilities
+      |
+    5 | capabilities = "cap_chown=ep"
+      |                ^^^^^^^^^^^^^^
+      |
+    note: layers/base/base.toml:3:11: written as that user
+      |
+    3 | as_user = "app"
+      |           ^^^^^
+    hint: only root gives them, where nobody else could exchange the file
+    error: layers/base/base.toml:8:11: file:/home/app/y cannot be written as user 'root'
+      |
+    8 | as_user = "root"
+      |           ^^^^^^
+      |
+    hint: name the user whose directory it lies in; what lies elsewhere is root's, and needs no `as_user`
     "#);
 }
 

@@ -19,6 +19,7 @@ mod bad_days;
 mod scene;
 
 mod accounts;
+mod as_user;
 mod bad_days_disk;
 mod bad_days_process;
 mod bad_days_server;

@@ -25,7 +25,9 @@ impl Resolver<'_, '_> {
         let file: declared::File = declared::read(table, place, &what)?;
         if file.state == Some(State::Absent) {
             let report = file.report.unwrap_or(false);
-            return self.absent(id, report, file.on_removal.unwrap_or_default(), place, out);
+            let on_removal = file.on_removal.unwrap_or_default();
+            let as_user = file.as_user.map(Name::from);
+            return self.absent(id, report, on_removal, as_user, place, out);
         }
         let mut mistakes = Vec::new();
         let template = file.template.unwrap_or(false);
@@ -91,6 +93,9 @@ impl Resolver<'_, '_> {
             place,
             &mut mistakes,
         );
+        if let Some(user) = &file.as_user {
+            mistakes.extend(check_user(&what, user, &file, table, place));
+        }
         check_command(&what, file.validate.as_deref(), table, place, &mut mistakes);
         if file.validate.is_some() && !has_content {
             mistakes.push(
@@ -102,18 +107,17 @@ impl Resolver<'_, '_> {
             );
         }
         let has_access = file.mode.is_some() || file.owner.is_some() || file.group.is_some();
-        let says_nothing = !has_content && !has_access && xattrs.is_empty();
-        if says_nothing && file.unpack.is_none() && mistakes.is_empty() {
+        let says_nothing = !has_access && xattrs.is_empty() && file.unpack.is_none();
+        if !has_content && says_nothing && mistakes.is_empty() {
             mistakes.push(
                 Mistake::new(place, format!("{what} declares nothing"))
                     .hint("give it `content`, `source`, `url`, `mode`, `owner` or `group`"),
             );
         }
-        // Only new content brings defaults along; else what is not said is not managed.
-        let or_root = |given: Option<String>| match given {
-            None if has_content => Some(Name::root()),
-            given => given.map(Name::from),
-        };
+        // Only new content brings defaults along; else what is not said is not managed. What a user writes has his own group.
+        let as_user = file.as_user.map(Name::from);
+        let usual_owner = as_user.clone().unwrap_or_else(Name::root);
+        let usual_group = as_user.is_none().then(Name::root);
         let spec = if file.unpack == Some(true) {
             mistakes.extend(check_unpack(&what, table, place));
             // Where there is none, a mistake says so.
@@ -131,8 +135,11 @@ impl Resolver<'_, '_> {
             PathSpec::File {
                 content: contained.map(|contained| contained.content),
                 mode: mode.or(has_content.then_some(usual_mode)),
-                owner: or_root(file.owner),
-                group: or_root(file.group),
+                owner: file
+                    .owner
+                    .map(Name::from)
+                    .or(has_content.then_some(usual_owner)),
+                group: (file.group.map(Name::from)).or(usual_group.filter(|_| has_content)),
                 xattrs,
                 validate: file.validate,
             }
@@ -143,6 +150,7 @@ impl Resolver<'_, '_> {
             spec,
             report: file.report.unwrap_or(false),
             on_removal: file.on_removal.unwrap_or_default(),
+            as_user,
         };
         out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
@@ -163,6 +171,7 @@ impl Resolver<'_, '_> {
                 id,
                 report,
                 directory.on_removal.unwrap_or_default(),
+                None,
                 place,
                 out,
             );
@@ -207,6 +216,7 @@ impl Resolver<'_, '_> {
             },
             report: directory.report.unwrap_or(false),
             on_removal: directory.on_removal.unwrap_or_default(),
+            as_user: None,
         };
         out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
@@ -227,6 +237,7 @@ impl Resolver<'_, '_> {
                 id,
                 report,
                 symlink.on_removal.unwrap_or_default(),
+                None,
                 place,
                 out,
             );
@@ -260,6 +271,7 @@ impl Resolver<'_, '_> {
             spec: PathSpec::Symlink { target },
             report: symlink.report.unwrap_or(false),
             on_removal: symlink.on_removal.unwrap_or_default(),
+            as_user: None,
         };
         out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
@@ -271,6 +283,7 @@ impl Resolver<'_, '_> {
         id: &ResourceId,
         report: bool,
         on_removal: OnRemoval,
+        as_user: Option<Name>,
         place: &Place,
         out: &mut Resolved,
     ) -> Result<(), Vec<Mistake>> {
@@ -281,6 +294,7 @@ impl Resolver<'_, '_> {
             spec: PathSpec::Absent,
             report,
             on_removal,
+            as_user,
         };
         out.add_path(self.limits, path, place, &mut mistakes);
         none_or(mistakes)
@@ -419,6 +433,46 @@ pub(super) fn check_account(
     }
 }
 
+/// What nobody but root could do is not asked of the `user` who writes a file.
+fn check_user(
+    what: &str,
+    user: &str,
+    file: &declared::File,
+    table: &Table,
+    place: &Place,
+) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    check_account(what, "as_user", Some(user), table, place, &mut mistakes);
+    let at = |key| table.place_of(key, place);
+    if user == "root" || user.parse::<u32>().is_ok() {
+        mistakes.push(
+            Mistake::new(&at("as_user"), format!("{what} cannot be written as user '{user}'"))
+                .hint("name the user whose directory it lies in; what lies elsewhere is root's, and needs no `as_user`"),
+        );
+    }
+    if file.owner.as_deref().is_some_and(|owner| owner != user) {
+        mistakes.push(
+            Mistake::new(
+                &at("owner"),
+                format!("{what} is written as '{user}', and has another owner"),
+            )
+            .note("written as that user", &at("as_user"))
+            .hint("leave out `owner`: nobody may give a file away"),
+        );
+    }
+    if file.capabilities.is_some() {
+        mistakes.push(
+            Mistake::new(
+                &at("capabilities"),
+                format!("{what} is written as '{user}', and has capabilities"),
+            )
+            .note("written as that user", &at("as_user"))
+            .hint("only root gives them, where nobody else could exchange the file"),
+        );
+    }
+    mistakes
+}
+
 /// Is `validate` a command that could be run.
 fn check_command(
     what: &str,
@@ -446,16 +500,16 @@ fn check_command(
 
 /// Is there an archive to unpack, and nothing said of it that concerns one file.
 fn check_unpack(what: &str, table: &Table, place: &Place) -> Vec<Mistake> {
-    let of_one_file = [
+    let keys = [
         "content",
         "source",
         "decrypt",
         "validate",
+        "as_user",
         "xattrs",
         "capabilities",
-    ]
-    .into_iter()
-    .find(|key| table.get(key).is_some());
+    ];
+    let of_one_file = keys.into_iter().find(|key| table.get(key).is_some());
     let mistake = |key: &str| {
         Mistake::new(
             &table.place_of(key, place),

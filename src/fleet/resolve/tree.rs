@@ -40,6 +40,7 @@ impl Resolver<'_, '_> {
                 spec,
                 report: tree.report.unwrap_or(false),
                 on_removal: tree.on_removal.unwrap_or_default(),
+                as_user: None,
             };
             out.add_path(self.limits, path, place, mistakes);
         };

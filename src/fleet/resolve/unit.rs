@@ -234,6 +234,7 @@ pub(super) fn brought(bringer: &Bringer<'_>, path: String, content: Content) -> 
         },
         report: bringer.report,
         on_removal: bringer.on_removal,
+        as_user: None,
     }
 }
 

@@ -8,10 +8,10 @@ use similar::DiffOp;
 use similar::algorithms::{Capture, Compact, Replace, myers};
 
 use crate::document::single_line;
-use crate::kinds::file::{Edit, PathChange};
+use crate::kinds::file::{Edit, PathChange, Walks};
 use crate::kinds::kind::Contents;
-use crate::model::Failure;
-use crate::sys::files::{Entry, Hashing, above};
+use crate::model::{Failure, Name};
+use crate::sys::files::{Entry, Hashing, Walk, above};
 use crate::sys::{Host, clock};
 
 /// Larger contents are not compared line by line.
@@ -40,9 +40,11 @@ pub fn diff(
             "content of {path} differs (not shown: it is a secret)\n"
         )));
     }
-    let look = host.look(path, Hashing::Skip)?;
+    let mut walks = Walks::new(host);
+    let walk = walks.of(change.as_user.as_ref())?;
+    let look = walk.look(path, Hashing::Skip)?;
     let will_close = above(path).any(|directory| closing.contains(directory));
-    if will_close || is_behind_a_closed_directory(host, look.physical(path))? {
+    if will_close || is_behind_a_closed_directory(walk, look.physical(path))? {
         return Ok(Some(withheld(path)));
     }
     let now = look.entry;
@@ -82,7 +84,7 @@ pub fn diff(
                 new.map_or(0, |new| new.len() as u64),
             )));
         }
-        Entry::File { .. } => host.read_file(path, LIMIT_BYTES)?,
+        Entry::File { .. } => walk.read_file(path, LIMIT_BYTES)?,
     };
     Ok(unified(path, old.as_deref(), new.as_deref()))
 }
@@ -101,19 +103,20 @@ pub fn closing<'a>(changes: impl Iterator<Item = &'a PathChange>) -> BTreeSet<&'
 }
 
 /// May everybody on the host read what lies at `path`; not when nobody can tell.
-pub fn is_public(host: &Host, path: &str) -> bool {
+pub fn is_public(host: &Host, path: &str, as_user: Option<&Name>) -> bool {
     let look = || -> Result<bool, Failure> {
-        let look = host.look(path, Hashing::Skip)?;
+        let mut walks = Walks::new(host);
+        let walk = walks.of(as_user)?;
+        let look = walk.look(path, Hashing::Skip)?;
         let is_open =
             !matches!(look.entry, Entry::File { attributes, .. } if attributes.mode & 0o004 == 0);
-        Ok(is_open && !is_behind_a_closed_directory(host, look.physical(path))?)
+        Ok(is_open && !is_behind_a_closed_directory(walk, look.physical(path))?)
     };
     look().unwrap_or(false)
 }
 
 /// Is there a directory on the way to `path` that not everybody may pass: then not everybody may read what lies there, whatever its mode.
-fn is_behind_a_closed_directory(host: &Host, path: &str) -> Result<bool, Failure> {
-    let mut walk = host.walk()?;
+fn is_behind_a_closed_directory(walk: &mut Walk, path: &str) -> Result<bool, Failure> {
     // The root directory is everybody's, or nobody could do anything.
     for directory in above(path).filter(|directory| *directory != "/") {
         let entry = walk.look(directory, Hashing::Skip)?.entry;

@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use crate::git::hex;
-use crate::kinds::file::{Making, PathChange};
+use crate::kinds::file::PathChange;
+use crate::kinds::file::making::Making;
 use crate::kinds::kind::Content;
 use crate::model::{Class, Failure};
 use crate::sys::files::Attributes;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::kinds::file::by_path::ByPath;
+use crate::kinds::file::ways::Walks;
 use crate::kinds::file::{
     Applied, DesiredPath, MAX_ADDRESSED_BYTES, MAX_CONTENT_BYTES, Original, PathSpec, Remembered,
 };
@@ -40,6 +41,20 @@ pub struct ObservedPath {
     pub xattrs: Xattrs,
     /// What is in it, when it is a directory that may have to go.
     pub children: Vec<String>,
+}
+
+impl ObservedPath {
+    fn absent() -> Self {
+        ObservedPath {
+            look: Look {
+                entry: Entry::Absent,
+                elsewhere: None,
+                missing_parents: [].into(),
+            },
+            xattrs: Xattrs::default(),
+            children: Vec::new(),
+        }
+    }
 }
 
 /// What was seen a moment ago, before nothing but the paths in `touched` was changed by us.
@@ -100,7 +115,7 @@ pub(super) fn observe(
 
     let wanted = wanted(desired, owned);
     let mut seen = Vec::with_capacity(wanted.len());
-    let mut walk = host.walk();
+    let mut walks = Walks::new(host);
     let seen_before = before
         .as_mut()
         .map(|before| std::mem::take(&mut before.paths.paths));
@@ -118,9 +133,11 @@ pub(super) fn observe(
             seen.push((same, Ok(look)));
             continue;
         }
-        let look = match &mut walk {
-            Ok(walk) => look(walk, path, wanted),
-            Err(failure) => Err(failure.clone()),
+        let look = match walks.find(wanted.as_user) {
+            Ok(Some(walk)) => look(walk, path, wanted),
+            // Whose user is not there yet is not there: if it is needed, applying says why it is not.
+            Ok(None) => Ok(ObservedPath::absent()),
+            Err(failure) => Err(failure),
         };
         seen.push((path.clone(), look.map_err(Box::new)));
     }
@@ -145,15 +162,15 @@ pub(super) fn observe(
 fn wanted<'a>(
     desired: &'a [DesiredPath],
     owned: &'a [Owned<Original, Remembered>],
-) -> Vec<(&'a Name, Wanted)> {
-    let mut wanted: Vec<(&Name, Wanted)> = Vec::with_capacity(desired.len().max(owned.len()));
+) -> Vec<(&'a Name, Wanted<'a>)> {
+    let mut wanted: Vec<(&Name, Wanted<'_>)> = Vec::with_capacity(desired.len().max(owned.len()));
     let mut left = owned.iter().peekable();
     for item in desired {
         let path = &item.path;
         while let Some(before) = left.next_if(|owned| owned.key < *path) {
             wanted.push((&before.key, Wanted::of_owned(&before.applied)));
         }
-        let mut looked_for = Wanted::of_declared(&item.spec);
+        let mut looked_for = Wanted::of_declared(item);
         if let Some(same) = left.next_if(|owned| owned.key == *path) {
             looked_for = looked_for.with(Wanted::of_owned(&same.applied));
         }
@@ -183,7 +200,7 @@ fn wanted<'a>(
 }
 
 /// Is anything declared below `path`.
-fn is_needed(wanted: &[(&Name, Wanted)], path: &str) -> bool {
+fn is_needed(wanted: &[(&Name, Wanted<'_>)], path: &str) -> bool {
     // What lies below it stands together in the order of paths, right after this prefix.
     let prefix = join(path, "");
     let first = wanted.partition_point(|(path, _)| path.as_str() < prefix.as_str());
@@ -195,7 +212,9 @@ fn is_needed(wanted: &[(&Name, Wanted)], path: &str) -> bool {
 
 /// What to look for at a path.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
+struct Wanted<'a> {
+    /// With whose rights.
+    as_user: Option<&'a Name>,
     content: WantedContent,
     xattrs: bool,
     children: bool,
@@ -213,9 +232,11 @@ enum WantedContent {
     OfAnySize,
 }
 
-impl Wanted {
-    fn of_declared(spec: &PathSpec) -> Self {
+impl<'a> Wanted<'a> {
+    fn of_declared(item: &'a DesiredPath) -> Self {
+        let spec = &item.spec;
         Wanted {
+            as_user: item.as_user.as_ref(),
             content: match spec {
                 // Its size is not known.
                 PathSpec::File {
@@ -244,7 +265,7 @@ impl Wanted {
     }
 
     /// What matters of a path that is not declared; [`with`](Self::with) says what does of one that is.
-    fn of_owned(remembered: &Remembered) -> Self {
+    fn of_owned(remembered: &'a Remembered) -> Self {
         let wrote = matches!(
             remembered.applied(),
             Some(Applied::File {
@@ -254,6 +275,7 @@ impl Wanted {
             })
         );
         Wanted {
+            as_user: remembered.applied().and_then(Applied::as_user),
             content: match wrote {
                 true => WantedContent::Always,
                 false => WantedContent::Never,
@@ -267,7 +289,7 @@ impl Wanted {
         }
     }
 
-    fn with(self, owned: Wanted) -> Self {
+    fn with(self, owned: Wanted<'_>) -> Self {
         Wanted {
             content: match (self.content, owned.content) {
                 (WantedContent::Never, content) => content,
@@ -279,7 +301,7 @@ impl Wanted {
     }
 }
 
-fn look(walk: &mut Walk, path: &str, wanted: Wanted) -> Result<ObservedPath, Failure> {
+fn look(walk: &mut Walk, path: &str, wanted: Wanted<'_>) -> Result<ObservedPath, Failure> {
     let content = match wanted.content {
         WantedContent::Never if wanted.is_declared => Hashing::Skip,
         WantedContent::OfSize(size) => Hashing::Remembered {

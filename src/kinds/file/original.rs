@@ -121,6 +121,9 @@ pub enum Applied {
         /// The extended attributes that were declared, and what each was to be.
         #[serde(default, skip_serializing_if = "NamedXattrs::is_empty")]
         xattrs: NamedXattrs,
+        /// With whose rights it was written, where not root's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        as_user: Option<Name>,
         /// Its content is a secret, and the hash one with this host's key.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         secret: bool,
@@ -149,9 +152,17 @@ pub enum Applied {
         target: String,
     },
     /// A directory that nobody declares, made because a declared path lies below it.
-    Parent,
+    Parent {
+        /// With whose rights, where not root's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        as_user: Option<Name>,
+    },
     /// Nothing is there.
-    Absent,
+    Absent {
+        /// With whose rights, where not root's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        as_user: Option<Name>,
+    },
 }
 
 impl Applied {
@@ -160,11 +171,21 @@ impl Applied {
         matches!(self, Applied::File { secret: true, .. })
     }
 
+    /// Whose rights it was made with, where not root's.
+    pub fn as_user(&self) -> Option<&Name> {
+        match self {
+            Applied::File { as_user, .. }
+            | Applied::Parent { as_user }
+            | Applied::Absent { as_user } => as_user.as_ref(),
+            Applied::Directory { .. } | Applied::Symlink { .. } => None,
+        }
+    }
+
     /// The extended attributes that were declared.
     pub fn xattrs(&self) -> Option<&NamedXattrs> {
         match self {
             Applied::File { xattrs, .. } | Applied::Directory { xattrs, .. } => Some(xattrs),
-            Applied::Symlink { .. } | Applied::Parent | Applied::Absent => None,
+            Applied::Symlink { .. } | Applied::Parent { .. } | Applied::Absent { .. } => None,
         }
     }
 

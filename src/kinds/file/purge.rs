@@ -59,7 +59,11 @@ pub fn find_purged(
         }
     }
     for item in owned {
-        if item.applied.applied() != Some(&Applied::Absent) || find(paths, &item.key).is_some() {
+        let is_gone = matches!(
+            item.applied.applied(),
+            Some(Applied::Absent { as_user: None })
+        );
+        if !is_gone || find(paths, &item.key).is_some() {
             continue;
         }
         let innermost = above(&item.key)
@@ -145,6 +149,7 @@ impl<'a> Purging<'a> {
             spec: PathSpec::Purged,
             report: self.item.report,
             on_removal: self.item.on_removal,
+            as_user: None,
         }
     }
 }

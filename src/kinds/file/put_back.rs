@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::age;
-use crate::kinds::file::{Access, Edit, Original, PathChange};
+use crate::kinds::file::{Access, Edit, Original, PathChange, Walks};
 use crate::kinds::kind::{Content, ContentSource, Part};
-use crate::model::{Failure, ResourceId};
+use crate::model::{Failure, Name, ResourceId};
 use crate::sys::Host;
 use crate::sys::files::{Entry, Hashing, hash_bytes};
 use crate::sys::xattrs::{NamedXattrs, Xattrs};
@@ -17,10 +17,12 @@ pub fn put_back(
     path: &str,
     original: &Original,
     content: Option<Vec<u8>>,
+    as_user: Option<Name>,
 ) -> Result<PathChange, Failure> {
-    let now = host.look(path, Hashing::Skip)?.entry;
+    let mut walks = Walks::new(host);
+    let now = walks.of(as_user.as_ref())?.look(path, Hashing::Skip)?.entry;
     let is_directory = matches!(now, Entry::Directory(_));
-    let edit = match original {
+    let mut edit = match original {
         Original::Absent if is_directory => Edit::RemoveDirectory,
         Original::Absent => Edit::RemoveFile { expected: None },
         Original::File {
@@ -62,12 +64,16 @@ pub fn put_back(
             named: NamedXattrs::default(),
         },
     };
+    if as_user.is_some() {
+        edit.give_to_its_maker();
+    }
     Ok(PathChange {
         id: id.clone(),
         path: path.into(),
         edit,
         applied: None,
         is_secret: false,
+        as_user,
     })
 }
 
@@ -82,8 +88,8 @@ fn source_of(content: Vec<u8>, sha256: &[u8; 32]) -> ContentSource {
 fn access(mode: u32, uid: u32, gid: u32, xattrs: &Xattrs) -> Access {
     Access {
         mode,
-        owner: uid.to_string().into(),
-        group: gid.to_string().into(),
+        owner: Some(uid.to_string().into()),
+        group: Some(gid.to_string().into()),
         xattrs: Some(xattrs.clone()),
         named: NamedXattrs::default(),
     }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::age::{Closed, Identity};
 use crate::kinds::file::{
-    Applied, DesiredPath, MAX_CONTENT_BYTES, ObservedPaths, Original, PathSpec, Remembered,
+    Applied, DesiredPath, MAX_CONTENT_BYTES, ObservedPaths, Original, PathSpec, Remembered, Walks,
 };
 use crate::kinds::kind::{Owned, Part, Sealed};
 use crate::model::{Class, Failure, Name};
@@ -123,15 +123,20 @@ impl Vault {
         };
         let declared = desired.iter().filter(|path| path.sealed().is_some());
         let left = owned.iter().filter(|owned| is_secret(owned));
-        let left = left.map(|owned| &owned.key);
-        let left = left.filter(|path| !is_compared_as_it_is(path));
-        let mut walk = host.walk();
-        for path in declared.map(|path| &path.path).chain(left) {
-            let hashed = match (self.closed.get(path), identity, &mut walk) {
+        let left = left.filter(|owned| !is_compared_as_it_is(&owned.key));
+        let left = left.map(|owned| {
+            let applied = owned.applied.applied();
+            (&owned.key, applied.and_then(Applied::as_user))
+        });
+        let declared = declared.map(|path| (&path.path, path.as_user.as_ref()));
+        let mut walks = Walks::new(host);
+        for (path, as_user) in declared.chain(left) {
+            let hashed = match (self.closed.get(path), identity, walks.find(as_user)) {
                 (Some(failure), ..) => Err(failure.clone()),
                 (None, Err(failure), _) => Err(failure.clone()),
-                (None, _, Err(failure)) => Err(failure.clone()),
-                (None, Ok(identity), Ok(walk)) => read_secret(walk, path)
+                (None, _, Err(failure)) => Err(failure),
+                (None, _, Ok(None)) => Ok(None),
+                (None, Ok(identity), Ok(Some(walk))) => read_secret(walk, path)
                     .map(|bytes| bytes.map(|bytes| identity.keyed_hash(&bytes))),
             };
             let seen = observed.paths.get_mut(path);

@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use crate::archive::{Entry, Index, What};
 use crate::kinds::file::fetched::{not_as_declared, stage_hashed};
-use crate::kinds::file::{DesiredPath, Edit, Making, PathChange, PathSpec, Progress};
+use crate::kinds::file::making::{Making, Progress, failed};
+use crate::kinds::file::ways::Batches;
+use crate::kinds::file::{DesiredPath, Edit, PathChange, PathSpec};
 use crate::kinds::kind::{Content, ContentSource};
-use crate::model::{Class, Failure, Name, Outcome};
+use crate::model::{Class, Failure, Name};
 use crate::sys::files::join;
 use crate::sys::write::{Batch, Candidate};
 use crate::sys::xattrs::NamedXattrs;
@@ -161,6 +163,7 @@ fn declared(item: &DesiredPath, path: String, spec: PathSpec) -> DesiredPath {
         path: Name::from(path),
         id: item.id.clone(),
         spec,
+        as_user: None,
         report: item.report,
         on_removal: item.on_removal,
     }
@@ -169,7 +172,7 @@ fn declared(item: &DesiredPath, path: String, spec: PathSpec) -> DesiredPath {
 /// Makes the candidates of everything that waits for an archive, which is read once.
 pub(super) fn stage(
     making: &Making<'_>,
-    batch: &mut Batch,
+    batches: &mut Batches<'_>,
     changes: &[&PathChange],
     progress: &mut [Progress],
 ) {
@@ -191,7 +194,7 @@ pub(super) fn stage(
             for (index, staged) in wanted
                 .remove(&member)
                 .into_iter()
-                .flat_map(|places| stage_all(making, batch, changes, &places, bytes))
+                .flat_map(|places| stage_all(making, batches, changes, &places, bytes))
             {
                 progress[index] = match staged {
                     Ok(candidate) => Progress::Staged(candidate),
@@ -211,15 +214,11 @@ pub(super) fn stage(
     }
 }
 
-fn failed(change: &PathChange, failure: Failure) -> Progress {
-    Progress::Over(Outcome::Failed(failure.about(change.id.clone())))
-}
-
 /// The candidates of the changes at `places`, which are names of one file: the first is made of `bytes`, the others of what was
 /// written there.
 fn stage_all(
     making: &Making<'_>,
-    batch: &mut Batch,
+    batches: &mut Batches<'_>,
     changes: &[&PathChange],
     places: &[usize],
     bytes: &mut dyn Read,
@@ -227,14 +226,15 @@ fn stage_all(
     let mut all: Vec<(usize, Result<Candidate, Failure>)> = Vec::with_capacity(places.len());
     for index in places {
         let change = changes[*index];
-        let staged = match all.first() {
+        // Whatever is unpacked is root's to write.
+        let staged = batches.of(None).and_then(|batch| match all.first() {
             None => stage_one(making, batch, change, &mut *bytes),
             Some((_, Ok(first))) => {
                 let written = batch.reopen(first);
                 written.and_then(|file| stage_one(making, batch, change, file))
             }
             Some((_, Err(failure))) => Err(failure.clone()),
-        };
+        });
         all.push((*index, staged));
     }
     all
@@ -252,7 +252,7 @@ fn stage_one(
     else {
         return Err(Failure::new(Class::Bug, "only files have bytes"));
     };
-    let attributes = making.attributes(access)?;
+    let attributes = making.attributes(access, batch)?;
     let candidate = match stage_hashed(batch, change, content, bytes, attributes)? {
         Ok(candidate) => candidate,
         Err(found) => {

@@ -92,6 +92,7 @@ impl Walk {
 
     /// The extended attributes of the regular file or directory at `path`.
     pub fn read_xattrs(&mut self, path: &str) -> Result<Xattrs, Failure> {
+        let _acting = self.act()?;
         let (parent, name) = split(path);
         if !self.enter(parent)? {
             return Ok(Xattrs::default());
@@ -111,6 +112,7 @@ impl Walk {
 
     /// Whom the symbolic link at `path` belongs to: the numbers of its user and group.
     pub fn link_owner(&mut self, path: &str) -> Result<Option<(u32, u32)>, Failure> {
+        let _acting = self.act()?;
         let (parent, name) = split(path);
         if !self.enter(parent)? {
             return Ok(None);
@@ -122,6 +124,7 @@ impl Walk {
 
     /// Reads the regular file at `path`, as [`Host::read_file`] does.
     pub fn read_file(&mut self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        let _acting = self.act()?;
         let (parent, name) = split(path);
         if !self.enter(parent)? || self.look_here(name, path, Hashing::Skip)? == Entry::Absent {
             return Ok(None);

@@ -12,8 +12,8 @@ use crate::sys::files::Attributes;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trust {
     pub(super) owner: u32,
-    /// A group that may write, for a test's or an image builder's own tree where every user has a group of his own. Never on a running
-    /// system: there the group's bits may stand for an access control list.
+    /// A group that may write: the own one of the user who is acted as, or of a test's or an image builder's own tree, where every user has a
+    /// group of his own. Never where root acts on a running system: there the group's bits may stand for an access control list.
     group: Option<u32>,
 }
 
@@ -30,6 +30,14 @@ impl Trust {
                 owner: root.st_uid,
                 group: Some(root.st_gid),
             }
+        }
+    }
+
+    /// With the rights of a user: what others may change could redirect what is done for him.
+    pub(super) fn of_user(uid: u32, own_group: Option<u32>) -> Self {
+        Trust {
+            owner: uid,
+            group: own_group,
         }
     }
 
@@ -59,6 +67,6 @@ impl Trust {
 pub(super) fn unsafe_directory(path: &str, objection: &str) -> Failure {
     Failure::new(Class::Host, format!("refused to work in directory '{path}': {objection}"))
         .with_hint(format!(
-            "below it, others could redirect what root writes; make it root's alone (chown root '{path}', chmod go-w '{path}') or leave the path out"
+            "below it, others could redirect what root writes; make it root's alone (chown root '{path}', chmod go-w '{path}'), say `as_user` for a file in that user's own directory, or leave the path out"
         ))
 }

@@ -39,8 +39,8 @@ impl Wish {
     pub(super) fn access(self, mode: u32) -> Access {
         Access {
             mode: self.mode.unwrap_or(mode),
-            owner: self.owner.unwrap_or_else(Name::root),
-            group: self.group.unwrap_or_else(Name::root),
+            owner: self.owner,
+            group: self.group,
             xattrs: self.xattrs,
             named: self.named,
         }
@@ -143,7 +143,9 @@ impl Planner<'_> {
             | Applied::Directory {
                 mode, owner, group, ..
             } => (mode, owner, group),
-            Applied::Symlink { .. } | Applied::Parent | Applied::Absent => return wish,
+            Applied::Symlink { .. } | Applied::Parent { .. } | Applied::Absent { .. } => {
+                return wish;
+            }
         };
         let before = match (known.applied, &known.item.original) {
             (Applied::Directory { .. }, Original::Directory { mode, uid, gid, .. })

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::kinds::file::plan::access::Wish;
-use crate::kinds::file::plan::{DIRECTORY_MODE, FILE_MODE, Known, Planner, applied_after};
+use crate::kinds::file::plan::{
+    DIRECTORY_MODE, FILE_MODE, Known, Planner, applied_after, usual_group,
+};
 use crate::kinds::file::{
     Access, Applied, DesiredPath, Edit, MAX_CONTENT_BYTES, ObservedPath, Original, PathChange,
     PathSpec,
@@ -111,7 +113,7 @@ impl<'a> Planner<'a> {
                 let wish = Wish {
                     mode: Some(mode.unwrap_or(FILE_MODE)),
                     owner: Some(owner.clone().unwrap_or_else(Name::root)),
-                    group: Some(group.clone().unwrap_or_else(Name::root)),
+                    group: group.clone().or_else(|| usual_group(item)),
                     xattrs: None,
                     named: xattrs.clone(),
                 };
@@ -196,7 +198,9 @@ impl<'a> Planner<'a> {
                     return Ok(None);
                 }
                 check_links(item, *links)?;
-                if differs {
+                // Only its owner may change it; a new one is the user's.
+                let is_anothers = item.as_user.is_some() && fields.iter().any(|it| it == "owner");
+                if differs || is_anothers {
                     self.check_size(item, *size)?;
                     (write(wish, false), Reason::Differs, fields)
                 } else {
@@ -462,8 +466,11 @@ impl<'a> Planner<'a> {
                     access: self.new_directory(path, Wish::default()),
                     replace: false,
                 },
-                applied: Some(Applied::Parent),
+                applied: Some(Applied::Parent {
+                    as_user: child.as_user.clone(),
+                }),
                 is_secret: false,
+                as_user: None, // the plan says it of all of them
             },
         }
     }
@@ -500,6 +507,7 @@ impl<'a> Planner<'a> {
                     self.known.get(item.path.as_str()).map(|known| known.item),
                 )),
                 is_secret: false,
+                as_user: None, // the plan says it of all of them
             },
         }
     }

@@ -14,9 +14,8 @@ use crate::kinds::file::{
     Remembered,
 };
 use crate::kinds::kind::{Owned, PlannedChange, Step};
-use crate::model::{Class, Failure, Name};
+use crate::model::{Action, Class, Failure, Name};
 use crate::sys::files::{Entry, above, split};
-use crate::sys::xattrs::NamedXattrs;
 
 mod access;
 mod declared;
@@ -50,8 +49,9 @@ pub fn applied_after(
             sha256: Some(content.sha256),
             mode: Some(mode.unwrap_or(FILE_MODE)),
             owner: Some(owner.clone().unwrap_or_else(Name::root)),
-            group: Some(group.clone().unwrap_or_else(Name::root)),
+            group: group.clone().or_else(|| usual_group(desired)),
             xattrs: xattrs.clone(),
+            as_user: desired.as_user.clone(),
             secret: content.as_sealed().is_some(),
         },
         PathSpec::File {
@@ -74,6 +74,7 @@ pub fn applied_after(
             owner: owner.clone(),
             group: group.clone(),
             xattrs: xattrs.clone(),
+            as_user: desired.as_user.clone(),
             secret: before.is_some_and(|(applied, _)| applied.is_secret()),
         },
         PathSpec::Directory {
@@ -96,11 +97,18 @@ pub fn applied_after(
             mode: *mode,
             owner: None,
             group: None,
-            xattrs: NamedXattrs::default(),
+            xattrs: Default::default(),
             purge: false,
         },
-        PathSpec::Absent | PathSpec::Purged => Applied::Absent,
+        PathSpec::Absent | PathSpec::Purged => Applied::Absent {
+            as_user: desired.as_user.clone(),
+        },
     }
+}
+
+/// The group of a file with content that says none; a user's files have his.
+fn usual_group(desired: &DesiredPath) -> Option<Name> {
+    desired.as_user.is_none().then(Name::root)
 }
 
 /// What was applied, as far as anybody knows. A run that ended between its intention and its conclusion left null: then only a
@@ -118,9 +126,9 @@ fn understand<'a>(
                 Some(Ok(seen)) if matches!(seen.look.entry, Entry::Directory(_))
             );
             Ok(if is_directory {
-                &Applied::Parent
+                &Applied::Parent { as_user: None }
             } else {
-                &Applied::Absent
+                &Applied::Absent { as_user: None }
             })
         }
     }
@@ -228,6 +236,14 @@ pub(super) fn plan(
         let known = planner.known.get(path);
         change.change.is_secret = desired.is_some_and(|item| item.sealed().is_some())
             || known.is_some_and(|known| known.applied.is_secret());
+        let applied = change.change.applied.as_ref();
+        change.change.as_user = match (desired, applied.or(known.map(|known| known.applied))) {
+            (Some(item), _) => item.as_user.clone(),
+            (None, applied) => applied.and_then(Applied::as_user).cloned(),
+        };
+        if change.change.as_user.is_some() && change.action == Action::Restore {
+            change.change.edit.give_to_its_maker();
+        }
     }
     let mut steps: Vec<PathStep> = in_order(changes).into_iter().map(Step::Change).collect();
     steps.extend(released);
@@ -326,10 +342,10 @@ impl<'a> Planner<'a> {
                 Entry::File { sha256, .. },
             ) => *sha256 == Some(*written),
             (Applied::Symlink { target }, Entry::Symlink(found)) => target == found,
-            (Applied::Directory { .. } | Applied::Parent, Entry::Directory(_)) => {
+            (Applied::Directory { .. } | Applied::Parent { .. }, Entry::Directory(_)) => {
                 !matches!(known.item.original, Original::Directory { .. })
             }
-            (Applied::Absent, Entry::Absent) => true,
+            (Applied::Absent { .. }, Entry::Absent) => true,
             _ => false,
         }
     }

@@ -28,11 +28,11 @@ impl Planner<'_> {
             return Ok(Removal::Release);
         }
         match known.applied {
-            Applied::Parent | Applied::Directory { .. } => {
+            Applied::Parent { .. } | Applied::Directory { .. } => {
                 Ok(self.directory_removal(known, seen, going))
             }
             Applied::File { sha256: None, .. } => Ok(self.bare_file_removal(known, seen)),
-            Applied::File { .. } | Applied::Symlink { .. } | Applied::Absent => {
+            Applied::File { .. } | Applied::Symlink { .. } | Applied::Absent { .. } => {
                 self.file_removal(known, seen)
             }
         }
@@ -91,6 +91,7 @@ impl Planner<'_> {
         going: &BTreeSet<&str>,
     ) -> Removal {
         let path = known.item.key.as_str();
+        let as_user = known.applied.as_user().cloned();
         let needed = self.is_needed(path);
         let attributes = match &seen.look.entry {
             Entry::Directory(attributes) => attributes,
@@ -110,7 +111,7 @@ impl Planner<'_> {
                     let edit = self.narrowed(seen, attributes, wish).edit();
                     let mut change = undeclared(known, Action::Restore, edit, fields);
                     if stays_ours {
-                        change = still_ours(change, Applied::Parent);
+                        change = still_ours(change, Applied::Parent { as_user });
                     }
                     Removal::Change(Box::new(change))
                 }
@@ -149,7 +150,8 @@ impl Planner<'_> {
             _ => undeclared(known, Action::Delete, Edit::RemoveDirectory, Vec::new()),
         };
         // An empty directory that nobody declared is no loss.
-        change.removes = change.action == Action::Delete && *known.applied != Applied::Parent;
+        change.removes =
+            change.action == Action::Delete && !matches!(known.applied, Applied::Parent { .. });
         Removal::Change(Box::new(change))
     }
 
@@ -181,6 +183,7 @@ impl Planner<'_> {
     /// A file or link that we wrote, or the absence of one.
     fn file_removal(&self, known: &Known<'_>, seen: &ObservedPath) -> Result<Removal, Failure> {
         let entry = &seen.look.entry;
+        let as_user = known.applied.as_user().cloned();
         if self.is_needed(&known.item.key) {
             // What was there cannot come back while something is declared below it: it is remembered for the day nothing is.
             return match entry {
@@ -193,7 +196,7 @@ impl Planner<'_> {
                     };
                     let mut change =
                         undeclared(known, Action::Update, edit, vec!["type".to_owned()]);
-                    change = still_ours(change, Applied::Parent);
+                    change = still_ours(change, Applied::Parent { as_user });
                     Ok(Removal::Change(Box::new(change)))
                 }
                 _ => Err(changed_since(known)),
@@ -211,7 +214,7 @@ impl Planner<'_> {
             let mut change = undeclared(known, Action::Delete, edit, Vec::new());
             change.removes = true;
             if known.item.original != Original::Absent {
-                change = still_ours(change, Applied::Absent);
+                change = still_ours(change, Applied::Absent { as_user });
             }
             return Ok(Removal::Change(Box::new(change)));
         }
@@ -400,6 +403,7 @@ fn undeclared(
             edit,
             applied: None,
             is_secret: false,
+            as_user: None, // the plan says it of all of them
         },
     }
 }
