@@ -109,6 +109,28 @@ fn what_was_there_comes_back() {
 }
 
 #[test]
+fn a_file_that_is_replaced_hands_its_label_on() {
+    const LABEL: &[u8] = b"system_u:object_r:shadow_t:s0\0";
+    let mut machine = Machine::new();
+    machine.write("/labelled", "before\n");
+    // Kernels without SELinux let root alone write one, those with it only what the policy knows.
+    let flags = rustix::fs::XattrFlags::empty();
+    let labelled = rustix::fs::lsetxattr(machine.at("/labelled"), "security.selinux", LABEL, flags);
+    let is_labelled = labelled.is_ok();
+    assert_eq!(is_labelled, machine.is_root(), "{labelled:?}");
+    machine.cycle(&[file("/labelled", "after\n"), file("/new", "new\n")]);
+    assert_eq!(machine.text("/labelled"), "after\n");
+    let label = |path: &str| {
+        let mut value = [0; 64];
+        let length =
+            rustix::fs::lgetxattr(machine.at(path), "security.selinux", &mut value[..]).ok()?;
+        Some(value[..length].to_vec())
+    };
+    assert_eq!(label("/labelled"), is_labelled.then(|| LABEL.to_vec()));
+    assert_ne!(label("/new").as_deref(), Some(LABEL));
+}
+
+#[test]
 fn what_was_there_comes_back_with_its_access_list_and_capabilities() {
     let mut machine = Machine::new();
     machine.mkdir("/opt/ping");
