@@ -180,6 +180,52 @@ fn held(scene: &Scene) -> String {
 }
 
 #[test]
+fn what_is_on_hold_stays_whoever_asks_apt_and_takes_the_hold_away() {
+    let versions = ["1.0", "2.0", "3.0"].map(|version| Package::new("tool++", version));
+    let scene = scene("holds", &versions, "");
+    let machine = &scene.machine;
+    let declared = |version: &str| {
+        format!("[package]\n\"tool++\" = {{ version = \"{version}\", hold = true }}\n")
+    };
+    scene.apply(&declared("1.0"));
+    let candidate = || {
+        let policy = machine.sh("apt-cache policy tool++");
+        let line = policy.lines().find(|line| line.contains("Candidate:"));
+        line.unwrap().trim().to_owned()
+    };
+    let pin = "/etc/apt/preferences.d/limpet-hold-tool__.pref";
+    assert_eq!(held(&scene), "tool++\n");
+    assert_eq!(candidate(), "Candidate: 1.0");
+    machine.sh("apt-mark unhold tool++");
+    machine.sh("apt-get -q -y dist-upgrade; apt-get -q -y install tool++");
+    assert_eq!(installed(&scene, "tool++"), "installed 1.0");
+
+    // The pin is kept as the hold is.
+    machine.sh(&format!("rm {pin}"));
+    assert_eq!(candidate(), "Candidate: 3.0");
+    scene.converge();
+    assert_eq!(candidate(), "Candidate: 1.0");
+
+    // limpet changes what nobody else does.
+    scene.apply(&declared("2.0"));
+    assert_eq!(installed(&scene, "tool++"), "installed 2.0");
+    assert_eq!(candidate(), "Candidate: 2.0");
+
+    scene.apply("[package]\n\"tool++\" = \"installed\"\n");
+    assert!(!machine.exists(pin));
+    assert_eq!(held(&scene), "");
+    assert_eq!(candidate(), "Candidate: 3.0");
+
+    // Without a version it is the one that is there, also where limpet has to install it first.
+    machine.sh("apt-get -q -y remove tool++");
+    scene.apply("[package]\n\"tool++\" = { hold = true }\n");
+    assert_eq!(installed(&scene, "tool++"), "installed 3.0");
+    assert_eq!(held(&scene), "tool++\n");
+    scene.apply("");
+    assert_eq!(machine.sh("ls -A /etc/apt/preferences.d; dpkg --audit"), "");
+}
+
+#[test]
 fn a_version_and_a_hold_are_given_back() {
     let versions = ["1.0", "1.9.1", "1.9.2", "2.0"];
     let tools = versions.map(|version| Package::new("tool", version));

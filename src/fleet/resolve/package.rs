@@ -1,8 +1,11 @@
 //! Packages.
 
 use super::file::none_or;
+use super::repository::apt::PREFERENCES_DIRECTORY;
+use super::unit::{Bringer, brought};
 use super::{PackageManager, Resolved, Resolver};
 use crate::document::{Mistake, Place, Table};
+use crate::fleet::sources::inline;
 use crate::fleet::{declared, layer};
 use crate::kinds::package::{DesiredPackage, PackageState, version};
 use crate::model::ResourceId;
@@ -54,13 +57,26 @@ impl Resolver<'_, '_> {
             out.is_unmanaged = true;
             return Ok(());
         };
+        let bringer = Bringer {
+            id,
+            report: package.report.unwrap_or(false),
+            on_removal: package.on_removal.unwrap_or_default(),
+        };
+        if package.hold == Some(true) && self.package_manager() == PackageManager::Apt {
+            let path = format!(
+                "{PREFERENCES_DIRECTORY}/limpet-hold-{}.pref",
+                file_name(&name)
+            );
+            let pin = brought(&bringer, path, inline(hold_as_pin(&name)));
+            out.add_path(self.limits, pin, place, &mut mistakes);
+        }
         out.package = Some(DesiredPackage {
             name,
             id: id.clone(),
             state,
             hold: package.hold,
-            report: package.report.unwrap_or(false),
-            on_removal: package.on_removal.unwrap_or_default(),
+            report: bringer.report,
+            on_removal: bringer.on_removal,
         });
         none_or(mistakes)
     }
@@ -116,6 +132,20 @@ impl Resolver<'_, '_> {
             }
         }
     }
+}
+
+/// Makes what is installed (`now`) preferred to whatever any source has. Nothing older than it is there to go down to, and whoever names a
+/// version to apt, as limpet does, gets that one.
+fn hold_as_pin(name: &str) -> String {
+    format!(
+        "Explanation: Declared by the fleet; changes made here are undone.\n\
+         Package: {name}\nPin: release a=now\nPin-Priority: 1001\n"
+    )
+}
+
+/// apt reads no files with a plus sign in their names, and no package has an underscore in its.
+fn file_name(package: &str) -> String {
+    package.replace('+', "_")
 }
 
 const APT_NAME_HINT: &str =

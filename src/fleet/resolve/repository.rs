@@ -11,7 +11,7 @@ use crate::fleet::declared;
 use crate::fleet::openpgp::{Certificates, parse_certificates};
 use crate::model::ResourceId;
 
-mod apt;
+pub(super) mod apt;
 mod dnf;
 
 /// A repository as one package manager is told of it: `apt = …` of it, or `dnf = …`.

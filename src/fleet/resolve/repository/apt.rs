@@ -13,7 +13,7 @@ const SOURCES_DIRECTORY: &str = "/etc/apt/sources.list.d";
 /// Where an administrator keeps keys that single sources are signed by (sources.list(5), "Signed-By").
 const KEYRINGS_DIRECTORY: &str = "/etc/apt/keyrings";
 /// What is preferred to what (apt_preferences(5)): those that end in `.pref`.
-const PREFERENCES_DIRECTORY: &str = "/etc/apt/preferences.d";
+pub(in crate::fleet::resolve) const PREFERENCES_DIRECTORY: &str = "/etc/apt/preferences.d";
 
 /// From the next number on apt goes down to what has it.
 const HIGHEST_PRIORITY: i64 = 1000;
