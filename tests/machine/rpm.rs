@@ -63,21 +63,22 @@ fn the_rpm_obeys_presets_and_keeps_at_an_upgrade_what_runs_and_what_is_enabled()
     machine.sh("systemctl disable --quiet limpet.service; dnf -q -y downgrade limpet");
     assert_eq!(enabled(&machine), ["disabled", "enabled", "disabled"]);
 
+    // What was there before limpet only its state knows: it stays, as it does when the deb is removed.
+    machine.sh("mkdir /etc/limpet; echo remembered | tee /etc/limpet/limpet.toml /var/lib/limpet/state.db >/dev/null");
     machine.sh("dnf -q -y remove limpet");
+    for path in ["/etc/limpet/limpet.toml", "/var/lib/limpet/state.db"] {
+        assert_eq!(machine.read_file(path), "remembered\n", "{path}");
+    }
+    assert_eq!(machine.ownership("/var/lib/limpet"), "root:root 700");
+    assert_eq!(machine.ownership("/var/cache/limpet"), "limpet:limpet 700");
     for path in [
         "/usr/bin/limpet",
-        "/etc/limpet",
-        "/var/lib/limpet",
-        "/var/cache/limpet",
         "/run/limpet",
         "/usr/lib/systemd/system/limpet.service",
         "/etc/systemd/system/sockets.target.wants/limpet-fetch.socket",
     ] {
         assert!(!machine.exists(path), "{path}");
     }
-    let accounts = machine
-        .sh("getent passwd limpet || getent group limpet || getent group limpet-operators || true");
-    assert_eq!(accounts, "");
     assert_eq!(
         machine.sh("systemctl list-units --all --plain --no-legend 'limpet*'"),
         ""
