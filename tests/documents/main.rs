@@ -11,6 +11,7 @@ mod repository;
 mod examples;
 mod keys;
 mod readme;
+mod security;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
