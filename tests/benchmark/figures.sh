@@ -149,7 +149,16 @@ one_pushed() {
 
 # What the agent does unasked, poll included. It may trust what stat(2) says about a file that it has read before.
 cycles_by_themselves() {
-    local count=$1 cycle before after
+    local count=$1
+    measure_cycles "cycle-$count"
+    ratio "$count files, no change, cycle by itself" "loop of lstat" "stat-$count" "cycle-$count"
+    ratio "$count files, no change, cycle by itself" "loop of lstat, open, read, SHA-256" "hash-$count" "cycle-$count" \
+        "$(goal_at_most "$count" 0.5)"
+}
+
+# Of some cycles, each with its poll, into a figure.
+measure_cycles() {
+    local figure=$1 cycle before after
     poll_every 10s
     await_poll
     # The first ones after a change may read everything.
@@ -159,13 +168,10 @@ cycles_by_themselves() {
         has_time $cycle || break
         await_poll
         after=$(used_by_both)
-        echo "$((after - before)) 0 0" >>"$figures/cycle-$count"
+        echo "$((after - before)) 0 0" >>"$figures/$figure"
         before=$after
     done
     poll_every 6h
-    ratio "$count files, no change, cycle by itself" "loop of lstat" "stat-$count" "cycle-$count"
-    ratio "$count files, no change, cycle by itself" "loop of lstat, open, read, SHA-256" "hash-$count" "cycle-$count" \
-        "$(goal_at_most "$count" 0.5)"
 }
 
 # Waits for the next poll at the server, and then for the end of its cycle.
@@ -184,29 +190,89 @@ goal_at_most() { if [ "$1" -ge 10000 ]; then echo "$2"; fi; }
 
 mebibytes() { awk -v kibibytes="$1" 'BEGIN { printf "%.1f", kibibytes / 1024 }'; }
 
+# --- Packages and units: what the machine has, asserted
+
+# So many packages of the base system, for a list.
+choose_packages() {
+    local wanted
+    # shellcheck disable=SC2016 # for dpkg-query
+    inside 'dpkg-query -W -f "\${db:Status-Status} \${Priority} \${Package}\n"' |
+        awk '$1 == "installed" && ($2 == "required" || $2 == "important" || $2 == "standard" || $2 == "optional") { print $3 }' |
+        head -n "$1" >"$root/root/bench/packages"
+    wanted=$(wc -l <"$root/root/bench/packages")
+    [ "$wanted" = "$1" ] || wrong "the machine has $wanted packages, expected $1"
+}
+
+# So many units, which limpet enables and starts.
+make_units() {
+    local unit
+    for unit in $(seq -w 1 "$1"); do
+        printf '[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n' >"$root/etc/systemd/system/bench-$unit.service"
+        echo "bench-$unit"
+    done >"$root/root/bench/units"
+    inside 'systemctl daemon-reload'
+}
+
+declare_packages() {
+    echo '[package]'
+    sed 's|.*|"&" = "installed"|' "$root/root/bench/packages"
+}
+declare_units() { sed 's|.*|\n[unit."&.service"]\nenabled = true\nrunning = true|' "$root/root/bench/units"; }
+
+one_dpkg_query() { echo "dpkg-query -W -f '\${Package} \${db:Status-Status}\n' $(tr '\n' ' ' <"$root/root/bench/packages")"; }
+one_dbus_call() {
+    echo "busctl --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \
+        ListUnitsByNames as $(wc -l <"$root/root/bench/units") $(sed 's/$/.service/' "$root/root/bench/units" | tr '\n' ' ')"
+}
+
+measure_packages() {
+    say "50 packages"
+    choose_packages 50
+    compare_assertions packages "50 packages" "$(one_dpkg_query)" "one dpkg-query" "$(declare_packages)"
+}
+
+measure_units() {
+    say "20 units"
+    make_units 20
+    compare_assertions units "20 units" "$(one_dbus_call)" "one D-Bus call" "$(declare_units)"
+    expect_units "no change"
+}
+
+# Nothing but these is declared. What is asked for includes the program that asks, and a poll, as does what happens by itself.
+compare_assertions() {
+    local name=$1 what=$2 floor=$3 called=$4 declared=$5 round
+    new_fleet "$name"
+    enroll
+    echo "$declared" >"$fleet/layers/base/base.toml"
+    push "$what"
+    start_agent
+    for ((round = 0; round < rounds; round++)); do
+        has_time $round || break
+        measure "$name-floor" "$floor"
+        measure --services "$name-asked" "limpet sync --wait"
+        expect_converged
+    done
+    measure_cycles "$name-cycle"
+    ratio "$what, no change, all read" "$called" "$name-floor" "$name-asked"
+    ratio "$what, no change, cycle by itself" "$called" "$name-floor" "$name-cycle" 2
+    rest
+}
+
 # --- A host as hosts are: 200 files, 30 packages, 10 units
 
 measure_mixed() {
-    local round unit wanted
+    local round unit
     say "a mixed host: 200 files, 30 packages, 10 units"
     new_fleet mixed
     enroll
     write_tree "$fleet/layers/base/files/tree" 200
     declare_tree
     # shellcheck disable=SC2016 # for dpkg-query
-    inside 'dpkg-query -W -f "\${db:Status-Status} \${Priority} \${Package}\n"' |
-        awk '$1 == "installed" && ($2 == "required" || $2 == "important") { print $3 }' | head -n 30 >"$root/root/bench/packages"
-    wanted=$(wc -l <"$root/root/bench/packages")
-    [ "$wanted" = 30 ] || wrong "the machine has $wanted packages of a base system, expected 30"
-    for unit in 01 02 03 04 05 06 07 08 09 10; do
-        printf '[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n' >"$root/etc/systemd/system/bench-$unit.service"
-        echo "bench-$unit"
-    done >"$root/root/bench/units"
-    inside 'systemctl daemon-reload'
+    choose_packages 30
+    make_units 10
     {
-        echo '[package]'
-        sed 's|.*|"&" = "installed"|' "$root/root/bench/packages"
-        sed 's|.*|\n[unit."&.service"]\nenabled = true\nrunning = true|' "$root/root/bench/units"
+        declare_packages
+        declare_units
     } >"$fleet/layers/base/base.toml"
     push "A host"
     provide_source
@@ -221,9 +287,8 @@ measure_mixed() {
     for ((round = 0; round < rounds; round++)); do
         has_time $round || break
         measure mixed-floor-files "$(floor_of hash)"
-        measure mixed-floor-packages "dpkg-query -W -f '\${Package} \${db:Status-Status}\n' $(tr '\n' ' ' <"$root/root/bench/packages")"
-        measure mixed-floor-units "busctl --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 \
-            org.freedesktop.systemd1.Manager ListUnitsByNames as 10 $(sed 's/$/.service/' "$root/root/bench/units" | tr '\n' ' ')"
+        measure mixed-floor-packages "$(one_dpkg_query)"
+        measure mixed-floor-units "$(one_dbus_call)"
         measure mixed-cfengine "$(cfengine mixed)"
         measure --services mixed-limpet "limpet sync --wait"
         expect_converged
