@@ -6,13 +6,13 @@
 
 use crate::config::{Config, SourceUrl, is_branch, parse_duration};
 use crate::control;
-use crate::{age, fetch, fleet, kinds, trust};
+use crate::{age, archive, fetch, fleet, kinds, trust};
 
 /// One entry point.
 pub type Target = fn(&[u8]);
 
 /// All of them by name; `tests/fuzz/corpus` has a directory for each.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("sshsig", trust::fuzz::sshsig),
     ("allowed-signers", trust::fuzz::allowed_signers),
     ("revoked", trust::fuzz::revoked),
@@ -32,6 +32,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("rpm", kinds::package::fuzz::rpm),
     ("versions", kinds::package::fuzz::versions),
     ("secret", secret),
+    ("archive", unpack),
     ("host-configuration", host_configuration),
 ];
 
@@ -67,6 +68,28 @@ fn secret(bytes: &[u8]) {
     }
     if let Ok(recipient) = text.parse::<age::Recipient>() {
         assert_eq!(recipient.to_string(), text);
+    }
+}
+
+/// A tar archive, plain or compressed.
+fn unpack(bytes: &[u8]) {
+    if let Ok(index) = archive::index(bytes) {
+        for entry in &index {
+            let names = entry.path.split('/');
+            assert!(!names.clone().any(|name| matches!(name, "" | "." | "..")));
+        }
+        let mut members = 0;
+        let counted = archive::for_each_file(bytes, &mut |_, _| {
+            members += 1;
+            Ok::<(), archive::Refused>(())
+        });
+        assert_eq!(counted, Ok(()), "what was read once is read again");
+        assert!(
+            members > 0
+                || !index
+                    .iter()
+                    .any(|entry| matches!(entry.what, archive::What::File { .. }))
+        );
     }
 }
 
