@@ -141,6 +141,34 @@ pub fn kept_file(package: &ResourceId, path: &str) {
     );
 }
 
+/// Of a configuration file there are two now; `package` is whose it is, where one alone was changed.
+pub fn file_beside(package: Option<&ResourceId>, path: &str, other: &str, is_new: bool) {
+    let package = package.map(ToString::to_string).unwrap_or_default();
+    let whose = match package.is_empty() {
+        true => String::new(),
+        false => format!("{package}: "),
+    };
+    let (path, other) = (plain(path), plain(other));
+    let what = match is_new {
+        true => format!(
+            "kept '{path}' as it was changed on this host; what the package brings lies beside it in '{other}'"
+        ),
+        false => format!(
+            "'{path}' is what the package brings; as it was changed on this host it lies beside it in '{other}'"
+        ),
+    };
+    info!(limpet_resource = package.as_str(), "{whose}{what}");
+}
+
+/// A script of a package that was installed nevertheless failed.
+pub fn script_failed(package: &ResourceId, said: &str) {
+    warn!(
+        limpet_resource = %package,
+        "{package} was changed, but {said}: what that script was to do is not done",
+        said = plain(said),
+    );
+}
+
 /// Without what would move a terminal's cursor.
 fn plain(line: &str) -> String {
     let is_plain = |character: &char| !character.is_control() || *character == '\t';

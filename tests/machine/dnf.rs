@@ -133,6 +133,33 @@ fn versions_and_holds_of_dnf_are_kept_and_given_back() {
 }
 
 #[test]
+fn what_rpm_says_on_the_side_is_told() {
+    let tool = |version, post| Rpm {
+        has_configuration: true,
+        post,
+        ..Rpm::new("tool", version)
+    };
+    for variant in VARIANTS {
+        let dnf = variant.1;
+        let packages = [tool("1.0", ""), tool("2.0", "exit 3")];
+        let (scene, _repository) = scene("rpm-said", variant, &packages);
+        let machine = &scene.machine;
+        scene.apply("[package]\ntool = { version = \"1.0\" }\n");
+        machine.sh("echo changed here >> /etc/tool.conf");
+        scene.apply("[package]\ntool = { version = \"2.0\" }\n");
+        assert_eq!(machine.read_file("/etc/tool.conf"), "1.0\nchanged here\n");
+        assert_eq!(machine.read_file("/etc/tool.conf.rpmnew"), "2.0\n");
+        let told = machine.sh("journalctl --no-pager -o cat -t limpet");
+        for expected in [
+            "package:tool: kept '/etc/tool.conf' as it was changed on this host; what the package brings lies beside it in '/etc/tool.conf.rpmnew'",
+            "package:tool was changed, but %post(tool-2.0-1.noarch) failed, exit status 3: what that script was to do is not done",
+        ] {
+            assert!(told.contains(expected), "{dnf}: {told}");
+        }
+    }
+}
+
+#[test]
 fn what_dnf_would_do_beside_what_is_declared_is_refused_by_name() {
     let enemy = Rpm {
         preamble: "Obsoletes: friend < 9",

@@ -13,6 +13,7 @@ use crate::model::Class;
 use crate::sys::command::Command;
 
 pub mod locks;
+pub mod told;
 
 /// Deciding what to do may fetch the metadata of every repository.
 const SIMULATION_LIMIT: Duration = Duration::from_secs(15 * 60);

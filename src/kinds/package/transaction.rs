@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kinds::package::apt::{self, Permissions, Request, Simulation};
+use crate::kinds::package::dnf::told;
 use crate::kinds::package::family::Family;
 use crate::kinds::package::lists;
 use crate::kinds::package::status::Database;
@@ -420,8 +421,30 @@ impl Transaction<'_> {
             );
             journal::kept_file(&id, &kept.path);
         }
+        if let Family::Dnf(_) = self.family {
+            self.tell_what_rpm_said(indices, &result.output);
+        }
         self.settle()?;
         Ok(result)
+    }
+
+    /// Tells what rpm says of single packages, though all went well.
+    fn tell_what_rpm_said(&self, indices: &[usize], output: &str) {
+        let changes = || indices.iter().map(|index| &self.changes[*index]);
+        for beside in told::parse_beside(output) {
+            // rpm does not say whose it is.
+            let mut ids = changes().map(|change| &change.id);
+            let id = ids.next().filter(|_| ids.next().is_none());
+            journal::file_beside(id, &beside.path, &beside.other, beside.is_new);
+        }
+        for (name, said) in told::parse_failed_scripts(output) {
+            let asked = changes().find(|change| apt::without_architecture(&change.name) == name);
+            let id = asked.map_or_else(
+                || ResourceId::new(Kind::Package, name.as_str()),
+                |change| change.id.clone(),
+            );
+            journal::script_failed(&id, &said);
+        }
     }
 
     /// The dependencies that came along with packages which are taken back, and which nothing needs after that.
