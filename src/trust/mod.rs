@@ -54,7 +54,7 @@ use authority::read_signature;
 use commit::Commit;
 use path::{Base, Position, Way};
 use step::Judge;
-use tree::Files;
+use tree::{ChangeCheck, Files};
 use way::{Standing, check_way};
 
 /// The most commits that may lie between the trusted head and a tip, unless said otherwise.
@@ -405,6 +405,7 @@ fn accept(
         }
         // The tip is the anchor itself: nothing was before it but its own policy.
         None => {
+            ChangeCheck::new(objects).check(head.id, None, head.tree)?;
             let voucher = path::Steps::vouch(judge, head)?;
             let own = judge.policy_of(head.id, head.tree)?;
             let admitted = judge

@@ -60,6 +60,20 @@ impl World {
 }
 
 #[test]
+fn an_anchor_that_is_the_tip_has_its_trees_checked() {
+    let mut world = World::new();
+    let blob = world.store.add(ObjectKind::Blob, "x");
+    let bad = world.store.tree(&[("100644", ".git", blob)]);
+    let fleet = world.store.add(ObjectKind::Blob, "fleet = \"acme\"\n");
+    let tree = world
+        .store
+        .tree(&[("100644", "fleet.toml", fleet), ("40000", "layers", bad)]);
+    let anchor = world.store.commit(Some(&world.alice), tree, &[], 1000);
+    world.policy.anchor.commit = anchor;
+    assert_eq!(world.verdict(None, anchor), "malformed-tree");
+}
+
+#[test]
 fn a_path_is_bounded() {
     let mut world = World::new();
     world.policy.max_catchup = 5;
