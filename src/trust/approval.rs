@@ -15,9 +15,14 @@ const MAX_APPROVED: usize = 64;
 
 /// The payloads that a message with these trailers approves.
 pub(super) fn approved(trailers: &[(String, String)]) -> Vec<[u8; 32]> {
+    payloads_of(trailers, APPROVE)
+}
+
+/// The payloads that the lines called `name` of a message name.
+pub(super) fn payloads_of(trailers: &[(String, String)], name: &str) -> Vec<[u8; 32]> {
     trailers
         .iter()
-        .filter(|(key, _)| key.eq_ignore_ascii_case(APPROVE))
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
         .filter_map(|(_, value)| parse_sha256(value.strip_prefix(HASH)?))
         .take(MAX_APPROVED)
         .collect()

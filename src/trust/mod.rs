@@ -32,11 +32,14 @@ mod revision;
 mod revoked;
 mod rule;
 mod sshsig;
+mod start;
 mod step;
 mod succession;
+mod superseding;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod trial;
 mod way;
 mod wire;
 
@@ -52,19 +55,14 @@ pub use succession::{Revocation, check_change};
 
 use authority::read_signature;
 use commit::Commit;
-use path::{Base, Position, Way};
-use step::Judge;
-use tree::{ChangeCheck, Files};
-use way::{Standing, check_way};
+use tree::Files;
+use way::Standing;
 
 /// The most commits that may lie between the trusted head and a tip, unless said otherwise.
 pub const MAX_CATCHUP: usize = 10_000;
 
 /// How the keys of lines begin with which a commit's message speaks to limpet.
 const PREFIX: &str = "Limpet-";
-
-/// The key of the line by which a commit says in which channel it is released.
-const CHANNEL: &str = "Limpet-Channel";
 
 /// How much of what a commit on the way says to limpet is kept, in bytes.
 const LIMPET_LINES_LIMIT: usize = 1024;
@@ -166,7 +164,7 @@ pub fn verify(
     tip: ObjectId,
     now: Timestamp,
 ) -> Verdict {
-    match judge_tip(objects, policy, trusted, tip, now) {
+    match trial::judge(objects, policy, trusted, tip, now) {
         Ok(verdict) => verdict,
         Err(Stop::Refused(refusal)) if refusal.rule == Rule::PendingApproval => {
             Verdict::Pending(refusal)
@@ -252,215 +250,6 @@ pub fn describe_commit(objects: &dyn Objects, id: ObjectId) -> Result<Described,
     })
 }
 
-/// What a tip is judged against: the trusted head, or the anchor before there is one.
-struct Start {
-    base: Base,
-    fleet: Option<String>,
-    is_anchor: bool,
-}
-
-fn judge_tip(
-    objects: &dyn Objects,
-    policy: &Policy,
-    trusted: Option<&TrustedHead>,
-    tip: ObjectId,
-    now: Timestamp,
-) -> Result<Verdict, Stop> {
-    if trusted.is_some_and(|head| head.commit == tip) {
-        return Ok(Verdict::Unchanged);
-    }
-    let head = read_commit(objects, tip)?;
-    if trusted.is_some_and(|trusted| trusted.payload_sha256 == hex(&head.payload_sha256)) {
-        return Ok(Verdict::Unchanged);
-    }
-    let start = match trusted {
-        Some(trusted) => start_at_head(trusted)?,
-        None => start_at_anchor(objects, policy)?,
-    };
-    let mut judge = Judge::new(objects, policy, now);
-    for revoked in trusted.iter().flat_map(|head| &head.revocations) {
-        if let (Some(fingerprint), Reason::Compromised) = (&revoked.fingerprint, revoked.reason) {
-            judge.distrust(fingerprint.clone(), POLICY_FILE.to_owned());
-        }
-    }
-    if let (Err(refusal), Some(tree)) = (&policy.allowed, start.base.tree)
-        && judge.policy_of(start.base.commit, tree)?.is_none()
-    {
-        return Err(refusal.clone().into());
-    }
-    let judged = match policy.mode {
-        TrustMode::Path => judge_path(objects, policy, &mut judge, &start, trusted, &head, now),
-        TrustMode::Head => judge_head(objects, policy, &mut judge, &start, trusted, &head, now),
-    };
-    judged.map_err(|stop| match stop {
-        Stop::Refused(refusal) => name_remedy(refusal, &start).into(),
-        unavailable => unavailable,
-    })
-}
-
-/// Every step from the base to the tip has to be allowed.
-fn judge_path(
-    objects: &dyn Objects,
-    policy: &Policy,
-    judge: &mut Judge<'_>,
-    start: &Start,
-    trusted: Option<&TrustedHead>,
-    head: &Commit,
-    now: Timestamp,
-) -> Result<Verdict, Stop> {
-    judge.distrust_with(head.id, head.tree)?;
-    let position = path::find_path(objects, &start.base, head.id, policy.max_catchup, &*judge)?;
-    let way = match position {
-        Position::Ahead(way) => way,
-        elsewhere => return where_else(elsewhere, start, head.id),
-    };
-    accept(objects, policy, judge, start, trusted, head, way, now)
-}
-
-/// Only the tip is judged, as one step from the base, wherever between them others lie.
-fn judge_head(
-    objects: &dyn Objects,
-    policy: &Policy,
-    judge: &mut Judge<'_>,
-    start: &Start,
-    trusted: Option<&TrustedHead>,
-    head: &Commit,
-    now: Timestamp,
-) -> Result<Verdict, Stop> {
-    judge.distrust_with(head.id, head.tree)?;
-    let position = path::find_path(
-        objects,
-        &start.base,
-        head.id,
-        policy.max_catchup,
-        &path::Any,
-    )?;
-    let mut way = match position {
-        Position::Ahead(way) => way,
-        elsewhere => return where_else(elsewhere, start, head.id),
-    };
-    way.steps = path::Steps::vouch(judge, head)
-        .map(|voucher| way.steps.pop().map(|step| step.signed_by(voucher)))?
-        .into_iter()
-        .collect();
-    way.lines.clear();
-    way.approvals.clear();
-    accept(objects, policy, judge, start, trusted, head, way, now)
-}
-
-/// The verdict where the tip does not descend from the base.
-fn where_else(position: Position, start: &Start, tip: ObjectId) -> Result<Verdict, Stop> {
-    let trusted = start.base.commit;
-    match position {
-        Position::Behind => Ok(Verdict::Behind { trusted, tip }),
-        Position::Cut { child, parent } => Err(Refusal::new(
-            Rule::Shallow,
-            format!("its parent {parent} is not there: the history is cut off"),
-        )
-        .of(child)
-        .into()),
-        Position::Diverged if start.is_anchor => Err(Refusal::new(
-            Rule::AnchorMismatch,
-            format!("it does not descend from the anchor {trusted}"),
-        )
-        .of(tip)
-        .into()),
-        Position::Diverged | Position::Ahead(_) => Ok(Verdict::Diverged { trusted, tip }),
-    }
-}
-
-/// Checks what is asked of the whole way, and makes the revision.
-#[allow(clippy::too_many_arguments)] // what judging a tip knows
-fn accept(
-    objects: &dyn Objects,
-    policy: &Policy,
-    judge: &Judge<'_>,
-    start: &Start,
-    trusted: Option<&TrustedHead>,
-    head: &Commit,
-    way: Way,
-    now: Timestamp,
-) -> Result<Verdict, Stop> {
-    let standing = match trusted {
-        Some(trusted) => Standing::of_head(trusted),
-        None => Standing::of_policy(
-            judge
-                .policy_of(start.base.commit, way.from.tree)?
-                .as_deref(),
-        ),
-    };
-    let signers = policy.allowed.as_ref().ok();
-    let (standing, signer) = match way.steps.last() {
-        Some(last) => {
-            let before = way
-                .steps
-                .len()
-                .checked_sub(2)
-                .map(|index| &way.steps[index]);
-            let from = before.map_or(way.from, |step| step::Footing::checked(step.tree));
-            let standing = check_way(judge, &way, standing, signers, now)?;
-            let allowed = judge.step(from, last, &way.approvals)?;
-            check_channel(policy, allowed.before.as_deref(), &allowed.signer, head)?;
-            (standing, allowed.signer.clone())
-        }
-        // The tip is the anchor itself: nothing was before it but its own policy.
-        None => {
-            ChangeCheck::new(objects).check(head.id, None, head.tree)?;
-            let voucher = path::Steps::vouch(judge, head)?;
-            let own = judge.policy_of(head.id, head.tree)?;
-            let admitted = judge
-                .admit(own.as_deref(), &voucher)
-                .and_then(|admitted| admitted.valid_now())
-                .map_err(|refusal| refusal.of(head.id).signed_by(&voucher.fingerprint))?;
-            check_channel(policy, own.as_deref(), &admitted, head)?;
-            (standing, admitted)
-        }
-    };
-    let fleet = check_fleets(objects, policy, start, &way, head)?;
-    let revision = VerifiedRevision::new(head, &policy.source_path, fleet, Some(signer), &standing);
-    let passed = match way.lines.split_last() {
-        Some((_, before)) => before.concat(),
-        None => Vec::new(),
-    };
-    Ok(Verdict::Accepted(Box::new(revision.passing(passed))))
-}
-
-/// A tip that was signed for another channel is not one for this host.
-fn check_channel(
-    policy: &Policy,
-    before: Option<&FleetPolicy>,
-    signer: &Signer,
-    head: &Commit,
-) -> Result<(), Refusal> {
-    let Some(channel) = &policy.channel else {
-        return Ok(());
-    };
-    if before.is_some_and(|policy| policy.may_release(&signer.principal, channel)) {
-        return Ok(());
-    }
-    let trailers = head.trailers();
-    let named: Vec<&str> = trailers
-        .iter()
-        .filter(|(key, _)| key.eq_ignore_ascii_case(CHANNEL))
-        .map(|(_, value)| value.as_str())
-        .collect();
-    let detail = match named.as_slice() {
-        [only] if only == channel => return Ok(()),
-        [] => format!("it is released in no channel, and this host takes '{channel}'"),
-        [only] => format!(
-            "it is released in the channel '{}', and this host takes '{channel}'",
-            rule::escape(only.as_bytes())
-        ),
-        _ => format!(
-            "it names {} channels, and this host takes '{channel}'",
-            named.len()
-        ),
-    };
-    Err(Refusal::new(Rule::WrongChannel, detail)
-        .of(head.id)
-        .signed_by(&signer.fingerprint))
-}
-
 /// What the message of `commit` says to limpet.
 fn lines_for_limpet(commit: &Commit) -> Vec<(String, String)> {
     let mut lines = commit.trailers();
@@ -472,141 +261,6 @@ fn lines_for_limpet(commit: &Commit) -> Vec<(String, String)> {
 fn is_for_limpet(key: &str) -> bool {
     let start = key.get(..PREFIX.len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-}
-
-fn start_at_head(trusted: &TrustedHead) -> Result<Start, Stop> {
-    let payload_sha256 = parse_sha256(&trusted.payload_sha256).ok_or_else(|| {
-        Refusal::new(
-            Rule::StateMissing,
-            "the recorded payload of the trusted head is no SHA-256",
-        )
-        .of(trusted.commit)
-    })?;
-    Ok(Start {
-        base: Base {
-            commit: trusted.commit,
-            payload_sha256: Some(payload_sha256),
-            tree: Some(trusted.tree),
-            is_checked: true,
-        },
-        fleet: trusted.fleet.clone(),
-        is_anchor: false,
-    })
-}
-
-/// The anchor is trusted by its id, and by its payload and signer where they are configured; it need not be signed otherwise.
-fn start_at_anchor(objects: &dyn Objects, policy: &Policy) -> Result<Start, Stop> {
-    let anchor = &policy.anchor;
-    let mismatch = |detail: String| {
-        Refusal::new(Rule::AnchorMismatch, detail)
-            .of(anchor.commit)
-            .into()
-    };
-    let object = match objects.get(&anchor.commit) {
-        Ok(object) => object,
-        Err(ObjectError::Missing(_)) => {
-            // The server may hold another commit with the anchor's payload.
-            return Ok(Start {
-                base: Base {
-                    commit: anchor.commit,
-                    payload_sha256: anchor.payload_sha256,
-                    tree: None,
-                    is_checked: false,
-                },
-                fleet: policy.fleet.clone(),
-                is_anchor: true,
-            });
-        }
-        Err(error) => return Err(Stop::reading(error, anchor.commit, Rule::MalformedCommit)),
-    };
-    let commit = Commit::parse(anchor.commit, object.kind, &object.data)?;
-    if anchor
-        .payload_sha256
-        .is_some_and(|payload| payload != commit.payload_sha256)
-    {
-        return Err(mismatch(format!(
-            "the anchor's payload is {}, not the configured one",
-            hex(&commit.payload_sha256)
-        )));
-    }
-    if let Some(expected) = &anchor.signer {
-        let signature = read_signature(&commit)
-            .map_err(|refusal| mismatch(format!("the anchor: {}", refusal.detail)))?;
-        let fingerprint = signature.key.fingerprint();
-        if fingerprint != *expected {
-            return Err(mismatch(format!(
-                "the anchor is signed by '{fingerprint}', not by '{expected}'"
-            )));
-        }
-        authority::verify(&signature, &commit)
-            .map_err(|refusal| mismatch(format!("the anchor: {}", refusal.detail)))?;
-    }
-    let fleet = match &policy.fleet {
-        Some(fleet) => Some(fleet.clone()),
-        None => read_fleet_name(objects, policy, anchor.commit, commit.tree)?,
-    };
-    Ok(Start {
-        base: Base {
-            commit: anchor.commit,
-            payload_sha256: Some(commit.payload_sha256),
-            tree: Some(commit.tree),
-            is_checked: false,
-        },
-        fleet,
-        is_anchor: true,
-    })
-}
-
-/// Checks that every step is of the same fleet, from the oldest on, and returns its name.
-fn check_fleets(
-    objects: &dyn Objects,
-    policy: &Policy,
-    start: &Start,
-    way: &Way,
-    head: &Commit,
-) -> Result<Option<String>, Stop> {
-    let mut fleet = start.fleet.clone();
-    let mut tree = start.base.tree.filter(|_| start.base.is_checked);
-    let tip = (head.id, head.tree);
-    let steps = way.steps.iter().map(|step| (step.commit, step.tree));
-    // The tip is looked at even where it is the anchor itself, and the way has no step.
-    for (commit, its_tree) in steps.filter(|step| *step != tip).chain([tip]) {
-        if tree != Some(its_tree) || commit == head.id {
-            let is_tip = commit == head.id;
-            fleet = check_fleet(objects, policy, (commit, its_tree), fleet, is_tip)?;
-        }
-        tree = Some(its_tree);
-    }
-    Ok(fleet)
-}
-
-/// The fleet's name after a step. A file that is missing or broken for a while changes nothing; a tip must have it.
-fn check_fleet(
-    objects: &dyn Objects,
-    policy: &Policy,
-    (commit, tree): (ObjectId, ObjectId),
-    expected: Option<String>,
-    is_tip: bool,
-) -> Result<Option<String>, Stop> {
-    let name = read_fleet_name(objects, policy, commit, tree)?;
-    let refused = |detail: String| {
-        Refusal::new(Rule::WrongFleet, detail)
-            .of(commit)
-            .about(fleet_file(policy))
-    };
-    match (expected, name) {
-        (Some(expected), Some(name)) if expected != name => Err(refused(format!(
-            "it is of the fleet '{}', this host trusts '{expected}'",
-            rule::escape(name.as_bytes())
-        ))
-        .into()),
-        (Some(expected), None) if is_tip => Err(refused(format!(
-            "its '{}' does not say fleet = \"{expected}\"",
-            fleet_file(policy)
-        ))
-        .into()),
-        (expected, name) => Ok(name.or(expected)),
-    }
 }
 
 fn read_fleet_name(
@@ -638,16 +292,6 @@ fn read_commit(objects: &dyn Objects, id: ObjectId) -> Result<Commit, Stop> {
         .get(&id)
         .map_err(|error| Stop::reading(error, id, Rule::MalformedCommit))?;
     Ok(Commit::parse(id, object.kind, &object.data)?)
-}
-
-/// A host that starts at an old anchor may be unable to accept the history since, because a key was revoked or expired.
-fn name_remedy(refusal: Refusal, start: &Start) -> Refusal {
-    match refusal.rule {
-        Rule::KeyRevoked | Rule::KeyExpired if start.is_anchor => refusal.with_hint(
-            "if history up to here is known to be good, anchor the host at a more recent commit; else sign the change again with a valid key",
-        ),
-        _ => refusal,
-    }
 }
 
 /// A SHA-256 in hex.

@@ -8,7 +8,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
-use std::rc::Rc;
 
 use super::approval::{Approval, approved};
 use super::authority::Voucher;
@@ -214,12 +213,8 @@ impl Graph<'_> {
     }
 
     fn learn(&mut self, commit: Commit) -> Known {
-        let step = self.allowed.vouch(&commit).map(|voucher| Stepping {
-            commit: commit.id,
-            tree: commit.tree,
-            payload_sha256: commit.payload_sha256,
-            voucher: Rc::new(voucher),
-        });
+        let voucher = self.allowed.vouch(&commit);
+        let step = voucher.map(|voucher| Stepping::of(&commit, voucher));
         let mut lines = Vec::new();
         if let Ok(step) = &step {
             lines = lines_for_limpet(&commit);

@@ -54,6 +54,16 @@ impl Footing {
 }
 
 impl Stepping {
+    /// `commit`, signed by whom `voucher` says.
+    pub(super) fn of(commit: &Commit, voucher: Voucher) -> Self {
+        Stepping {
+            commit: commit.id,
+            tree: commit.tree,
+            payload_sha256: commit.payload_sha256,
+            voucher: Rc::new(voucher),
+        }
+    }
+
     /// The same, signed by whom `voucher` says.
     pub(super) fn signed_by(self, voucher: Voucher) -> Self {
         Stepping {
@@ -331,22 +341,51 @@ impl<'a> Judge<'a> {
                 .about(self.policy_file())
                 .into());
             }
-            let voters = root.keys.iter().map(String::as_str).collect();
-            let path = self.policy_file();
-            let demand = self.demand(
-                &before,
-                path,
-                (root.threshold, &root.place),
-                &voters,
-                step,
-                approvals,
-            );
+            let demand = self.demand_of_root(&before, step, approvals);
             allowed.demands.push(demand);
         }
         match allowed.demands.iter().find(|demand| !demand.is_met(false)) {
             Some(demand) => Err(demand.pending(step.commit).into()),
             None => Ok(allowed),
         }
+    }
+
+    /// Do as many root keys of `policy` stand for `step` as a change of the policy takes?
+    pub(super) fn allow_by_root(
+        &self,
+        policy: &FleetPolicy,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+    ) -> Result<(), Refusal> {
+        let named = |refusal: Refusal| refusal.of(step.commit).signed_by(&step.voucher.fingerprint);
+        let signer = self.admit(Some(policy), &step.voucher).map_err(named)?;
+        let signer = signer.valid_now().map_err(named)?;
+        let root = &policy.root;
+        if !policy.is_root(&signer.principal) {
+            let detail = format!(
+                "signer '{}' may not supersede a revision: only the keys of [root] may ({})",
+                signer.principal,
+                root.place.location()
+            );
+            return Err(named(Refusal::new(Rule::OutOfScope, detail)));
+        }
+        let demand = self.demand_of_root(policy, step, approvals);
+        match demand.is_met(true) {
+            true => Ok(()),
+            false => Err(demand.pending(step.commit)),
+        }
+    }
+
+    fn demand_of_root(
+        &self,
+        policy: &FleetPolicy,
+        step: &Stepping,
+        approvals: &BTreeSet<Approval>,
+    ) -> Demand {
+        let root = &policy.root;
+        let voters = root.keys.iter().map(String::as_str).collect();
+        let rule = (root.threshold, &root.place);
+        self.demand(policy, self.policy_file(), rule, &voters, step, approvals)
     }
 
     fn policy_file(&self) -> String {

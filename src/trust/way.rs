@@ -48,6 +48,23 @@ impl Standing {
         standing
     }
 
+    /// Takes in the policy `after`, which follows `before`, and tells which keys are new: they have proved nothing yet.
+    pub(super) fn follow(
+        &mut self,
+        before: Option<&FleetPolicy>,
+        after: &FleetPolicy,
+        allowed_signers: Option<&AllowedSigners>,
+    ) -> BTreeSet<String> {
+        let new = new_keys(before, after, allowed_signers);
+        self.unproven.extend(new.iter().cloned());
+        let known = match before {
+            Some(before) => known_names(before, &self.revocations),
+            None => Vec::new(),
+        };
+        self.note(after, &known);
+        new
+    }
+
     /// Adds what `policy` revokes, and forgets nothing.
     fn note(&mut self, policy: &FleetPolicy, known: &[(String, Option<String>)]) {
         self.version = Some(policy.version);
@@ -114,14 +131,10 @@ pub(super) fn check_way(
         prove(&mut standing, &just_added, from, step, &allowed)?;
         just_added.clear();
         if let (true, Some(after)) = (allowed.is_policy_changed, &allowed.after) {
-            just_added = new_keys(allowed.before.as_deref(), after, allowed_signers);
-            just_added.remove(fingerprint);
-            standing.unproven.extend(just_added.iter().cloned());
-            let known = match &allowed.before {
-                Some(before) => known_names(before, &standing.revocations),
-                None => Vec::new(),
-            };
-            standing.note(after, &known);
+            just_added = standing.follow(allowed.before.as_deref(), after, allowed_signers);
+            if just_added.remove(fingerprint) {
+                standing.unproven.remove(fingerprint);
+            }
             check_thresholds(after, &standing.revocations, &standing.unproven, None)
                 .map_err(|refusal| refusal.of(step.commit).signed_by(fingerprint))?;
         }

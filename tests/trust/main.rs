@@ -14,6 +14,7 @@ mod history;
 mod objects;
 mod policy;
 mod signatures;
+mod superseding;
 mod trust_files;
 
 use repository::{Key, Repository};

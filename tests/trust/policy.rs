@@ -4,25 +4,25 @@ use crate::repository::Key;
 use crate::{Answer, Bench};
 
 /// A repository whose anchor carries a policy: alice is root, bob may change what is below `layers/site`.
-struct Court {
-    bench: Bench,
-    carol: Key,
-    version: u64,
+pub struct Court {
+    pub bench: Bench,
+    pub carol: Key,
+    pub version: u64,
     /// What stands in the policy beside version and keys.
     rules: String,
     /// Lines of `[key]` beside those of alice, bob and carol.
     more_keys: String,
 }
 
-const RULES: &str =
+pub const RULES: &str =
     "[root]\nkeys = [\"alice\"]\n[[allow]]\nkeys = [\"bob\"]\npaths = [\"layers/site/**\"]\n";
 
 impl Court {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Court::with(RULES)
     }
 
-    fn with(rules: &str) -> Self {
+    pub fn with(rules: &str) -> Self {
         let bench = Bench::new();
         let carol = bench.repository.key("carol");
         let mut court = Court {
@@ -38,7 +38,7 @@ impl Court {
         court
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         format!(
             "version = {}\n[key]\nalice = \"{}\"\nbob = \"{}\"\ncarol = \"{}\"\n{}{}",
             self.version,
@@ -51,21 +51,21 @@ impl Court {
     }
 
     /// Writes the next version of the policy and stages it.
-    fn write(&mut self) {
+    pub fn write(&mut self) {
         self.version += 1;
         self.bench.repository.write("trust.toml", &self.text());
     }
 
-    fn change(&mut self, rules: &str) {
+    pub fn change(&mut self, rules: &str) {
         rules.clone_into(&mut self.rules);
         self.write();
     }
 
-    fn alice(&self, message: &str) -> String {
+    pub fn alice(&self, message: &str) -> String {
         self.bench.repository.commit(&self.bench.alice, message)
     }
 
-    fn bob(&self, message: &str) -> String {
+    pub fn bob(&self, message: &str) -> String {
         self.bench.repository.commit(&self.bench.bob, message)
     }
 
@@ -73,29 +73,29 @@ impl Court {
         self.bench.repository.commit(&self.carol, message)
     }
 
-    fn put(&self, path: &str) {
+    pub fn put(&self, path: &str) {
         self.bench.repository.write(path, path);
     }
 
     /// An empty commit by `key` that approves `revision`.
-    fn approve(&self, key: &Key, revision: &str) -> String {
+    pub fn approve(&self, key: &Key, revision: &str) -> String {
         let payload = self.bench.repository.payload_sha256(revision);
         let message = format!("approve\n\nLimpet-Approve: sha256:{payload}");
         self.bench.repository.commit(key, &message)
     }
 
     #[track_caller]
-    fn accepts(&self) -> Answer {
+    pub fn accepts(&self) -> Answer {
         self.bench.accepts("HEAD")
     }
 
     #[track_caller]
-    fn refuses(&self, rule: &str) -> Answer {
+    pub fn refuses(&self, rule: &str) -> Answer {
         self.bench.refuses("HEAD", rule)
     }
 
     #[track_caller]
-    fn waits(&self) -> Answer {
+    pub fn waits(&self) -> Answer {
         let answer = self.bench.check("HEAD", "pending", 75);
         assert_eq!(answer.text("rule"), "pending-approval");
         answer
