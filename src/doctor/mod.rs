@@ -11,6 +11,7 @@ use crate::config::{CONFIG_FILE, Config};
 use crate::model::{Class, Failure};
 use crate::sys::Host;
 
+mod keys;
 mod machine;
 mod own;
 mod secrets;
@@ -141,7 +142,7 @@ pub fn examine(host: &Host, config: Result<Config, Vec<Failure>>, is_root: bool)
         findings.extend(own::permissions(host, config.as_ref()));
     }
     if let Some(config) = &config {
-        findings.extend(own::trust(host, config));
+        findings.extend(keys::keys(host, config, is_root));
         findings.extend(own::marks(host, is_root));
         findings.push(secrets::age_key(host, config, is_root));
     }

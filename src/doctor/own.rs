@@ -5,15 +5,12 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::{
     CONFIG_DIRECTORY, CONFIG_FILE, Config, ENROLLED_MARK, STATE_DATABASE, STATE_DIRECTORY,
 };
-use crate::cycle::{judge, state, trusted_time};
+use crate::cycle::{state, trusted_time};
 use crate::doctor::Finding;
 use crate::record::Record;
 use crate::report::moment;
 use crate::sys::files::{Entry, Hashing};
 use crate::sys::{Host, clock as sys_clock};
-
-/// A key that expires sooner than this is worth a warning.
-const EXPIRY_NOTICE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// How far the clock may lie behind the highest time it ever showed.
 const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(60);
@@ -83,66 +80,6 @@ pub(super) fn permissions(host: &Host, config: Option<&Config>) -> Vec<Finding> 
             "only root may change the configuration and the trust files",
         ));
     }
-    findings
-}
-
-/// The trust files, and the keys in them.
-pub(super) fn trust(host: &Host, config: &Config) -> Vec<Finding> {
-    let check = "keys";
-    let policy = match judge::read_policy(host, config) {
-        Ok(policy) => policy,
-        Err(failure) => return vec![Finding::of(check, &failure)],
-    };
-    let allowed = match policy.allowed {
-        Ok(allowed) => allowed,
-        Err(refusal) => return vec![Finding::of(check, &refusal.into())],
-    };
-    let now = sys_clock::now();
-    let mut usable = Vec::new();
-    let mut findings = Vec::new();
-    for key in allowed.keys() {
-        let name = format!("{} ({})", key.principal, key.fingerprint);
-        if policy.revoked.contains(&key.fingerprint) {
-            continue;
-        }
-        match key.valid_before {
-            Some(end) if end <= now => findings.push(
-                Finding::warning(
-                    check,
-                    format!("the key of {name} expired at {}", moment(end)),
-                )
-                .hint(format!("take it out of '{}'", allowed.file())),
-            ),
-            Some(end) if end.duration_since(now) < EXPIRY_NOTICE => {
-                usable.push(name.clone());
-                findings.push(
-                    Finding::warning(
-                        check,
-                        format!("the key of {name} expires at {}", moment(end)),
-                    )
-                    .hint("give its holder's next key to this host before that"),
-                );
-            }
-            _ if key.valid_after.is_some_and(|start| start > now) => {}
-            _ => usable.push(name),
-        }
-    }
-    let finding = match &usable[..] {
-        [] => Finding::wrong(
-            check,
-            format!(
-                "no key in '{}' may sign now: no new revision can be accepted",
-                allowed.file()
-            ),
-        )
-        .hint("add the key of whoever signs: NAME namespaces=\"git\" ssh-ed25519 AAAA…"),
-        [one] => Finding::ok(check, format!("{one} may sign")),
-        several => Finding::ok(
-            check,
-            format!("{} keys may sign: {}", several.len(), several.join(", ")),
-        ),
-    };
-    findings.insert(0, finding);
     findings
 }
 
@@ -236,39 +173,5 @@ mod tests {
         let found = judged(0o664);
         assert_eq!(found[0].verdict, Verdict::Wrong);
         assert!(found[0].detail.contains("allowed_signers"), "{found:?}");
-    }
-
-    #[test]
-    fn without_any_key_nothing_can_be_accepted() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(root.path().join("etc/limpet")).unwrap();
-        let put = |name: &str, text: &str| {
-            std::fs::write(root.path().join("etc/limpet").join(name), text).unwrap();
-        };
-        let (host, config) = (Host::new(root.path()), Config::unverified("gw-1"));
-        put("revoked", "");
-        assert_eq!(
-            trust(&host, &config)[0].verdict,
-            Verdict::Wrong,
-            "no signers file"
-        );
-        put("allowed_signers", "# nobody\n");
-        let found = trust(&host, &config);
-        assert_eq!(found[0].verdict, Verdict::Wrong);
-        assert!(found[0].detail.contains("no key"), "{found:?}");
-        let key =
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBN2QTQm0+Qb6pqKqz0qY1wE0dXJtVsmyYfWbGd1ZB3M";
-        put(
-            "allowed_signers",
-            &format!("alice namespaces=\"git\" {key}\n"),
-        );
-        assert_eq!(trust(&host, &config)[0].verdict, Verdict::Ok);
-        put(
-            "allowed_signers",
-            &format!("alice namespaces=\"git\",valid-before=\"20200101Z\" {key}\n"),
-        );
-        let found = trust(&host, &config);
-        assert_eq!(found[0].verdict, Verdict::Wrong);
-        assert!(found[1].detail.contains("expired"), "{found:?}");
     }
 }

@@ -52,6 +52,13 @@ fn a_key_changes_what_the_policy_gives_it_and_declares_what_the_limit_allows() {
     scene.converge();
     assert_eq!(machine.read_file("/etc/site/name"), "lagos\n");
     let trusted = scene.head();
+    let doctor = machine.run(&["limpet", "doctor"]);
+    assert!(
+        doctor
+            .stdout
+            .contains("'/etc/limpet/allowed_signers' is not read any more"),
+        "{doctor:?}"
+    );
 
     scene.repository.write(LAYER, BETTER);
     scene.push_signed(&court.bob);
