@@ -42,3 +42,38 @@ fn every_promise_of_security_names_a_test_that_exists() {
         }
     }
 }
+
+#[test]
+fn the_table_of_cases_is_of_tests_that_exist_and_has_every_rule() {
+    let mut source = String::new();
+    add_source(&in_tree("tests/trust"), &mut source);
+    let names: Vec<String> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("fn ")?.split_once('('))
+        .map(|(name, _)| name.replace('_', " "))
+        .collect();
+    let table = read("tests/trust/cases.md");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 250, "{} cases", rows.len());
+    for row in &rows {
+        let (_, name) = row[1].split_once(": ").unwrap();
+        assert!(names.iter().any(|known| known == name), "no test '{name}'");
+    }
+    // These need more commits, a token that is touched, or a host that lost its memory; other tests have them.
+    let elsewhere = [
+        "too-many-commits",
+        "no-user-presence",
+        "state-missing",
+        "revoked-file-missing",
+    ];
+    for rule in limpet::trust::Rule::ALL {
+        let rule = rule.as_str();
+        let is_there = rows.iter().any(|row| row[3] == rule);
+        assert!(is_there || elsewhere.contains(&rule), "no case of {rule}");
+    }
+}

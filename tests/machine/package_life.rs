@@ -107,7 +107,7 @@ fn units_are_valid_and_confined() {
     // Tenths of systemd's exposure level: 10.0 is a daemon without any sandbox.
     for (unit, at_most) in [
         ("limpet.service", 30),
-        ("limpet-fetch.service", 20),
+        ("limpet-fetch.service", 15),
         ("limpet-probation.service", 30),
         ("limpet-recover.service", 20),
     ] {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
@@ -33,6 +34,9 @@ struct Bench {
     /// Further options of `limpet verify`.
     options: Vec<String>,
 }
+
+/// How many cases were noted.
+static CASES: AtomicUsize = AtomicUsize::new(0);
 
 /// What `limpet verify --json` answered.
 struct Answer {
@@ -101,10 +105,12 @@ impl Bench {
         let output = self.command(revision).arg("--json").output().unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        Answer {
+        let answer = Answer {
             exit_code: output.status.code().unwrap(),
             json: serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}")),
-        }
+        };
+        self.note_case(revision, &answer);
+        answer
     }
 
     #[track_caller]
@@ -117,6 +123,44 @@ impl Bench {
             answer.json
         );
         answer
+    }
+
+    /// Writes a line of the table of cases, where tests/trust/tabulate asks for it: the test, what hosts say, and what git says.
+    fn note_case(&self, revision: &str, answer: &Answer) {
+        let Some(directory) = std::env::var_os("LIMPET_CASES") else {
+            return;
+        };
+        let git = |arguments: &[&str]| {
+            let file = self.allowed_signers.display();
+            Command::new("git")
+                .arg("-C")
+                .arg(&self.repo)
+                .arg("-c")
+                .arg(format!("gpg.ssh.allowedSignersFile={file}"))
+                .args(arguments)
+                .output()
+                .unwrap()
+        };
+        let said = match git(&["verify-commit", revision]).status.code() {
+            Some(0) => "good",
+            _ => "refused",
+        };
+        let subject = git(&["log", "-1", "--format=%s", revision]).stdout;
+        let subject: String = String::from_utf8_lossy(&subject)
+            .chars()
+            .filter(|c| !c.is_control() && *c != '|')
+            .take(50)
+            .collect();
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("main");
+        let word = match answer.text("rule") {
+            "" => answer.text("verdict"),
+            rule => rule,
+        };
+        let number = CASES.fetch_add(1, Ordering::Relaxed);
+        let line = format!("{test}\t{number}\t{subject}\t{word}\t{said}\n");
+        let name = format!("{}-{number}", std::process::id());
+        std::fs::write(PathBuf::from(directory).join(name), line).unwrap();
     }
 
     #[track_caller]
