@@ -67,7 +67,7 @@ fn installs_unconfigured_and_starts_cleanly() {
     for file in [
         "copyright",
         "changelog.gz",
-        "README.md",
+        "README.md.gz",
         "examples/limpet.toml",
     ] {
         machine.sh(&format!("test -s /usr/share/doc/limpet/{file}"));
@@ -78,6 +78,7 @@ fn installs_unconfigured_and_starts_cleanly() {
         "man/man5/limpet.toml.5.gz",
         "man/man5/limpet-fleet.5.gz",
         "man/man5/limpet-layer.5.gz",
+        "man/man5/limpet-trust.5.gz",
         "bash-completion/completions/limpet",
         "zsh/vendor-completions/_limpet",
         "fish/vendor_completions.d/limpet.fish",
