@@ -4,35 +4,52 @@
 //! "nothing changed" from "somebody hides it" has a key of its own make a commit now and then: a heartbeat.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::cycle::Cycle;
 use crate::cycle::trusted_time::trusted_now;
+use crate::git::ObjectId;
 use crate::model::{Class, Failure};
 use crate::report::moment;
 
-/// Under which name the record keeps when a new revision was last seen and trusted.
-const NEWS_AT: &str = "news-at";
+/// Under which name the record keeps the [`News`].
+const NEWS: &str = "news";
+
+/// The last revision that was new and trusted.
+#[derive(Debug, Serialize, Deserialize)]
+struct News {
+    /// Its commit, in hex.
+    revision: String,
+    /// When it was first seen.
+    at: Timestamp,
+}
 
 impl Cycle {
-    /// A revision that was not seen before is trusted.
-    pub(super) fn note_news(&mut self) {
-        if let Err(failure) = self.record.remember(NEWS_AT, &trusted_now(&self.record)) {
-            warn!("failed to record when a new revision was seen, ignoring: {failure}");
+    /// The tip `id` is trusted. It is news only once, however often it is looked at.
+    pub(super) fn note_news(&mut self, id: ObjectId) {
+        let revision = id.to_string();
+        let known: Option<News> = self.record.recall(NEWS).unwrap_or_default();
+        if known.is_some_and(|known| known.revision == revision) {
+            return;
         }
+        let at = trusted_now(&self.record);
+        let written = self.record.remember(NEWS, &News { revision, at });
+        self.note_unwritten(written);
     }
 
     /// Says whether it is too long ago that something new was trusted.
     pub(super) fn look_at_freshness(&mut self) {
         let before = self.situation.stale.take();
-        let (Some(max_age), Some(_)) = (self.config.trust.max_age, &self.head) else {
+        let (Some(max_age), Some(head)) = (self.config.trust.max_age, &self.head) else {
             return;
         };
+        let head = head.commit;
         let now = trusted_now(&self.record);
-        let news_at: Option<Timestamp> = self.record.recall(NEWS_AT).unwrap_or_default();
-        let Some(news_at) = news_at else {
+        let news: Option<News> = self.record.recall(NEWS).unwrap_or_default();
+        let Some(News { at: news_at, .. }) = news else {
             // A host that was enrolled before anybody asked.
-            self.note_news();
+            self.note_news(head);
             return;
         };
         let age = now.duration_since(news_at);

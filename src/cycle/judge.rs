@@ -199,7 +199,7 @@ impl Cycle {
                 }
             }
             Verdict::Accepted(revision) => {
-                self.note_news();
+                self.note_news(tip);
                 self.accept(client, revision)
             }
             Verdict::Pending(refusal) => {

@@ -51,7 +51,7 @@ impl Cycle {
             self.take_state(state::open(&self.host)?);
         }
         self.take_over(client.as_ref(), &revision).map_err(first)?;
-        self.note_news();
+        self.note_news(id);
         self.judged = None;
         self.situation.refusal = None;
         self.situation.pending = None;
