@@ -37,6 +37,9 @@ pub struct TrustedHead {
     /// The fingerprints of keys that its policy lists and that have not proved that somebody holds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<String>,
+    /// Those of them that this very commit added: they may prove it with the next one, whatever that changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub just_added: Vec<String>,
 }
 
 impl TrustedHead {
@@ -69,6 +72,7 @@ impl TrustedHead {
             policy_version: standing.version,
             revocations: standing.revocations.clone(),
             unproven: standing.unproven.iter().cloned().collect(),
+            just_added: standing.just_added.iter().cloned().collect(),
         }
     }
 

@@ -480,7 +480,9 @@ impl<'a> Judge<'a> {
         let mut highest: Option<(usize, String, &Place)> = None;
         for path in self.changed(step.commit, from.tree, step.tree)? {
             let repository_path = place_in_repository(&self.policy.source_path, &path);
-            if !policy.may_change(name, &path) && path != POLICY_FILE {
+            // Another text of the policy is told in its own words.
+            let is_told = path == POLICY_FILE && self.is_policy_changed(from.tree, step.tree);
+            if !policy.may_change(name, &path) && !is_told {
                 let detail = format!(
                     "signer '{name}' may not change '{repository_path}': no [[allow]] of '{}' covers it for that key",
                     policy.file()

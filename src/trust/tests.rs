@@ -73,6 +73,71 @@ fn an_anchor_that_is_the_tip_has_its_trees_checked() {
     assert_eq!(world.verdict(None, anchor), "malformed-tree");
 }
 
+/// A tree with a policy in which alice is root, and bob, where he is in it, may change everything else.
+fn policed(world: &mut World, version: u32, has_bob: bool, file: &str) -> ObjectId {
+    let mut text = format!(
+        "version = {version}\n[key]\nalice = \"{}\"\n",
+        world.alice.public()
+    );
+    if has_bob {
+        text += &format!("bob = \"{}\"\n", world.bob.public());
+    }
+    text += "[root]\nkeys = [\"alice\"]\n";
+    if has_bob {
+        text += "[[allow]]\nkeys = [\"bob\"]\npaths = [\"**\"]\n";
+    }
+    let fleet = world.store.add(ObjectKind::Blob, "fleet = \"acme\"\n");
+    let policy = world.store.add(ObjectKind::Blob, text);
+    let file = world.store.add(ObjectKind::Blob, file);
+    world.store.tree(&[
+        ("100644", "a", file),
+        ("100644", "fleet.toml", fleet),
+        ("100644", "trust.toml", policy),
+    ])
+}
+
+/// However often a host polls, a new key has the same chance to prove itself.
+#[test]
+fn a_key_that_the_trusted_head_added_may_prove_itself_with_the_next_commit() {
+    let mut world = World::new();
+    let first = policed(&mut world, 1, false, "x");
+    let anchor = world.store.commit(Some(&world.alice), first, &[], 1000);
+    world.policy.anchor.commit = anchor;
+    let both = policed(&mut world, 2, true, "x");
+    let adding = world
+        .store
+        .commit(Some(&world.alice), both, &[anchor], 1001);
+    let changed = policed(&mut world, 2, true, "y");
+    let by_bob = world
+        .store
+        .commit(Some(&world.bob), changed, &[adding], 1002);
+    let between = world
+        .store
+        .commit(Some(&world.alice), both, &[adding], 1003);
+    let late = world
+        .store
+        .commit(Some(&world.bob), changed, &[between], 1004);
+
+    let judge = |trusted: Option<&TrustedHead>, tip: ObjectId| {
+        verify(&world.store, &world.policy, trusted, tip, now())
+    };
+    let head = |verdict: Verdict| match verdict {
+        Verdict::Accepted(revision) => revision.trusted_head().clone(),
+        other => panic!("{other:?}"),
+    };
+    let refused = |verdict: Verdict| match verdict {
+        Verdict::Refused(refusal) => refusal.rule,
+        other => panic!("{other:?}"),
+    };
+    let at_adding = head(judge(None, adding));
+    head(judge(None, by_bob));
+    head(judge(Some(&at_adding), by_bob));
+    let at_between = head(judge(Some(&at_adding), between));
+    assert_eq!(refused(judge(None, late)), Rule::PolicyInvalid);
+    assert_eq!(refused(judge(Some(&at_adding), late)), Rule::PolicyInvalid);
+    assert_eq!(refused(judge(Some(&at_between), late)), Rule::PolicyInvalid);
+}
+
 #[test]
 fn a_path_is_bounded() {
     let mut world = World::new();

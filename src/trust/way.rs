@@ -25,6 +25,8 @@ pub(super) struct Standing {
     pub(super) revocations: Vec<Revocation>,
     /// The fingerprints of keys that have not proved that somebody holds them.
     pub(super) unproven: BTreeSet<String>,
+    /// Those of them that the last commit added: they may prove it with the next one, whatever that changes.
+    pub(super) just_added: BTreeSet<String>,
     /// The version of the policy, where there is one.
     pub(super) version: Option<u64>,
 }
@@ -35,6 +37,7 @@ impl Standing {
         Standing {
             revocations: head.revocations.clone(),
             unproven: head.unproven.iter().cloned().collect(),
+            just_added: head.just_added.iter().cloned().collect(),
             version: head.policy_version,
         }
     }
@@ -48,21 +51,20 @@ impl Standing {
         standing
     }
 
-    /// Takes in the policy `after`, which follows `before`, and tells which keys are new: they have proved nothing yet.
+    /// Takes in the policy `after`, which follows `before`. Keys that are new have proved nothing yet.
     pub(super) fn follow(
         &mut self,
         before: Option<&FleetPolicy>,
         after: &FleetPolicy,
         allowed_signers: Option<&AllowedSigners>,
-    ) -> BTreeSet<String> {
-        let new = new_keys(before, after, allowed_signers);
-        self.unproven.extend(new.iter().cloned());
+    ) {
+        self.just_added = new_keys(before, after, allowed_signers);
+        self.unproven.extend(self.just_added.iter().cloned());
         let known = match before {
             Some(before) => known_names(before, &self.revocations),
             None => Vec::new(),
         };
         self.note(after, &known);
-        new
     }
 
     /// Adds what `policy` revokes, and forgets nothing.
@@ -124,15 +126,14 @@ pub(super) fn check_way(
 ) -> Result<Standing, Stop> {
     let mut taken: Vec<Taken<'_>> = Vec::new();
     let mut from = way.from;
-    let mut just_added: BTreeSet<String> = BTreeSet::new();
     for step in &way.steps {
         let allowed = judge.step(from, step, &way.approvals)?;
         let fingerprint = &step.voucher.fingerprint;
-        prove(&mut standing, &just_added, from, step, &allowed)?;
-        just_added.clear();
+        prove(&mut standing, from, step, &allowed)?;
+        standing.just_added.clear();
         if let (true, Some(after)) = (allowed.is_policy_changed, &allowed.after) {
-            just_added = standing.follow(allowed.before.as_deref(), after, allowed_signers);
-            if just_added.remove(fingerprint) {
+            standing.follow(allowed.before.as_deref(), after, allowed_signers);
+            if standing.just_added.remove(fingerprint) {
                 standing.unproven.remove(fingerprint);
             }
             check_thresholds(after, &standing.revocations, &standing.unproven, None)
@@ -162,7 +163,6 @@ pub(super) fn check_way(
 /// A key that was added proves that somebody holds it, or may not do what it does.
 fn prove(
     standing: &mut Standing,
-    just_added: &BTreeSet<String>,
     from: Footing,
     step: &Stepping,
     allowed: &Allowed,
@@ -171,7 +171,7 @@ fn prove(
     if !standing.unproven.contains(fingerprint) {
         return Ok(());
     }
-    if just_added.contains(fingerprint) || from.tree == step.tree {
+    if standing.just_added.contains(fingerprint) || from.tree == step.tree {
         standing.unproven.remove(fingerprint);
         return Ok(());
     }

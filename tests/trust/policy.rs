@@ -157,6 +157,10 @@ fn removing_renaming_and_another_mode_are_changes() {
     court.bob("mode");
     court.refuses("out-of-scope");
     repository.reset(&start);
+    repository.git(&["update-index", "--chmod=+x", "trust.toml"]);
+    court.bob("mode of the policy");
+    court.refuses("out-of-scope");
+    repository.reset(&start);
     repository.symlink("layers/site/link", "../base/a");
     court.bob("a link within");
     court.accepts();
