@@ -11,6 +11,7 @@ use crate::cli::status::exit_code;
 use crate::cli::terminal::Terminal;
 use crate::cli::{CommandResult, agent_or_record, sync};
 use crate::control::{Reply, Request};
+use crate::cycle::judge;
 use crate::cycle::trust_view::TrustView;
 use crate::report::moment;
 use crate::report::status::Status;
@@ -71,7 +72,9 @@ fn show(terminal: &Terminal) -> CommandResult {
     };
     let host = Host::new(Path::new("/"));
     let config = super::host_config(&host)?;
-    let view = TrustView::read(&host, &config).map_err(|failure| vec![failure])?;
+    let view = judge::read_policy(&host, &config)
+        .and_then(|own| TrustView::read(&host, &config, own))
+        .map_err(|failure| vec![failure])?;
     terminal.show(&text(&view, &status, clock::now()))?;
     Ok(0)
 }

@@ -1,7 +1,7 @@
 //! Whose word counts on this host, and for what: what `limpet trust` and `limpet doctor` show.
 
 use crate::config::{self, Config};
-use crate::cycle::{judge, state};
+use crate::cycle::state;
 use crate::document::Source;
 use crate::git::Tree;
 use crate::model::{Class, Failure};
@@ -21,9 +21,8 @@ pub struct TrustView {
 }
 
 impl TrustView {
-    /// Reads it; what the trusted head carries, only root may.
-    pub fn read(host: &Host, config: &Config) -> Result<Self, Failure> {
-        let own = judge::read_policy(host, config)?;
+    /// Reads it, beside the host's own files, which were; what the trusted head carries, only root may.
+    pub fn read(host: &Host, config: &Config, own: Policy) -> Result<Self, Failure> {
         let head = state::read_mark(host)?;
         let policy = match &head {
             None => None,

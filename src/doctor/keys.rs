@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Config;
+use crate::cycle::judge;
 use crate::cycle::trust_view::TrustView;
 use crate::doctor::Finding;
 use crate::report::moment;
@@ -16,7 +17,11 @@ const CHECK: &str = "keys";
 
 /// The keys that count: those of the repository's policy, where it has one, or of the host's own file.
 pub(super) fn keys(host: &Host, config: &Config, is_root: bool) -> Vec<Finding> {
-    let view = match TrustView::read(host, config) {
+    let own = match judge::read_policy(host, config) {
+        Ok(own) => own,
+        Err(failure) => return vec![Finding::of(CHECK, &failure)],
+    };
+    let view = match TrustView::read(host, config, own) {
         Ok(view) => view,
         Err(_) if !is_root => {
             return vec![Finding::unknown(
@@ -143,6 +148,11 @@ mod tests {
             std::fs::write(root.path().join("etc/limpet").join(name), text).unwrap();
         };
         let (host, config) = (Host::new(root.path()), Config::unverified("gw-1"));
+        // What anybody may read is told to anybody.
+        for is_root in [true, false] {
+            let found = keys(&host, &config, is_root);
+            assert_eq!(found[0].verdict, Verdict::Wrong, "no revoked file");
+        }
         put("revoked", "");
         assert_eq!(
             keys(&host, &config, true)[0].verdict,

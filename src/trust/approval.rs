@@ -7,7 +7,7 @@
 use super::parse_sha256;
 
 /// The key of the line that approves.
-pub const APPROVE: &str = "Limpet-Approve";
+const APPROVE: &str = "Limpet-Approve";
 /// What its value begins with.
 const HASH: &str = "sha256:";
 /// The most commits that one approval may stand for.

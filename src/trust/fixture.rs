@@ -11,7 +11,7 @@ use ring::digest::{SHA512, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 use super::wire::put_string;
-use super::{AllowedSigners, MAX_CATCHUP, Policy, Revoked};
+use super::{AllowedSigners, MAX_CATCHUP, Policy, Revoked, Verdict};
 use crate::config::{Anchor, TrustMode};
 use crate::git::{Object, ObjectError, ObjectId, ObjectKind, Objects};
 
@@ -188,4 +188,17 @@ pub(super) fn policy(anchor: ObjectId, allowed: &str, revoked: &str) -> Policy {
 /// The host's time in these tests.
 pub(super) fn now() -> Timestamp {
     "2026-06-01T00:00:00Z".parse().unwrap()
+}
+
+/// The verdict in a word: a rule, or what else it is.
+pub(super) fn word_of(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Accepted(_) => "accepted",
+        Verdict::Unchanged => "unchanged",
+        Verdict::Behind { .. } => "behind",
+        Verdict::Diverged { .. } => "diverged",
+        Verdict::Pending(_) => "pending",
+        Verdict::Refused(refusal) => refusal.rule.as_str(),
+        Verdict::Unavailable(_) => "unavailable",
+    }
 }

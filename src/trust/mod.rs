@@ -44,7 +44,7 @@ mod way;
 mod wire;
 
 pub use allowed_signers::{AllowedSigners, ListedKey};
-pub use approval::{APPROVE, approval_line};
+pub use approval::approval_line;
 pub use authority::Signer;
 pub use fleet_policy::{FleetPolicy, Limit, POLICY_FILE, Paths, Reason};
 pub use key::{KeyError, PublicKey};

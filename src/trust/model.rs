@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fixture::{Key, Store, now, policy, with_signature};
+use super::fixture::{Key, Store, now, policy, with_signature, word_of};
 use super::*;
 use crate::git::ObjectKind;
 
@@ -635,15 +635,7 @@ fn agree(seeds: std::ops::Range<u64>) {
         let trusted = TrustedHead::set(&store, &policy, ids[0]).unwrap();
         let tip = history.commits.len() - 1;
         let verdict = verify(&store, &policy, Some(&trusted), ids[tip], now());
-        let word = match &verdict {
-            Verdict::Accepted(_) => "accepted",
-            Verdict::Unchanged => "unchanged",
-            Verdict::Behind { .. } => "behind",
-            Verdict::Diverged { .. } => "diverged",
-            Verdict::Pending(_) => "pending",
-            Verdict::Refused(refusal) => refusal.rule.as_str(),
-            Verdict::Unavailable(_) => "unavailable",
-        };
+        let word = word_of(&verdict);
         let expected = history.verdict(0, tip);
         assert_eq!(
             word,

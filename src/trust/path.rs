@@ -261,10 +261,7 @@ impl Graph<'_> {
             });
         }
         match self.commits.get(&id).map(|known| &known.step) {
-            Some(Ok(step)) => Ok(Footing {
-                tree: step.tree,
-                is_checked: true,
-            }),
+            Some(Ok(step)) => Ok(Footing::checked(step.tree)),
             Some(Err(refusal)) => Err(refusal.clone().into()),
             None => Err(Stop::Unavailable(ObjectError::Missing(id))),
         }

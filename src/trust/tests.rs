@@ -1,4 +1,4 @@
-use super::fixture::{Key, Store, now, payload, policy, with_signature};
+use super::fixture::{Key, Store, now, payload, policy, with_signature, word_of};
 use super::*;
 use crate::git::{EntryKind, ObjectKind};
 
@@ -44,18 +44,11 @@ impl World {
     /// The verdict in a word: a rule, or what else it is.
     fn verdict(&self, trusted: Option<ObjectId>, tip: ObjectId) -> &'static str {
         let trusted = trusted.map(|id| self.head(id));
-        match verify(&self.store, &self.policy, trusted.as_ref(), tip, now()) {
-            Verdict::Accepted(revision) => {
-                assert_eq!(revision.commit(), tip);
-                "accepted"
-            }
-            Verdict::Unchanged => "unchanged",
-            Verdict::Behind { .. } => "behind",
-            Verdict::Diverged { .. } => "diverged",
-            Verdict::Pending(_) => "pending",
-            Verdict::Refused(refusal) => refusal.rule.as_str(),
-            Verdict::Unavailable(_) => "unavailable",
+        let verdict = verify(&self.store, &self.policy, trusted.as_ref(), tip, now());
+        if let Verdict::Accepted(revision) = &verdict {
+            assert_eq!(revision.commit(), tip);
         }
+        word_of(&verdict)
     }
 }
 

@@ -149,10 +149,7 @@ pub(super) fn check_way(
             from,
             lapsed,
         });
-        from = Footing {
-            tree: step.tree,
-            is_checked: true,
-        };
+        from = Footing::checked(step.tree);
     }
     check_revocations(judge, &standing, &mut taken)?;
     check_lapsed(judge, &taken)?;
