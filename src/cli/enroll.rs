@@ -60,6 +60,9 @@ pub struct Arguments {
     /// The branch to follow
     #[arg(long, default_value = "main", value_parser = branch)]
     branch: String,
+    /// Follow release tags instead of a branch: the highest version that meets this, such as ">=1.4, <2"
+    #[arg(long, value_name = "VERSIONS", conflicts_with = "branch")]
+    tags: Option<semver::VersionReq>,
     /// Who may sign, in the syntax of ssh-keygen's allowed_signers; copied to /etc/limpet
     #[arg(long, value_name = "FILE")]
     allowed_signers: Option<PathBuf>,
@@ -304,9 +307,12 @@ fn compose(
     );
     let _ = writeln!(
         text,
-        "url = {}\nbranch = {}",
+        "url = {}\n{}",
         quoted(&arguments.url),
-        quoted(&arguments.branch)
+        match &arguments.tags {
+            Some(wanted) => format!("tags = {}", quoted(&wanted.to_string())),
+            None => format!("branch = {}", quoted(&arguments.branch)),
+        }
     );
     if arguments.ca_file.is_some() {
         let _ = writeln!(text, "ca_file = {}", quoted(CA_FILE));
@@ -437,7 +443,11 @@ fn summary(
     let _ = writeln!(
         text,
         "this host will be run by whoever may sign commits of\n    {} ({})",
-        arguments.url, arguments.branch
+        arguments.url,
+        match &arguments.tags {
+            Some(wanted) => format!("releases {wanted}"),
+            None => arguments.branch.clone(),
+        }
     );
     let _ = writeln!(
         text,

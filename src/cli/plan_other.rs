@@ -116,9 +116,13 @@ fn of_source(memory: &Memory, rev: &str) -> Result<Preview, Vec<Failure>> {
     let (fetcher, tip) = cycle::fetcher::ask_watched(memory.host(), ask).map_err(one)?;
     let hashed = Hashed(&fetcher);
     let objects = memory.objects_and(&hashed);
+    let tip = tip.and_then(|tip| match &tip.tag {
+        Some(name) => crate::trust::commit_of_release(&objects, (tip.id, name)),
+        None => Ok(tip.id),
+    });
     let id = match rev {
-        TIP => tip.map_err(one)?.commit,
-        text => resolve(memory, text, tip.map(|tip| tip.commit)).map_err(one)?,
+        TIP => tip.map_err(one)?,
+        text => resolve(memory, text, tip).map_err(one)?,
     };
     of_commit(memory, &objects, id)
 }

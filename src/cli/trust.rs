@@ -105,6 +105,9 @@ fn write_head(out: &mut String, head: &TrustedHead) {
         Some(signer) => writeln!(out, "          signed by {signer}"),
         None => writeln!(out, "          set by local root"),
     };
+    if let Some(release) = &head.release {
+        let _ = writeln!(out, "release   {release}");
+    }
     if let Some(fleet) = &head.fleet {
         let _ = writeln!(out, "fleet     {fleet}");
     }

@@ -17,13 +17,13 @@ use crate::model::{Class, Failure};
 use crate::sys::clock;
 use crate::trust::{
     AllowedSigners, MAX_CATCHUP, Policy, Refusal, Revoked, Rule, Signer, Stop, TrustedHead,
-    Verdict, parse_sha256, verify,
+    Verdict, parse_sha256, verify, verify_offer, verify_release,
 };
 
 /// The arguments of `limpet verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The commit to judge: an id, a branch, HEAD~1 (default: HEAD; on a host without --repo, the tip of its source)
+    /// The commit to judge: an id, a tag, a branch, HEAD~1 (default: HEAD; on a host without --repo, the tip of its source)
     rev: Option<String>,
     /// The repository that holds it (default: the one this directory is in; on a host, its source)
     #[arg(long, value_name = "PATH")]
@@ -60,6 +60,12 @@ struct Standalone {
     /// The only channel to accept releases of
     #[arg(long, value_name = "NAME")]
     channel: Option<String>,
+    /// REV is the name of a release tag, whose version must meet this: ">=1.4, <2"
+    #[arg(long, value_name = "VERSIONS")]
+    tags: Option<semver::VersionReq>,
+    /// The last trusted release: versions only rise
+    #[arg(long, value_name = "TAG", requires_all = ["tags", "trusted"])]
+    trusted_tag: Option<String>,
     /// Which commits must be signed
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Path)]
     mode: Mode,
@@ -92,8 +98,8 @@ pub fn run(
     if arguments.repo.is_none() && arguments.standalone.is_none() {
         return verify_source(arguments, &read_host_trust()?);
     }
-    let (repository, tip) = match open(arguments) {
-        Ok(opened) => opened,
+    let repository = match open(arguments) {
+        Ok(repository) => repository,
         Err(error) => return Ok(usage_error(error.to_string())),
     };
     let believed = match &arguments.standalone {
@@ -104,13 +110,26 @@ pub fn run(
         },
         None => Ok(read_host_trust()?),
     };
+    let releases = believed
+        .as_ref()
+        .ok()
+        .and_then(|it| it.policy.releases.as_ref());
+    let (tip, tag) = match find(&repository, arguments, releases.is_some()) {
+        Ok(found) => found,
+        Err(error) => return Ok(usage_error(error.to_string())),
+    };
     let (verdict, trusted) = match believed {
         Ok(HostTrust {
             policy,
             trusted,
             now,
         }) => {
-            let verdict = verify(&repository, &policy, trusted.as_ref(), tip, now);
+            let verdict = match &tag {
+                Some(name) => {
+                    verify_release(&repository, &policy, trusted.as_ref(), (tip, name), now)
+                }
+                None => verify(&repository, &policy, trusted.as_ref(), tip, now),
+            };
             (verdict, trusted)
         }
         Err(Stop::Refused(refusal)) => (Verdict::Refused(refusal), None),
@@ -130,39 +149,56 @@ fn verify_source(arguments: &Verify, believed: &HostTrust) -> CommandResult {
     let trusted = believed.trusted.as_ref();
     let offered = fetcher
         .poll(trusted.map(|head| head.commit))
-        .map_err(|trouble| vec![trouble.failure])?
-        .commit;
-    let tip = match arguments
+        .map_err(|trouble| vec![trouble.failure])?;
+    let (tip, tag) = match arguments
         .rev
         .as_deref()
         .map(|text| ObjectId::from_hex(text.as_bytes()))
     {
-        None => offered,
-        Some(Ok(id)) if id.kind() == offered.kind() => id,
+        None => (offered.id, offered.tag.as_deref()),
+        Some(Ok(id)) if id.kind() == offered.id.kind() => (id, None),
         Some(_) => {
             return Ok(usage_error(
                 "without --repo, REV is a full commit id".to_owned(),
             ));
         }
     };
-    let verdict = verify(
-        &Hashed(&fetcher),
-        &believed.policy,
-        trusted,
-        tip,
-        believed.now,
-    );
+    let (hashed, policy, now) = (Hashed(&fetcher), &believed.policy, believed.now);
+    // A commit that is named is judged as a commit, whatever releases there are.
+    let verdict = match (arguments.rev.is_some(), tag) {
+        (true, _) => verify(&hashed, policy, trusted, tip, now),
+        (false, tag) => verify_offer(&hashed, policy, trusted, (tip, tag), now),
+    };
     answer(arguments.json, tip, trusted, &verdict)
 }
 
-fn open(arguments: &Verify) -> Result<(Repository, ObjectId), RepositoryError> {
+fn open(arguments: &Verify) -> Result<Repository, RepositoryError> {
     let mut repository = Repository::discover(arguments.repo.as_deref().unwrap_or(Path::new(".")))?;
     // Set by `git receive-pack` for its hooks: what is being pushed is not in the repository yet.
     if let Some(directory) = std::env::var_os("GIT_QUARANTINE_PATH") {
         repository = repository.with_quarantine(Path::new(&directory))?;
     }
-    let tip = repository.resolve(arguments.rev.as_deref().unwrap_or("HEAD"))?;
-    Ok((repository, tip))
+    Ok(repository)
+}
+
+/// What is to be judged: a commit, or where releases are followed, a tag with its name.
+fn find(
+    repository: &Repository,
+    arguments: &Verify,
+    follows_releases: bool,
+) -> Result<(ObjectId, Option<String>), RepositoryError> {
+    let rev = arguments.rev.as_deref().unwrap_or("HEAD");
+    if follows_releases {
+        if let Some((name, id)) = repository.tag(rev)? {
+            return Ok((id, Some(name)));
+        }
+        if arguments.standalone.is_some() {
+            return Err(RepositoryError::new(format!(
+                "'{rev}' is no tag, which --tags asks for"
+            )));
+        }
+    }
+    Ok((repository.resolve(rev)?, None))
 }
 
 enum Problem {
@@ -211,11 +247,13 @@ impl Standalone {
             source_path: String::new(),
             fleet: self.fleet.clone(),
             channel: self.channel.clone(),
+            releases: self.tags.clone(),
         };
         let trusted = match trusted {
             Some(id) => {
                 let mut head = TrustedHead::set(repository, &policy, id).map_err(Problem::Stop)?;
                 head.fleet = self.fleet.clone().or(head.fleet);
+                head.release = self.trusted_tag.clone();
                 Some(head)
             }
             None => None,

@@ -19,6 +19,7 @@ pub(super) struct DeclaredConfig {
 pub(super) struct DeclaredSource {
     pub url: Option<String>,
     pub branch: Option<String>,
+    pub tags: Option<String>,
     pub path: Option<String>,
     pub interval: Option<String>,
     #[serde(rename = "mirrors")]

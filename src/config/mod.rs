@@ -9,11 +9,13 @@ use crate::git::ObjectId;
 
 mod address;
 mod declared;
+mod follow;
 mod grammar;
 mod parse;
 #[cfg(test)]
 mod tests;
 
+pub use follow::{Follow, TAGS, read_version};
 pub use grammar::{is_branch, is_host_name, parse_duration};
 
 /// A validated host configuration.
@@ -36,8 +38,8 @@ pub struct Source {
     pub url: SourceUrl,
     /// Where else it is; tried in turn when `url` fails.
     pub mirrors: Vec<SourceUrl>,
-    /// The branch, without `refs/heads/`.
-    pub branch: String,
+    /// What of it is followed.
+    pub follow: Follow,
     /// The directory of the repository that holds fleet.toml; `""` is its root.
     pub path: String,
     /// How often to poll; at least 10 seconds.
@@ -218,7 +220,7 @@ impl Config {
         Config {
             source: Source {
                 url: SourceUrl::Path("/".to_owned()),
-                branch: parse::DEFAULT_BRANCH.to_owned(),
+                follow: Follow::Branch(parse::DEFAULT_BRANCH.to_owned()),
                 path: String::new(),
                 interval: parse::DEFAULT_INTERVAL,
                 ca_file: None,

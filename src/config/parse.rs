@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use semver::VersionReq;
 use serde::Deserialize;
 
 use super::declared::{
@@ -15,8 +16,8 @@ use super::grammar::{
     is_relative_path, parse_duration, parse_sha256, parse_size,
 };
 use super::{
-    Anchor, Apply, ApplyMode, Config, HostSettings, PackageManager, Source, SourceUrl, Trust,
-    TrustMode,
+    Anchor, Apply, ApplyMode, Config, Follow, HostSettings, PackageManager, Source, SourceUrl,
+    Trust, TrustMode,
 };
 use crate::document::{self, Data, Expectation, Mistake, Place, Table, Value};
 use crate::git::ObjectId;
@@ -110,13 +111,8 @@ impl Reader {
         table: &'de Table,
         place: &'de Place,
         what: &str,
-        later: &[&str],
     ) -> T {
-        let expectation = Expectation {
-            later,
-            ..Expectation::new(what)
-        };
-        match table.deserialize_into(place, expectation) {
+        match table.deserialize_into(place, Expectation::new(what)) {
             Ok(declared) => declared,
             Err(mut found) => {
                 self.mistakes.append(&mut found);
@@ -139,8 +135,50 @@ impl Reader {
             .push(Mistake::new(&table.place_of(key, place), message).hint(hint));
     }
 
+    fn follow(
+        &mut self,
+        declared: &DeclaredSource,
+        table: &Table,
+        place: &Place,
+    ) -> Option<Follow> {
+        if let (Some(_), Some(_)) = (&declared.branch, &declared.tags) {
+            self.wrong(
+                table,
+                "tags",
+                place,
+                "`branch` and `tags` in [source] exclude each other".to_owned(),
+                "remove `tags` to follow the branch, or `branch` to follow releases",
+            );
+            return None;
+        }
+        if let Some(text) = &declared.tags {
+            return match VersionReq::parse(text) {
+                Ok(wanted) => Some(Follow::Releases(wanted)),
+                Err(error) => {
+                    let message = format!("'{}' says no versions: {error}", text.escape_debug());
+                    let hint = "write what the tags' versions must meet, such as \">=1.4, <2\", or \"*\" for all";
+                    self.wrong(table, "tags", place, message, hint);
+                    None
+                }
+            };
+        }
+        let branch = declared.branch.as_deref().unwrap_or(DEFAULT_BRANCH);
+        if !is_branch(branch) {
+            let message = format!("'{}' is no name of a branch", branch.escape_debug());
+            self.wrong(
+                table,
+                "branch",
+                place,
+                message,
+                "write the name alone, such as \"main\", without refs/heads/",
+            );
+            return None;
+        }
+        Some(Follow::Branch(branch.to_owned()))
+    }
+
     fn source(&mut self, table: &Table, place: &Place) -> Option<Source> {
-        let declared: DeclaredSource = self.read(table, place, "[source]", &["tags"]);
+        let declared: DeclaredSource = self.read(table, place, "[source]");
         let url = match &declared.url {
             None => {
                 self.missing(
@@ -162,17 +200,7 @@ impl Reader {
                 }
             },
         };
-        let branch = declared.branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned());
-        if !is_branch(&branch) {
-            let message = format!("'{}' is no name of a branch", branch.escape_debug());
-            self.wrong(
-                table,
-                "branch",
-                place,
-                message,
-                "write the name alone, such as \"main\", without refs/heads/",
-            );
-        }
+        let follow = self.follow(&declared, table, place);
         let path = declared.path.unwrap_or_default();
         let path = if path == "." { String::new() } else { path };
         if !path.is_empty() && !is_relative_path(&path) {
@@ -246,7 +274,7 @@ impl Reader {
         Some(Source {
             url: url?,
             mirrors,
-            branch,
+            follow: follow?,
             path,
             interval: interval?,
             ca_file: declared.ca_file,
@@ -348,7 +376,7 @@ impl Reader {
     }
 
     fn trust(&mut self, table: &Table, place: &Place) -> Option<Trust> {
-        let declared: DeclaredTrust = self.read(table, place, "[trust]", &[]);
+        let declared: DeclaredTrust = self.read(table, place, "[trust]");
         let anchor = match table.entry("anchor") {
             None => {
                 self.missing(place, table, "anchor", "[trust]", "pin the first commit to trust, as limpet enroll does: anchor = { commit = \"…\" }");
@@ -479,7 +507,7 @@ impl Reader {
     }
 
     fn host(&mut self, table: &Table, place: &Place) -> Option<HostSettings> {
-        let declared: DeclaredHost = self.read(table, place, "[host]", &[]);
+        let declared: DeclaredHost = self.read(table, place, "[host]");
         let Some(name) = declared.name else {
             self.missing(
                 place,
@@ -510,7 +538,7 @@ impl Reader {
     }
 
     fn apply(&mut self, table: &Table, place: &Place) -> Apply {
-        let declared: DeclaredApply = self.read(table, place, "[apply]", &[]);
+        let declared: DeclaredApply = self.read(table, place, "[apply]");
         let elements = table.get("allow_paths").and_then(Value::as_array);
         for element in elements.unwrap_or_default() {
             if let Some(path) = element.as_str()

@@ -39,7 +39,9 @@ fn what_is_left_out_has_its_default() {
                 "https://git.example.net/fleet.git",
             ),
             mirrors: [],
-            branch: "main",
+            follow: Branch(
+                "main",
+            ),
             path: "",
             interval: 60s,
             ca_file: None,
@@ -88,7 +90,7 @@ fn a_later_fragment_wins_key_by_key() {
         "[source]\nbranch = \"canary\"",
     ])
     .unwrap();
-    assert_eq!(config.source.branch, "canary");
+    assert_eq!(config.source.follow, Follow::Branch("canary".to_owned()));
     assert_eq!(config.source.interval, Duration::from_secs(300));
     assert_eq!(config.host.name, "gw");
     assert_eq!(config.host.labels["site"], "lagos");
@@ -174,7 +176,7 @@ fn a_secret_goes_only_where_it_is_safe() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    insta::assert_snapshot!(parse(&[MINIMAL, "[source]\nintervall = \"60s\"\ninterval = \"5s\"\nurl = \"git@host:x\"\ntags = \">=1\"\n[trust]\nmode = \"head\"\nchannel = \"pro d\"\nmax_age = \"a day\"\n[apply]\nmode = \"enfroce\"\nmax_removals = \"10\"\nallow_paths = [\"etc\"]\n[hots]\nname = 1"]).unwrap_err(), @r#"
+    insta::assert_snapshot!(parse(&[MINIMAL, "[source]\nintervall = \"60s\"\ninterval = \"5s\"\nurl = \"git@host:x\"\ntags = \"main\"\n[trust]\nmode = \"head\"\nchannel = \"pro d\"\nmax_age = \"a day\"\n[apply]\nmode = \"enfroce\"\nmax_removals = \"10\"\nallow_paths = [\"etc\"]\n[hots]\nname = 1"]).unwrap_err(), @r#"
     error: /etc/limpet/1.toml:14:2: unknown field `hots` in the host configuration, expected `host`
        |
     14 | [hots]
@@ -187,10 +189,6 @@ fn all_mistakes_are_told_at_once() {
       | ^^^^^^^^^ no such field
       |
     hint: did you mean 'interval'?
-    error: /etc/limpet/1.toml:5:1: `tags` in [source] is not supported by limpet 0.1.0
-      |
-    5 | tags = ">=1"
-      | ^^^^
     error: /etc/limpet/1.toml:7:8: mode "head" verifies only the newest commit
       |
     7 | mode = "head"

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::apply::Activity;
-use crate::config::{Config, PackageManager};
+use crate::config::{Config, Follow, PackageManager};
 use crate::cycle::trusted_time::{remember_time, trusted_now};
 use crate::cycle::{Cycle, POLL_SILENCE, Progress, fetcher, state};
-use crate::fetch::{Lane, Trouble, Upstream};
+use crate::fetch::{Lane, Tip, Trouble, Upstream};
 use crate::fleet::{self, HostIdentity, Rendered};
 use crate::git::{Hashed, Object, ObjectError, ObjectId, Objects, Tree};
 use crate::model::{Class, Failure};
@@ -33,7 +33,7 @@ const TRUST_FILE_LIMIT: u64 = 4 << 20;
 const READING_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// What the fetcher answered: the tip, and a connection to ask for it.
-pub(super) type Answer = Result<(Box<dyn Upstream>, ObjectId), Trouble>;
+pub(super) type Answer = Result<(Box<dyn Upstream>, Tip), Trouble>;
 
 /// A fetcher that has a limited time to answer.
 pub(super) struct Limited<'a> {
@@ -68,7 +68,7 @@ impl Cycle {
         let at = clock::now();
         let judged = self
             .ask(progress)
-            .and_then(|(client, tip)| self.judge(client.as_ref(), tip));
+            .and_then(|(client, tip)| self.judge(client.as_ref(), &tip));
         let result = match judged {
             Ok(result) => {
                 self.note_answer();
@@ -94,7 +94,7 @@ impl Cycle {
     ///
     /// A fetcher that cannot start never answers: its socket keeps the question. That is seen while waiting, and the question stays
     /// asked, so that nobody asks twice.
-    fn ask(&mut self, progress: Progress<'_>) -> Result<(Box<dyn Upstream>, ObjectId), Trouble> {
+    fn ask(&mut self, progress: Progress<'_>) -> Answer {
         let failed = |cause: &dyn std::fmt::Display| {
             let message = format!("failed to ask the fetcher: {cause}");
             Trouble::from(Failure::new(Class::Bug, message))
@@ -139,7 +139,7 @@ impl Cycle {
             let client = client.map_err(|failure| Trouble::from(failure).in_lane(Lane::Local));
             let answer = client.and_then(|client| {
                 let tip = client.poll(trusted)?;
-                Ok((client, tip.commit))
+                Ok((client, tip))
             });
             // Nobody listens any more only when the agent ends, or has given up the fetcher.
             let _ = tell.send(answer);
@@ -151,7 +151,8 @@ impl Cycle {
     }
 
     /// Decides what becomes of `tip`, and says so in a word or two. Fails when the fetcher could not hand it out.
-    fn judge(&mut self, client: &dyn Upstream, tip: ObjectId) -> Result<String, Trouble> {
+    fn judge(&mut self, client: &dyn Upstream, offered: &Tip) -> Result<String, Trouble> {
+        let tip = offered.id;
         if self.judged == Some(tip) && !self.must_load {
             return Ok("unchanged".to_owned());
         }
@@ -167,11 +168,11 @@ impl Cycle {
             Err(failure) => return Ok(self.refuse(client, tip, None, failure)),
         };
         let hashed = Hashed(Limited::new(client));
-        let verdict = trust::verify(
+        let verdict = trust::verify_offer(
             &hashed,
             &policy,
             self.head.as_ref(),
-            tip,
+            (tip, offered.tag.as_deref()),
             trusted_now(&self.record),
         );
         if let Verdict::Unavailable(error) = &verdict {
@@ -528,6 +529,10 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
         source_path: config.source.path.clone(),
         fleet: None,
         channel: config.trust.channel.clone(),
+        releases: match &config.source.follow {
+            Follow::Releases(wanted) => Some(wanted.clone()),
+            Follow::Branch(_) => None,
+        },
     })
 }
 

@@ -226,7 +226,10 @@ pub(super) fn reachable(host: &Host, is_root: bool) -> Finding {
     match polled {
         Ok(tip) => Finding::ok(
             check,
-            format!("it answers, and offers {}", tip.commit.to_hex_with_len(7)),
+            match tip.tag {
+                Some(tag) => format!("it answers, and offers the release {tag}"),
+                None => format!("it answers, and offers {}", tip.id.to_hex_with_len(7)),
+            },
         ),
         Err(trouble) if trouble.lane == Lane::Offline => {
             let detail = format!("this host is offline: {}", trouble.failure);

@@ -13,8 +13,10 @@ use gix::progress::Discard;
 
 use super::attempt::Attempt;
 use super::cache::{self, Cache, Known};
-use super::remote::{causes, interrupted_after, no_branch, object_too_large};
+use super::refs::Found;
+use super::remote::{causes, interrupted_after, object_too_large, offers_none};
 use super::{Trouble, pack_header, store};
+use crate::config::Follow;
 use crate::git::{MAX_OBJECT_BYTES, ObjectId};
 use crate::model::Class;
 
@@ -32,21 +34,21 @@ const MAX_LINES: usize = 100_000;
 pub struct Header {
     /// Its hash function.
     pub format: gix::hash::Kind,
-    /// Where the wanted branch points.
-    pub tip: Option<ObjectId>,
+    /// The ref that is wanted.
+    pub tip: Option<Found>,
     /// The commits that its pack builds upon.
     pub prerequisites: Vec<ObjectId>,
 }
 
-/// Learns where `full_ref` is in the bundle at `path`, and brings what is missing of it into `cache`. `known` is what may be built
-/// upon.
+/// Learns what the bundle at `path` has of what is followed, and brings what is missing of it into `cache`. `known` is what may be
+/// built upon.
 pub fn poll(
     path: &Path,
     attempt: &Attempt,
     cache: &Cache,
     known: Option<Known>,
-    full_ref: &str,
-) -> Result<ObjectId, Trouble> {
+    follow: &Follow,
+) -> Result<Found, Trouble> {
     let host = |cause: &dyn std::fmt::Display| attempt.trouble(Class::Host, cause);
     // What is no file any more, such as a pipe, must not make us wait.
     let mut reading = File::options();
@@ -71,10 +73,13 @@ pub fn poll(
     }
     // It may grow while it is read.
     let mut input = BufReader::with_capacity(64 << 10, file.take(attempt.max_bytes()));
-    let header = read_header(&mut input, full_ref).map_err(|cause| {
+    let mut header = read_header(&mut input, follow).map_err(|cause| {
         host(&cause).with_hint("make one with 'git bundle create fleet.bundle main'")
     })?;
-    let tip = header.tip.ok_or_else(|| no_branch(attempt, full_ref))?;
+    let tip = header
+        .tip
+        .take()
+        .ok_or_else(|| offers_none(attempt, follow))?;
     // A bundle of only what is new needs the cache, however it may be doubted.
     let known = known
         .or_else(|| {
@@ -83,12 +88,12 @@ pub fn poll(
         })
         .filter(|known| known.format == header.format);
     if let Some(known) = &known {
-        if known.tip == Some(tip) {
+        if known.tip == Some(tip.id) {
             return Ok(tip);
         }
         require(attempt, cache.path(), &header)?;
         index(attempt, cache.path(), &mut input, header.format)?;
-        finish(attempt, cache.path(), tip)?;
+        finish(attempt, cache.path(), tip.id)?;
         return Ok(tip);
     }
     if let Some(missing) = header.prerequisites.first() {
@@ -96,7 +101,7 @@ pub fn poll(
     }
     let new = cache.begin_anew(header.format)?;
     index(attempt, &new, &mut input, header.format)?;
-    finish(attempt, &new, tip)?;
+    finish(attempt, &new, tip.id)?;
     cache.replace()?;
     Ok(tip)
 }
@@ -188,8 +193,8 @@ fn finish(attempt: &Attempt, path: &Path, tip: ObjectId) -> Result<(), Trouble> 
     cache::write_tip(path, tip).map_err(|error| failed(&error))
 }
 
-/// Reads a header up to the pack, looking for `full_ref`.
-pub fn read_header(input: &mut impl BufRead, full_ref: &str) -> Result<Header, String> {
+/// Reads a header up to the pack, looking for what is followed.
+pub fn read_header(input: &mut impl BufRead, follow: &Follow) -> Result<Header, String> {
     let first = read_line(input)?;
     let version = SIGNATURES
         .iter()
@@ -218,9 +223,10 @@ pub fn read_header(input: &mut impl BufRead, full_ref: &str) -> Result<Header, S
             let (id, name) = line.split_once(' ').ok_or("a line names no ref")?;
             let id = read_id(id, header.format)?;
             has_refs = true;
-            if name == full_ref && header.tip.replace(id).is_some() {
-                return Err(format!("it names '{full_ref}' twice"));
+            if header.tip.as_ref().is_some_and(|tip| tip.full_ref == name) {
+                return Err(format!("it names '{name}' twice"));
             }
+            Found::consider(&mut header.tip, follow, name, id);
         }
     }
     Err(format!("its header has more than {MAX_LINES} lines"))
@@ -273,8 +279,12 @@ mod tests {
     const A: &str = "3f2a91c0d4e5b6a798081726354433221100ffee";
     const B: &str = "1111111111111111111111111111111111111111";
 
+    fn main() -> Follow {
+        Follow::Branch("main".to_owned())
+    }
+
     fn check(text: &str) -> Result<Header, String> {
-        read_header(&mut text.as_bytes(), "refs/heads/main")
+        read_header(&mut text.as_bytes(), &main())
     }
 
     #[test]
@@ -283,7 +293,7 @@ mod tests {
             "# v2 git bundle\n-{B} Say why\n{B} HEAD\n{B} refs/heads/main2\n{A} refs/heads/main\n\nPACK"
         ));
         let header = header.unwrap();
-        assert_eq!(header.tip, Some(A.parse().unwrap()));
+        assert_eq!(header.tip.unwrap().id, A.parse::<ObjectId>().unwrap());
         assert_eq!(header.prerequisites, [B.parse::<ObjectId>().unwrap()]);
         let header = check(&format!("# v2 git bundle\n{B} HEAD\n\n")).unwrap();
         assert_eq!(header.tip, None);
@@ -312,7 +322,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_panics(bytes in any::<Vec<u8>>(), lines in "(\n|-|@|[0-9a-f]{40}| |[ -~]){0,20}") {
-            let _ = read_header(&mut &bytes[..], "refs/heads/main");
+            let _ = read_header(&mut &bytes[..], &main());
             let _ = check(&format!("# v3 git bundle\n{lines}"));
         }
     }

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::{Gid, Uid, User};
 
-use super::client::{Client, Delivery, Tip, Upstream};
+use super::client::{Client, Delivery, Upstream};
+use super::protocol::Tip;
 use super::protocol::{self, Artifact, Probe, Seen, Start};
 use super::{Secrets, Trouble};
 use crate::config::Source;

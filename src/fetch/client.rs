@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::protocol::{
     self, Artifact, ArtifactAnswer, Downloading, ObjectAnswer, PollAnswer, Probe, Request, Seen,
+    Tip,
 };
 use super::{Lane, Trouble};
 use crate::git::{Object, ObjectError, ObjectId, Objects};
@@ -48,13 +49,6 @@ impl std::fmt::Debug for Delivery<'_> {
             Delivery::Downloading(far) => write!(f, "{far:?}"),
         }
     }
-}
-
-/// The commit a branch points to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tip {
-    /// Its id; the id's kind is the repository's object format.
-    pub commit: ObjectId,
 }
 
 /// Where revisions come from: a fetcher, in whatever way it is reached.
@@ -123,7 +117,7 @@ impl Client {
             protocol::read_poll_answer(input, line)
         });
         match answer.map_err(|failure| Trouble::from(failure).in_lane(Lane::Local))? {
-            PollAnswer::Tip(commit) => Ok(Tip { commit }),
+            PollAnswer::Tip(tip) => Ok(tip),
             PollAnswer::Trouble(trouble) => Err(trouble),
         }
     }

@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use super::pack_header::PackHeader;
 use super::protocol::{self, ObjectAnswer};
 use super::{bundle, refs, retry_after};
-
-const REF: &str = "refs/heads/main";
+use crate::config::Follow;
 
 /// What the agent asks: requests one after the other, or the line that starts a child.
 pub fn request(bytes: &[u8]) {
@@ -51,21 +50,34 @@ pub fn answer(bytes: &[u8]) {
 
 /// What a Git server says before its pack, and the header of a bundle.
 pub fn server(bytes: &[u8]) {
-    if let Ok(advertisement) = refs::parse_advertisement(bytes, REF)
+    let releases = semver::VersionReq::STAR;
+    for follow in [
+        Follow::Branch("main".to_owned()),
+        Follow::Releases(releases),
+    ] {
+        server_of(bytes, &follow);
+    }
+}
+
+fn server_of(bytes: &[u8], follow: &Follow) {
+    if let Ok(advertisement) = refs::parse_advertisement(bytes, follow)
         && let refs::Refs::Listed(Some(tip)) = advertisement.refs
     {
-        assert!(!tip.is_null(), "no ref is at nothing");
+        assert!(!tip.id.is_null(), "no ref is at nothing");
     }
     for format in [gix::hash::Kind::Sha1, gix::hash::Kind::Sha256] {
-        if let Ok(Some(tip)) = refs::parse_ls_refs_of(bytes, REF, format) {
-            assert_eq!(tip.kind(), format);
+        if let Ok(Some(tip)) = refs::parse_ls_refs_of(bytes, follow, format) {
+            assert_eq!(tip.id.kind(), format);
         }
     }
     if let Ok(Some(read)) = refs::read_until_flush(&mut Cursor::new(bytes), 1 << 12) {
         assert!(read.len() <= 1 << 12 && bytes.starts_with(&read) && read.ends_with(b"0000"));
     }
-    if let Ok(header) = bundle::read_header(&mut BufReader::new(bytes), REF) {
-        let ids = header.prerequisites.iter().chain(&header.tip);
+    if let Ok(header) = bundle::read_header(&mut BufReader::new(bytes), follow) {
+        let ids = header
+            .prerequisites
+            .iter()
+            .chain(header.tip.as_ref().map(|tip| &tip.id));
         ids.for_each(|id| assert_eq!(id.kind(), header.format));
     }
     let text = String::from_utf8_lossy(bytes);

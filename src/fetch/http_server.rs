@@ -10,11 +10,12 @@ use super::Trouble;
 use super::attempt::Attempt;
 use super::credential::Credentials;
 use super::http::Http;
+use super::refs::Found;
 use super::refs::{self, Advertisement, Refs};
 use super::remote::{Exchange, read_listing};
 use super::transport::GitHttp;
+use crate::config::Follow;
 use crate::config::Source;
-use crate::git::ObjectId;
 use crate::model::Class;
 
 /// The server, and what is remembered of it between polls.
@@ -76,13 +77,13 @@ pub struct HttpExchange<'server> {
 impl Exchange for HttpExchange<'_> {
     fn read_tip(
         &mut self,
-        full_ref: &str,
+        follow: &Follow,
         known: Option<gix::hash::Kind>,
-    ) -> Result<(gix::hash::Kind, Option<ObjectId>), Trouble> {
+    ) -> Result<(gix::hash::Kind, Option<Found>), Trouble> {
         // Protocol version 2 has no state, so what the last handshake said still holds: one request instead of two.
         let introduced = known.filter(|_| !*self.needs_handshake);
         if let Some(format) = introduced {
-            match self.list(full_ref, format) {
+            match self.list(follow, format) {
                 Ok(Ok(tip)) => return Ok((format, tip)),
                 // Not every server answers a request that it was not introduced to.
                 Ok(Err(_)) => {}
@@ -99,12 +100,12 @@ impl Exchange for HttpExchange<'_> {
         ];
         let response = self.http.request(&self.attempt, &url, &headers, None)?;
         let bytes = read_listing(&self.attempt, response.body)?;
-        let Advertisement { format, refs } = refs::parse_advertisement(&bytes, full_ref)
+        let Advertisement { format, refs } = refs::parse_advertisement(&bytes, follow)
             .map_err(|cause| speaks_no_git(&self.attempt, &cause))?;
         let tip = match refs {
             Refs::Listed(tip) => tip,
             Refs::Ask => self
-                .list(full_ref, format)?
+                .list(follow, format)?
                 .map_err(|cause| speaks_no_git(&self.attempt, &cause))?,
         };
         // What went wrong without a handshake went well with it, and not because the repository is another.
@@ -128,21 +129,21 @@ impl HttpExchange<'_> {
     /// Asks with `ls-refs`. The inner error is an answer that makes no sense.
     fn list(
         &self,
-        full_ref: &str,
+        follow: &Follow,
         format: gix::hash::Kind,
-    ) -> Result<Result<Option<ObjectId>, String>, Trouble> {
+    ) -> Result<Result<Option<Found>, String>, Trouble> {
         let url = format!("{}/git-upload-pack", self.base_url);
         let headers = [
             ("Content-Type", "application/x-git-upload-pack-request"),
             ("Accept", "application/x-git-upload-pack-result"),
             ("Git-Protocol", "version=2"),
         ];
-        let body = refs::ls_refs_request(full_ref, format);
+        let body = refs::ls_refs_request(follow, format);
         let response = self
             .http
             .request(&self.attempt, &url, &headers, Some(&body))?;
         let bytes = read_listing(&self.attempt, response.body)?;
-        Ok(refs::parse_ls_refs_of(&bytes, full_ref, format))
+        Ok(refs::parse_ls_refs_of(&bytes, follow, format))
     }
 }
 

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::refs::Found;
 use super::store;
-use crate::git::ObjectId;
+use crate::config::{Follow, TAGS};
 use crate::model::{Class, Failure};
 
 /// The repository at `path`, bare or with a work tree.
@@ -63,30 +64,51 @@ pub fn open(path: &Path) -> Result<gix::Repository, Failure> {
     Ok(repository)
 }
 
-/// The commit that `full_ref` points to.
-pub fn read_tip(repository: &gix::Repository, full_ref: &str) -> Result<ObjectId, Failure> {
+/// The ref that is wanted, and where it points.
+pub fn read_tip(repository: &gix::Repository, follow: &Follow) -> Result<Found, Failure> {
     let place = repository.git_dir().display();
+    let unreadable = |cause: &dyn std::fmt::Display| {
+        let message = format!("failed to read {follow} of '{place}': {cause}");
+        Failure::new(Class::Host, message)
+    };
+    let found = match follow {
+        Follow::Branch(_) => read_branch(repository, &follow.prefix()),
+        Follow::Releases(_) => read_highest(repository, follow),
+    };
+    found.map_err(|error| unreadable(&error))?.ok_or_else(|| {
+        let message = format!("found no {follow} in '{place}'");
+        Failure::new(Class::Host, message).with_hint(format!("check {}", follow.key()))
+    })
+}
+
+fn read_branch(repository: &gix::Repository, full_ref: &str) -> Result<Option<Found>, gix::Error> {
     let found = repository
-        .try_find_reference(full_ref)
-        .map_err(|error| {
-            let message = format!("failed to read '{full_ref}' of '{place}': {error}");
-            Failure::new(Class::Host, message)
-        })?
+        .try_find_reference(full_ref)?
         // gix also finds `refs/tags/refs/heads/…` and the like when the exact name is missing.
         .filter(|reference| reference.name().as_bstr() == full_ref);
-    match found.map(|mut reference| reference.peel_to_id().map(|id| id.detach())) {
-        Some(Ok(id)) => Ok(id),
-        Some(Err(error)) => Err(Failure::new(
-            Class::Host,
-            format!("failed to read '{full_ref}' of '{place}': {error}"),
-        )),
-        None => Err(Failure::new(
-            Class::Host,
-            format!(
-                "found no branch '{}' in '{place}'",
-                full_ref.trim_start_matches("refs/heads/")
-            ),
-        )
-        .with_hint("check source.branch")),
+    found
+        .map(|mut reference| {
+            Ok(Found {
+                full_ref: full_ref.to_owned(),
+                id: reference.peel_to_id()?.detach(),
+            })
+        })
+        .transpose()
+}
+
+fn read_highest(
+    repository: &gix::Repository,
+    follow: &Follow,
+) -> Result<Option<Found>, gix::Error> {
+    let mut found = None;
+    for reference in repository.references()?.prefixed(TAGS)? {
+        let reference = reference.map_err(gix::Error::from_error)?;
+        // A tag that points to another ref is none that anybody signed.
+        let id = reference.target().try_id().map(ToOwned::to_owned);
+        let name = std::str::from_utf8(reference.name().as_bstr());
+        if let (Some(id), Ok(name)) = (id, name) {
+            Found::consider(&mut found, follow, name, id);
+        }
     }
+    Ok(found)
 }

@@ -66,8 +66,9 @@ mod trouble;
 
 pub use self::artifact::MAX_BYTES as MAX_ARTIFACT_BYTES;
 pub use self::child::Child;
-pub use self::client::{Client, Delivery, Tip, Upstream};
+pub use self::client::{Client, Delivery, Upstream};
 pub use self::credential::Secrets;
+pub use self::protocol::Tip;
 pub use self::trouble::{Lane, Trouble};
 
 /// What one poll may use.
@@ -472,7 +473,7 @@ impl<'fetcher> Session<'fetcher> {
         }
     }
 
-    fn poll(&mut self, trusted: Option<ObjectId>) -> Result<ObjectId, Trouble> {
+    fn poll(&mut self, trusted: Option<ObjectId>) -> Result<Tip, Trouble> {
         self.trusted = trusted;
         let mut places = locked(&self.fetcher.places);
         self.poll_within(&mut places, self.fetcher.limits)
@@ -500,7 +501,7 @@ impl<'fetcher> Session<'fetcher> {
         }
     }
 
-    fn poll_within(&mut self, places: &mut Places, limits: Limits) -> Result<ObjectId, Trouble> {
+    fn poll_within(&mut self, places: &mut Places, limits: Limits) -> Result<Tip, Trouble> {
         self.store = None;
         let fetcher = self.fetcher;
         let doubt = *locked(&fetcher.doubt);

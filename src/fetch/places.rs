@@ -15,8 +15,8 @@ use super::credential::Credentials;
 use super::http_server::HttpServer;
 use super::remote::{self, Wanted};
 use super::ssh::SshServer;
-use super::{Doubt, Limits, Trouble, bundle, local};
-use crate::config::{Source, SourceUrl};
+use super::{Doubt, Limits, Tip, Trouble, bundle, local};
+use crate::config::{Follow, Source, SourceUrl};
 use crate::git::ObjectId;
 
 /// How often at most a cache is fetched anew because an object was missing from it: the applier may ask for what no server has.
@@ -26,7 +26,7 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub struct Places {
     places: Vec<Place>,
-    full_ref: String,
+    follow: Follow,
     cache: Cache,
     /// When the cache was last fetched anew on a mere suspicion.
     last_renewal: Option<Instant>,
@@ -49,7 +49,7 @@ impl Places {
             places: urls
                 .map(|url| Place::new(source, url, credentials))
                 .collect(),
-            full_ref: format!("refs/heads/{}", source.branch),
+            follow: source.follow.clone(),
             cache: Cache::new(directory, source.url.as_str()),
             last_renewal: None,
         }
@@ -60,13 +60,13 @@ impl Places {
         &self.cache
     }
 
-    /// Learns the branch's commit from the first place that answers, and fetches what is missing of it.
+    /// Learns what is offered from the first place that answers, and fetches what is missing of it.
     pub fn poll(
         &mut self,
         trusted: Option<ObjectId>,
         doubt: Option<Doubt>,
         limits: Limits,
-    ) -> Result<(ObjectId, Serving), Trouble> {
+    ) -> Result<(Tip, Serving), Trouble> {
         let must_renew = match doubt {
             Some(Doubt::Corrupt) => true,
             Some(Doubt::Incomplete) => may_renew(&mut self.last_renewal),
@@ -90,7 +90,7 @@ impl Places {
                 ..limits
             };
             let wanted = Wanted {
-                full_ref: &self.full_ref,
+                follow: &self.follow,
                 trusted,
             };
             let renewal = (must_renew, &mut self.last_renewal);
@@ -171,14 +171,14 @@ impl Place {
         wanted: Wanted<'_>,
         (must_renew, last_renewal): (bool, &mut Option<Instant>),
         limits: Limits,
-    ) -> Result<(ObjectId, Serving), Trouble> {
+    ) -> Result<(Tip, Serving), Trouble> {
         let attempt = Rc::new(Attempt::new(&self.url, limits));
         if let Kind::Path(path) = &self.kind
             && !path.is_file()
         {
             let repository = local::open(path)?;
-            let tip = local::read_tip(&repository, wanted.full_ref)?;
-            return Ok((tip, Serving::Local(path.clone())));
+            let tip = local::read_tip(&repository, wanted.follow)?;
+            return Ok((tip.into_tip(), Serving::Local(path.clone())));
         }
         let _lock = cache.lock()?;
         cache.sweep();
@@ -189,11 +189,11 @@ impl Place {
             remote::poll(exchange, &attempt, cache, known, wanted, &mut may_renew)
         };
         let tip = match &mut self.kind {
-            Kind::Path(path) => bundle::poll(path, &attempt, cache, known, wanted.full_ref)?,
+            Kind::Path(path) => bundle::poll(path, &attempt, cache, known, wanted.follow)?,
             Kind::Http(server) => fetch(&mut server.begin(&attempt)?, known)?,
             Kind::Ssh(server) => fetch(&mut server.begin(&attempt), known)?,
         };
-        Ok((tip, Serving::Cache))
+        Ok((tip.into_tip(), Serving::Cache))
     }
 }
 

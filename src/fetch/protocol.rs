@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start {"url":…,"cache":…}         (only a child, once, before anything else; no answer)
-//! poll <trusted id | ->             →  tip <id>           | trouble <json>
+//! poll <trusted id | ->             →  tip <id> [<tag>]   | trouble <json>
 //! probe {"target":…,"limit_ms":…}    →  healthy             | failure <json>
 //! sysctl ["net.…", …]               →  values […]          | failure <json>
 //! artifact {"url":…,"sha256":…}     →  artifact <size>\n<size bytes> | downloading <json> | failure <json>
@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Secrets, Trouble};
-use crate::config::{Source, SourceUrl};
+use crate::config::{Follow, Source, SourceUrl, read_version};
 use crate::git::{MAX_OBJECT_BYTES, Object, ObjectId, ObjectKind};
 use crate::model::{Class, Failure};
 
@@ -119,11 +119,20 @@ pub enum Target {
 /// How long one probe may take.
 pub const MAX_PROBE: Duration = Duration::from_secs(60 * 60);
 
+/// What a source offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tip {
+    /// The branch's commit, or the release's tag object; the id's kind is the repository's object format.
+    pub id: ObjectId,
+    /// The name of the tag, where releases are followed: it is a version.
+    pub tag: Option<String>,
+}
+
 /// What the fetcher answers to a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PollAnswer {
-    /// The branch's commit, fetched with all it needs.
-    Tip(ObjectId),
+    /// What the source offers, fetched with all it needs.
+    Tip(Tip),
     /// It could not be had.
     Trouble(Trouble),
 }
@@ -149,7 +158,10 @@ pub struct Start {
     url: String,
     #[serde(default)]
     mirrors: Vec<String>,
-    branch: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tags: Option<String>,
     ca_file: Option<String>,
     token: Option<String>,
     username: Option<String>,
@@ -170,7 +182,14 @@ impl Start {
         Start {
             url: text(&source.url),
             mirrors: source.mirrors.iter().map(text).collect(),
-            branch: source.branch.clone(),
+            branch: match &source.follow {
+                Follow::Branch(name) => Some(name.clone()),
+                Follow::Releases(_) => None,
+            },
+            tags: match &source.follow {
+                Follow::Branch(_) => None,
+                Follow::Releases(wanted) => Some(wanted.to_string()),
+            },
             ca_file: source.ca_file.clone(),
             token: source.token.clone(),
             username: source.username.clone(),
@@ -182,13 +201,25 @@ impl Start {
         }
     }
 
+    fn follow(&self) -> Result<Follow, Failure> {
+        let invalid =
+            |cause: &str| Failure::new(Class::Bug, format!("invalid start line: {cause}"));
+        match (&self.branch, &self.tags) {
+            (Some(branch), None) => Ok(Follow::Branch(branch.clone())),
+            (None, Some(tags)) => semver::VersionReq::parse(tags)
+                .map(Follow::Releases)
+                .map_err(|error| invalid(&error.to_string())),
+            _ => Err(invalid("neither a branch nor tags, or both")),
+        }
+    }
+
     /// The source to serve. Its `path` and `interval` concern only the applier, and are empty.
     pub fn source(&self) -> Result<Source, Failure> {
         let mirrors = self.mirrors.iter().map(|url| SourceUrl::parse(url));
         Ok(Source {
             url: SourceUrl::parse(&self.url)?,
             mirrors: mirrors.collect::<Result<_, _>>()?,
-            branch: self.branch.clone(),
+            follow: self.follow()?,
             path: String::new(),
             interval: std::time::Duration::ZERO,
             ca_file: self.ca_file.clone(),
@@ -271,7 +302,8 @@ pub fn read_request(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<
 /// Writes the answer to a poll.
 pub fn write_poll_answer(out: &mut impl Write, answer: &PollAnswer) -> io::Result<()> {
     match answer {
-        PollAnswer::Tip(id) => writeln!(out, "tip {id}"),
+        PollAnswer::Tip(Tip { id, tag: None }) => writeln!(out, "tip {id}"),
+        PollAnswer::Tip(Tip { id, tag: Some(tag) }) => write_line(out, &format!("tip {id} {tag}")),
         PollAnswer::Trouble(trouble) => write_trouble(out, trouble),
     }
 }
@@ -280,7 +312,7 @@ pub fn write_poll_answer(out: &mut impl Write, answer: &PollAnswer) -> io::Resul
 pub fn read_poll_answer(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<PollAnswer> {
     let line = read_answer_line(input, line)?;
     match line.split_once(' ') {
-        Some(("tip", id)) => Ok(PollAnswer::Tip(parse_id(id)?)),
+        Some(("tip", offered)) => parse_tip(offered).map(PollAnswer::Tip),
         Some(("trouble", json)) => {
             let trouble: Trouble = serde_json::from_str(json)
                 .map_err(|error| invalid(format!("invalid trouble: {error}")))?;
@@ -291,6 +323,21 @@ pub fn read_poll_answer(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Res
         Some(("failure", json)) => Ok(PollAnswer::Trouble(parse_failure(json)?.into())),
         _ => Err(unexpected("the answer to a poll", line)),
     }
+}
+
+/// `<id>`, or `<id> <tag>`.
+fn parse_tip(text: &str) -> io::Result<Tip> {
+    let (id, tag) = match text.split_once(' ') {
+        Some((id, tag)) => (id, Some(tag)),
+        None => (text, None),
+    };
+    if tag.is_some_and(|tag| read_version(tag).is_none()) {
+        return Err(unexpected("a tag that is a version", text));
+    }
+    Ok(Tip {
+        id: parse_id(id)?,
+        tag: tag.map(str::to_owned),
+    })
 }
 
 /// Writes the answer to a probe.
@@ -684,7 +731,7 @@ mod tests {
         let source = Source {
             url: SourceUrl::parse("https://git.example.net/fleet.git").unwrap(),
             mirrors: vec![SourceUrl::parse("git@mirror:fleet.git").unwrap()],
-            branch: "main".to_owned(),
+            follow: Follow::Branch("main".to_owned()),
             path: String::new(),
             interval: std::time::Duration::ZERO,
             ca_file: Some("/etc/limpet/ca.pem".to_owned()),

@@ -5,10 +5,43 @@
 
 use std::io::{self, Read};
 
+use super::Tip;
+use crate::config::{Follow, TAGS};
 use crate::git::ObjectId;
 
-/// The body of an `ls-refs` request for names that begin with `full_ref`.
-pub fn ls_refs_request(full_ref: &str, format: gix::hash::Kind) -> Vec<u8> {
+/// A ref that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its full name.
+    pub full_ref: String,
+    /// Where it points: of an annotated tag, to the tag.
+    pub id: ObjectId,
+}
+
+impl Found {
+    /// Takes the ref `name` instead of what was found before, where it is wanted more.
+    pub fn consider(found: &mut Option<Found>, follow: &Follow, name: &str, id: ObjectId) {
+        let best = found.as_ref().map(|found| found.full_ref.as_str());
+        if follow.prefers(name, best) {
+            *found = Some(Found {
+                full_ref: name.to_owned(),
+                id,
+            });
+        }
+    }
+
+    /// The same, as what a source offers.
+    pub fn into_tip(self) -> Tip {
+        let tag = self.full_ref.strip_prefix(TAGS);
+        Tip {
+            id: self.id,
+            tag: tag.map(str::to_owned),
+        }
+    }
+}
+
+/// The body of an `ls-refs` request for what may be wanted.
+pub fn ls_refs_request(follow: &Follow, format: gix::hash::Kind) -> Vec<u8> {
     let mut body = Vec::new();
     push_packet(&mut body, "command=ls-refs\n");
     // Servers before Git 2.28 know only SHA-1, and refuse the word.
@@ -16,7 +49,7 @@ pub fn ls_refs_request(full_ref: &str, format: gix::hash::Kind) -> Vec<u8> {
         push_packet(&mut body, &format!("object-format={format}\n"));
     }
     body.extend(b"0001");
-    push_packet(&mut body, &format!("ref-prefix {full_ref}\n"));
+    push_packet(&mut body, &format!("ref-prefix {}\n", follow.prefix()));
     body.extend(b"0000");
     body
 }
@@ -36,11 +69,11 @@ pub enum Refs {
     /// Protocol version 2: ask with `ls-refs`.
     Ask,
     /// An older protocol: it listed them all unasked, and the wanted one is this.
-    Listed(Option<ObjectId>),
+    Listed(Option<Found>),
 }
 
-/// Reads the answer to `GET info/refs?service=git-upload-pack`, looking for `full_ref`.
-pub fn parse_advertisement(bytes: &[u8], full_ref: &str) -> Result<Advertisement, String> {
+/// Reads the answer to `GET info/refs?service=git-upload-pack`, looking for what is wanted.
+pub fn parse_advertisement(bytes: &[u8], follow: &Follow) -> Result<Advertisement, String> {
     let mut packets = Packets(bytes).peekable();
     // "# service=git-upload-pack" and a flush come first from most servers.
     if let Some(Ok(Packet::Data(line))) = packets.peek()
@@ -55,6 +88,7 @@ pub fn parse_advertisement(bytes: &[u8], full_ref: &str) -> Result<Advertisement
         format: gix::hash::Kind::Sha1,
         refs: Refs::Listed(None),
     };
+    let mut found = None;
     let mut is_first = true;
     for packet in packets {
         let Packet::Data(line) = packet? else { break };
@@ -68,10 +102,8 @@ pub fn parse_advertisement(bytes: &[u8], full_ref: &str) -> Result<Advertisement
             for capability in capabilities.split(|byte| *byte == b' ') {
                 read_format(capability, &mut advertisement)?;
             }
-            if reference != b"version 1"
-                && let Some(id) = parse_reference(reference, full_ref)?
-            {
-                advertisement.refs = Refs::Listed(Some(id));
+            if reference != b"version 1" {
+                consider_line(&mut found, follow, reference)?;
             }
         }
         is_first = false;
@@ -79,19 +111,18 @@ pub fn parse_advertisement(bytes: &[u8], full_ref: &str) -> Result<Advertisement
     if is_first {
         return Err("it lists nothing".to_owned());
     }
+    if let Refs::Listed(listed) = &mut advertisement.refs {
+        *listed = found;
+    }
     Ok(advertisement)
 }
 
-/// Reads the answer to `ls-refs`: the id of exactly `full_ref`, whatever else begins with it.
-pub fn parse_ls_refs(bytes: &[u8], full_ref: &str) -> Result<Option<ObjectId>, String> {
+/// Reads the answer to `ls-refs`: the ref that is wanted, whatever else begins as it does.
+pub fn parse_ls_refs(bytes: &[u8], follow: &Follow) -> Result<Option<Found>, String> {
     let mut found = None;
     for packet in Packets(bytes) {
         match packet? {
-            Packet::Data(line) => {
-                if let Some(id) = parse_reference(trim_line(line), full_ref)? {
-                    found = Some(id);
-                }
-            }
+            Packet::Data(line) => consider_line(&mut found, follow, trim_line(line))?,
             Packet::Flush => return Ok(found),
             Packet::Other => return Err("unexpected packet".to_owned()),
         }
@@ -102,11 +133,11 @@ pub fn parse_ls_refs(bytes: &[u8], full_ref: &str) -> Result<Option<ObjectId>, S
 /// The same in a repository whose ids are of `format`.
 pub fn parse_ls_refs_of(
     bytes: &[u8],
-    full_ref: &str,
+    follow: &Follow,
     format: gix::hash::Kind,
-) -> Result<Option<ObjectId>, String> {
-    match parse_ls_refs(bytes, full_ref)? {
-        Some(tip) if tip.kind() != format => Err("an id of another object format".to_owned()),
+) -> Result<Option<Found>, String> {
+    match parse_ls_refs(bytes, follow)? {
+        Some(tip) if tip.id.kind() != format => Err("an id of another object format".to_owned()),
         tip => Ok(tip),
     }
 }
@@ -131,8 +162,8 @@ pub fn read_until_flush(input: &mut impl Read, limit: u64) -> io::Result<Option<
     }
 }
 
-/// `<id> <name>[ <attribute>…]`: the id when the name is `full_ref`.
-fn parse_reference(line: &[u8], full_ref: &str) -> Result<Option<ObjectId>, String> {
+/// `<id> <name>[ <attribute>…]`: takes it where it is wanted.
+fn consider_line(found: &mut Option<Found>, follow: &Follow, line: &[u8]) -> Result<(), String> {
     if let Some(message) = line.strip_prefix(b"ERR ") {
         let message: String = String::from_utf8_lossy(message).chars().take(200).collect();
         return Err(format!("the server says '{}'", message.escape_debug()));
@@ -140,7 +171,10 @@ fn parse_reference(line: &[u8], full_ref: &str) -> Result<Option<ObjectId>, Stri
     let (id, rest) = split_at_byte(line, b' ');
     let (name, _) = split_at_byte(rest, b' ');
     let id = ObjectId::from_hex(id).map_err(|_| "a line does not begin with an id".to_owned())?;
-    Ok((name == full_ref.as_bytes()).then_some(id))
+    if let (Ok(name), false) = (std::str::from_utf8(name), id.is_null()) {
+        Found::consider(found, follow, name, id);
+    }
+    Ok(())
 }
 
 fn read_format(capability: &[u8], advertisement: &mut Advertisement) -> Result<(), String> {
@@ -222,7 +256,16 @@ mod tests {
 
     use super::*;
 
-    const MAIN: &str = "refs/heads/main";
+    fn branch() -> Follow {
+        Follow::Branch("main".to_owned())
+    }
+
+    fn found(id: &str) -> Option<Found> {
+        let full_ref = branch().prefix();
+        let id = id.parse().unwrap();
+        Some(Found { full_ref, id })
+    }
+
     const ID: &str = "3f2a91c0d4e5b6a798081726354433221100ffee";
     const OTHER: &str = "1111111111111111111111111111111111111111";
 
@@ -239,14 +282,11 @@ mod tests {
 
     #[test]
     fn only_the_exact_name_is_taken() {
-        let check = |lines: &[&str]| parse_ls_refs(&packets(lines), MAIN);
+        let check = |lines: &[&str]| parse_ls_refs(&packets(lines), &branch());
         let main = format!("{ID} refs/heads/main\n");
         let main2 = format!("{OTHER} refs/heads/main2\n");
         let below = format!("{OTHER} refs/heads/main/x\n");
-        assert_eq!(
-            check(&[&main2, &main, &below, ""]),
-            Ok(Some(ID.parse().unwrap()))
-        );
+        assert_eq!(check(&[&main2, &main, &below, ""]), Ok(found(ID)));
         assert_eq!(check(&[&main2, ""]), Ok(None));
         assert_eq!(check(&[""]), Ok(None));
         assert_eq!(check(&[&main]), Err("it ends in the middle".to_owned()));
@@ -261,15 +301,42 @@ mod tests {
     }
 
     #[test]
+    fn of_many_releases_the_highest_is_taken() {
+        let follow = Follow::Releases(">=1.4, <2".parse().unwrap());
+        let line = |id: &str, name: &str| format!("{id} refs/tags/{name}\n");
+        let lines = [
+            line(OTHER, "v1.4.9"),
+            line(ID, "v1.10.0"),
+            line(OTHER, "v1.10.0^{}"),
+            line(OTHER, "v2.0.0"),
+            String::new(),
+        ];
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let tip = parse_ls_refs(&packets(&lines), &follow).unwrap().unwrap();
+        assert_eq!(
+            tip.into_tip(),
+            Tip {
+                id: ID.parse().unwrap(),
+                tag: Some("v1.10.0".to_owned())
+            }
+        );
+        let old = format!("{OTHER} HEAD\0multi_ack\n");
+        let old = packets(&[&old, &line(ID, "v1.5.0"), ""]);
+        let Refs::Listed(Some(listed)) = parse_advertisement(&old, &follow).unwrap().refs else {
+            panic!("it is listed");
+        };
+        assert_eq!(listed.full_ref, "refs/tags/v1.5.0");
+    }
+
+    #[test]
     fn an_advertisement_says_version_and_format() {
         let check = |lines: &[&str]| {
-            let advertisement = parse_advertisement(&packets(lines), MAIN)?;
+            let advertisement = parse_advertisement(&packets(lines), &branch())?;
             Ok::<_, String>((advertisement.format, advertisement.refs))
         };
         let service = "# service=git-upload-pack\n";
         let sha256 = gix::hash::Kind::Sha256;
         let sha1 = gix::hash::Kind::Sha1;
-        let id = ID.parse().unwrap();
         assert_eq!(
             check(&[service, "", "version 2\n", "object-format=sha256\n", ""]),
             Ok((sha256, Refs::Ask))
@@ -282,7 +349,7 @@ mod tests {
         let main = format!("{ID} refs/heads/main\n");
         assert_eq!(
             check(&[service, "", &head, &main, ""]),
-            Ok((sha1, Refs::Listed(Some(id))))
+            Ok((sha1, Refs::Listed(found(ID))))
         );
         assert_eq!(
             check(&[service, "", "version 1\n", &head, ""]),
@@ -294,14 +361,14 @@ mod tests {
         );
         assert_eq!(check(&[]), Err("it lists nothing".to_owned()));
         assert_eq!(
-            parse_advertisement(b"<!DOCTYPE html>", MAIN),
+            parse_advertisement(b"<!DOCTYPE html>", &branch()),
             Err("it is not in packet lines".to_owned())
         );
     }
 
     #[test]
     fn an_old_server_is_not_told_the_object_format() {
-        let text = |format| String::from_utf8(ls_refs_request(MAIN, format)).unwrap();
+        let text = |format| String::from_utf8(ls_refs_request(&branch(), format)).unwrap();
         assert_eq!(
             text(gix::hash::Kind::Sha1),
             "0014command=ls-refs\n0001001fref-prefix refs/heads/main\n0000"
@@ -314,8 +381,8 @@ mod tests {
         fn no_input_panics(bytes in any::<Vec<u8>>(), lines in proptest::collection::vec("[ -~]{0,50}", 0..6)) {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             for bytes in [bytes, packets(&lines)] {
-                let _ = parse_ls_refs(&bytes, MAIN);
-                let _ = parse_advertisement(&bytes, MAIN);
+                let _ = parse_ls_refs(&bytes, &branch());
+                let _ = parse_advertisement(&bytes, &branch());
             }
         }
     }

@@ -13,7 +13,9 @@ use gix_transport::client::blocking_io::Transport;
 
 use super::attempt::Attempt;
 use super::cache::{Cache, Known, TIP, TRUSTED, read_ref};
+use super::refs::Found;
 use super::{Lane, Trouble, store};
+use crate::config::Follow;
 use crate::git::{MAX_OBJECT_BYTES, ObjectId};
 use crate::model::{Class, Failure};
 
@@ -25,12 +27,12 @@ const PLACEHOLDER_URL: &str = "https://source.invalid/";
 
 /// One poll's talk with a server.
 pub trait Exchange {
-    /// The repository's hash function, and where `full_ref` points. `known` is the hash function of the cache.
+    /// The repository's hash function, and the wanted ref. `known` is the hash function of the cache.
     fn read_tip(
         &mut self,
-        full_ref: &str,
+        follow: &Follow,
         known: Option<gix::hash::Kind>,
-    ) -> Result<(gix::hash::Kind, Option<ObjectId>), Trouble>;
+    ) -> Result<(gix::hash::Kind, Option<Found>), Trouble>;
 
     /// A way for gix to fetch objects; asked for again for every fetch.
     fn connect(&mut self) -> Result<Box<dyn Transport>, Trouble>;
@@ -42,8 +44,8 @@ pub trait Exchange {
 /// What to fetch.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The full name of the ref.
-    pub full_ref: &'a str,
+    /// What is followed.
+    pub follow: &'a Follow,
     /// The last trusted commit, which is fetched too where the branch no longer leads to it.
     pub trusted: Option<ObjectId>,
 }
@@ -57,16 +59,21 @@ pub fn poll(
     known: Option<Known>,
     wanted: Wanted<'_>,
     may_renew: &mut dyn FnMut() -> bool,
-) -> Result<ObjectId, Trouble> {
+) -> Result<Found, Trouble> {
     let format = known.as_ref().map(|known| known.format);
-    let (format, tip) = exchange.read_tip(wanted.full_ref, format)?;
-    let tip = tip.ok_or_else(|| no_branch(attempt, wanted.full_ref))?;
+    let (format, tip) = exchange.read_tip(wanted.follow, format)?;
+    let tip = tip.ok_or_else(|| offers_none(attempt, wanted.follow))?;
+    let full_ref = tip.full_ref.as_str();
+    let at = |id: ObjectId| Found {
+        full_ref: full_ref.to_owned(),
+        id,
+    };
     if let Some(known) = known.filter(|known| known.format == format) {
-        if known.tip == Some(tip) {
+        if known.tip == Some(tip.id) {
             return Ok(tip);
         }
-        match fetch(exchange, attempt, cache.path(), wanted) {
-            Ok(tip) => return Ok(tip),
+        match fetch(exchange, attempt, cache.path(), full_ref, wanted.trusted) {
+            Ok(id) => return Ok(at(id)),
             Err(FetchError::Source(trouble)) => return Err(trouble),
             Err(FetchError::Unclear(trouble)) if !may_renew() => return Err(trouble),
             Err(FetchError::Unclear(trouble) | FetchError::Cache(trouble)) => {
@@ -75,20 +82,20 @@ pub fn poll(
         }
     }
     let new = cache.begin_anew(format)?;
-    let tip = fetch(exchange, attempt, &new, wanted).map_err(|error| match error {
-        FetchError::Source(trouble) | FetchError::Unclear(trouble) | FetchError::Cache(trouble) => {
-            trouble
-        }
-    })?;
+    let id =
+        fetch(exchange, attempt, &new, full_ref, wanted.trusted).map_err(|error| match error {
+            FetchError::Source(trouble)
+            | FetchError::Unclear(trouble)
+            | FetchError::Cache(trouble) => trouble,
+        })?;
     cache.replace()?;
-    Ok(tip)
+    Ok(at(id))
 }
 
-/// The trouble with a source that has no such branch.
-pub fn no_branch(attempt: &Attempt, full_ref: &str) -> Trouble {
-    let branch = full_ref.strip_prefix("refs/heads/").unwrap_or(full_ref);
-    let message = format!("found no branch '{branch}' at '{}'", attempt.url());
-    Trouble::from(Failure::new(Class::Host, message)).with_hint("check source.branch")
+/// The trouble with a source that has nothing of what is followed.
+pub fn offers_none(attempt: &Attempt, follow: &Follow) -> Trouble {
+    let message = format!("found no {follow} at '{}'", attempt.url());
+    Trouble::from(Failure::new(Class::Host, message)).with_hint(format!("check {}", follow.key()))
 }
 
 /// Why a fetch brought nothing.
@@ -101,27 +108,25 @@ enum FetchError {
     Cache(Trouble),
 }
 
-/// Fetches the branch into the repository at `path`, and the trusted commit if that did not bring it.
+/// Fetches the ref `full_ref` into the repository at `path`, and the trusted commit if that did not bring it.
 fn fetch(
     exchange: &mut dyn Exchange,
     attempt: &Attempt,
     path: &Path,
-    wanted: Wanted<'_>,
+    full_ref: &str,
+    trusted: Option<ObjectId>,
 ) -> Result<ObjectId, FetchError> {
     let cache_error = |cause: &dyn std::fmt::Display| {
         let message = format!("failed to use cache '{}': {cause}", path.display());
         FetchError::Cache(Failure::new(Class::Host, message).into())
     };
     let repository = store::open(path).map_err(|error| cache_error(&error))?;
-    let branch = format!("+{}:{TIP}", wanted.full_ref);
+    let branch = format!("+{full_ref}:{TIP}");
     receive(exchange, attempt, &repository, &branch)?;
     let tip = read_ref(&repository, TIP)
         .filter(|tip| repository.has_object(tip))
         .ok_or_else(|| cache_error(&"the fetched commit is not there"))?;
-    if let Some(trusted) = wanted
-        .trusted
-        .filter(|trusted| !repository.has_object(trusted))
-    {
+    if let Some(trusted) = trusted.filter(|trusted| !repository.has_object(trusted)) {
         // The server may rightly refuse, or not have it; then the history has really been rewritten.
         let spec = format!("+{trusted}:{TRUSTED}");
         if receive(exchange, attempt, &repository, &spec).is_err() {

@@ -30,11 +30,12 @@ use super::attempt::Attempt;
 use super::credential::Credentials;
 use super::http_server::speaks_no_git;
 use super::pack_header::PackHeader;
+use super::refs::Found;
 use super::refs::{self, Advertisement, Refs};
 use super::remote::{Exchange, MAX_LISTING_BYTES, lists_too_much};
 use super::{Lane, Trouble, credential, ssh_words};
+use crate::config::Follow;
 use crate::config::{Source, SshAddress};
-use crate::git::ObjectId;
 use crate::model::Class;
 
 /// The program. The sandbox of limpet-fetch.service lets it be executed by this name.
@@ -182,17 +183,18 @@ pub struct SshExchange<'server> {
 impl Exchange for SshExchange<'_> {
     fn read_tip(
         &mut self,
-        full_ref: &str,
+        follow: &Follow,
         _known: Option<gix::hash::Kind>,
-    ) -> Result<(gix::hash::Kind, Option<ObjectId>), Trouble> {
+    ) -> Result<(gix::hash::Kind, Option<Found>), Trouble> {
         let mut session = Session::open(self.server, &self.attempt)?;
-        let Advertisement { format, refs } = refs::parse_advertisement(&session.greeting, full_ref)
-            .map_err(|cause| session.end_of(speaks_no_git(&self.attempt, &cause)))?;
+        let Advertisement { format, refs } =
+            refs::parse_advertisement(&session.greeting, follow)
+                .map_err(|cause| session.end_of(speaks_no_git(&self.attempt, &cause)))?;
         let tip = match refs {
             Refs::Listed(tip) => tip,
             Refs::Ask => {
-                let answer = session.ask(&refs::ls_refs_request(full_ref, format))?;
-                refs::parse_ls_refs_of(&answer, full_ref, format)
+                let answer = session.ask(&refs::ls_refs_request(follow, format))?;
+                refs::parse_ls_refs_of(&answer, follow, format)
                     .map_err(|cause| speaks_no_git(&self.attempt, &cause))?
             }
         };

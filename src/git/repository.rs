@@ -10,6 +10,9 @@ use gix::objs::CommitRefIter;
 
 use super::{Hashed, MAX_OBJECT_BYTES, Object, ObjectError, ObjectId, ObjectKind, Objects};
 
+/// Where the full names of tags begin.
+const TAGS: &str = "refs/tags/";
+
 /// How many annotated tags may stand between a name and its commit.
 const MAX_TAGS: usize = 5;
 
@@ -29,6 +32,13 @@ struct Stores {
 /// A repository that cannot be opened, or a name in it that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryError(String);
+
+impl RepositoryError {
+    /// One that says `message`.
+    pub fn new(message: impl Into<String>) -> Self {
+        RepositoryError(message.into())
+    }
+}
 
 impl fmt::Display for RepositoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,6 +163,13 @@ impl Repository {
             steps = rest;
         }
         Ok(id)
+    }
+
+    /// The tag `name`, with or without `refs/tags/`: its short name and where it points, which is a tag object where it is annotated.
+    pub fn tag(&self, name: &str) -> Result<Option<(String, ObjectId)>, RepositoryError> {
+        let short = name.strip_prefix(TAGS).unwrap_or(name);
+        let found = self.branch(&format!("{TAGS}{short}"))?;
+        Ok(found.map(|id| (short.to_owned(), id)))
     }
 
     fn resolve_base(&self, name: &str) -> Result<ObjectId, RepositoryError> {

@@ -35,17 +35,25 @@ pub(super) struct Voucher {
 impl Voucher {
     /// Who signed `commit`: the signature holds, and the key is none that anybody could sign for.
     pub(super) fn of(commit: &Commit) -> Result<Self, Refusal> {
-        let signature = read_signature(commit)?;
+        match &commit.signature {
+            None => Err(unsigned()),
+            Some(armor) => Voucher::by(armor, &commit.payload, "commit"),
+        }
+        .map_err(|refusal| refusal.of(commit.id))
+    }
+
+    /// Who made the signature `armor` over `payload`, which is a `noun`.
+    pub(super) fn by(armor: &[u8], payload: &[u8], noun: &str) -> Result<Self, Refusal> {
+        let signature = Signature::parse(armor)?;
         let fingerprint = signature.key.fingerprint();
         if let Some(weakness) = signature.key.weakness() {
             return Err(Refusal::new(
                 Rule::WeakKey,
                 format!("the key of signer '{fingerprint}' {weakness}"),
             )
-            .of(commit.id)
             .signed_by(&fingerprint));
         }
-        verify(&signature, commit)?;
+        check(&signature, payload, noun)?;
         Ok(Voucher {
             key: Some(signature.key),
             fingerprint,
@@ -61,18 +69,27 @@ impl Voucher {
     }
 }
 
+fn unsigned() -> Refusal {
+    Refusal::new(Rule::Unsigned, "it has no signature")
+}
+
 /// The signature that `commit` carries.
 pub(super) fn read_signature(commit: &Commit) -> Result<Signature, Refusal> {
     let Some(armor) = &commit.signature else {
-        return Err(Refusal::new(Rule::Unsigned, "it has no signature").of(commit.id));
+        return Err(unsigned().of(commit.id));
     };
     Signature::parse(armor).map_err(|refusal| refusal.of(commit.id))
 }
 
 /// Does `signature` hold over `commit`?
 pub(super) fn verify(signature: &Signature, commit: &Commit) -> Result<(), Refusal> {
+    check(signature, &commit.payload, "commit").map_err(|refusal| refusal.of(commit.id))
+}
+
+/// Does `signature` hold over `payload`, which is a `noun`?
+fn check(signature: &Signature, payload: &[u8], noun: &str) -> Result<(), Refusal> {
     let fingerprint = signature.key.fingerprint();
-    let (rule, detail) = match signature.verify(&commit.payload) {
+    let (rule, detail) = match signature.verify(payload) {
         Ok(()) => return Ok(()),
         Err(SignatureError::Malformed(cause)) => (
             Rule::MalformedSignature,
@@ -84,14 +101,12 @@ pub(super) fn verify(signature: &Signature, commit: &Commit) -> Result<(), Refus
         ),
         Err(SignatureError::Bad) => (
             Rule::BadSignature,
-            format!("its signature is not by '{fingerprint}' over this commit"),
+            format!("its signature is not by '{fingerprint}' over this {noun}"),
         ),
         Err(SignatureError::NoUserPresence) => (
             Rule::NoUserPresence,
             format!("nobody touched the security key '{fingerprint}' to sign it"),
         ),
     };
-    Err(Refusal::new(rule, detail)
-        .of(commit.id)
-        .signed_by(fingerprint))
+    Err(Refusal::new(rule, detail).signed_by(fingerprint))
 }

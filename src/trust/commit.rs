@@ -188,7 +188,7 @@ fn parse_headers(data: &[u8]) -> Result<(Vec<Header<'_>>, &[u8]), String> {
 }
 
 /// An id in lower case hex, of the same hash as `like`.
-fn parse_id(like: ObjectId, hex: &[u8]) -> Option<ObjectId> {
+pub(super) fn parse_id(like: ObjectId, hex: &[u8]) -> Option<ObjectId> {
     let is_lower_hex = hex
         .iter()
         .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -196,6 +196,11 @@ fn parse_id(like: ObjectId, hex: &[u8]) -> Option<ObjectId> {
         return None;
     }
     ObjectId::from_hex(hex).ok()
+}
+
+/// Is it `Name <mail> <seconds> <zone>`?
+pub(super) fn is_date(identity: &[u8]) -> bool {
+    parse_date(identity).is_some()
 }
 
 /// The seconds of `Name <mail> <seconds> <zone>`.
@@ -239,7 +244,7 @@ pub(super) fn read_ancestry(id: ObjectId, data: &[u8]) -> (Vec<ObjectId>, i64) {
     (parents, claimed_time_secs)
 }
 
-fn parse_trailers(message: &str) -> Vec<(String, String)> {
+pub(super) fn parse_trailers(message: &str) -> Vec<(String, String)> {
     let body = message.trim_end();
     let Some((_, last)) = body.rsplit_once("\n\n") else {
         return Vec::new(); // the subject is no trailer

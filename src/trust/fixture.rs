@@ -182,6 +182,7 @@ pub(super) fn policy(anchor: ObjectId, allowed: &str, revoked: &str) -> Policy {
         source_path: String::new(),
         fleet: None,
         channel: None,
+        releases: None,
     }
 }
 

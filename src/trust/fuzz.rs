@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::commit::{Commit, read_ancestry};
+use super::release;
 use super::sshsig::Signature;
 use super::{
     AllowedSigners, FleetPolicy, POLICY_FILE, PublicKey, Revoked, check_change, fleet_name, tree,
@@ -56,9 +57,14 @@ pub fn revoked(bytes: &[u8]) {
     }
 }
 
-/// A commit object.
+/// A commit object, or a tag.
 pub fn commit(bytes: &[u8]) {
     for format in FORMATS {
+        if let Ok(parts) = release::split(ObjectId::null(format), bytes) {
+            let (payload, signature) = (parts.payload, parts.signature.unwrap_or_default());
+            assert!(bytes.starts_with(payload) && payload.ends_with(parts.message));
+            assert!(bytes.len() - payload.len() - signature.len() <= 1);
+        }
         let parse = |bytes: &[u8]| Commit::parse(ObjectId::null(format), ObjectKind::Commit, bytes);
         read_ancestry(ObjectId::null(format), bytes);
         let Ok(commit) = parse(bytes) else {

@@ -7,6 +7,7 @@
 //! clock, and no date that a commit claims decides whether it is trusted.
 
 use jiff::Timestamp;
+use semver::VersionReq;
 
 use crate::config::{Anchor, TrustMode};
 use crate::git::{ObjectError, ObjectId, Objects, Tree, hex};
@@ -28,6 +29,7 @@ mod key;
 #[cfg(test)]
 mod model;
 mod path;
+mod release;
 mod revision;
 mod revoked;
 mod rule;
@@ -56,7 +58,6 @@ pub use succession::{Revocation, check_change};
 use authority::read_signature;
 use commit::Commit;
 use tree::Files;
-use way::Standing;
 
 /// The most commits that may lie between the trusted head and a tip, unless said otherwise.
 pub const MAX_CATCHUP: usize = 10_000;
@@ -86,6 +87,8 @@ pub struct Policy {
     pub fleet: Option<String>,
     /// The only channel to take releases of; None where the repository has one.
     pub channel: Option<String>,
+    /// What the version of a tag must meet, where releases are followed.
+    pub releases: Option<VersionReq>,
 }
 
 /// What became of a tip.
@@ -101,6 +104,8 @@ pub enum Verdict {
         trusted: ObjectId,
         /// What the server offers.
         tip: ObjectId,
+        /// The releases that they are, where those tell it.
+        releases: Option<Box<(String, String)>>,
     },
     /// Neither descends from the other: history was rewritten.
     Diverged {
@@ -122,7 +127,18 @@ impl Verdict {
     pub fn failure(&self) -> Option<Failure> {
         match self {
             Verdict::Accepted(_) | Verdict::Unchanged => None,
-            Verdict::Behind { trusted, tip } => Some(
+            Verdict::Behind {
+                releases: Some(releases),
+                ..
+            } => {
+                let (trusted, offered) = releases.as_ref();
+                let message =
+                    format!("release '{offered}' is older than the trusted release '{trusted}'");
+                Some(Failure::new(Class::Transient, message).with_hint(
+                    "wait for the server to catch up; to go back on purpose, tag a signed revert with a higher version",
+                ))
+            }
+            Verdict::Behind { trusted, tip, .. } => Some(
                 Failure::new(
                     Class::Transient,
                     format!(
@@ -164,7 +180,49 @@ pub fn verify(
     tip: ObjectId,
     now: Timestamp,
 ) -> Verdict {
-    match trial::judge(objects, policy, trusted, tip, now) {
+    verdict(trial::judge(objects, policy, trusted, tip, None, now))
+}
+
+/// Judges the release that the tag object `id`, which the source calls `name`, is: that it is one, that its version is higher than
+/// every one before, and then the commit it is put on, as [`verify`] does. Who signed the tag must be one who could sign a commit on
+/// top of that commit.
+pub fn verify_release(
+    objects: &dyn Objects,
+    policy: &Policy,
+    trusted: Option<&TrustedHead>,
+    (id, name): (ObjectId, &str),
+    now: Timestamp,
+) -> Verdict {
+    verdict(release::judge(objects, policy, trusted, (id, name), now))
+}
+
+/// Judges what a source offers: the commit `id`, or where releases are followed, the tag object `id` that it calls `tag`.
+pub fn verify_offer(
+    objects: &dyn Objects,
+    policy: &Policy,
+    trusted: Option<&TrustedHead>,
+    (id, tag): (ObjectId, Option<&str>),
+    now: Timestamp,
+) -> Verdict {
+    match (tag, &policy.releases) {
+        (Some(name), _) => verify_release(objects, policy, trusted, (id, name), now),
+        (None, None) => verify(objects, policy, trusted, id, now),
+        (None, Some(_)) => Verdict::Refused(
+            Refusal::new(Rule::WrongTag, "no tag says that it is a release").of(id),
+        ),
+    }
+}
+
+/// The commit that the tag object `id`, which the source calls `name`, is put on, whoever signed it: for looking only.
+pub fn commit_of_release(
+    objects: &dyn Objects,
+    (id, name): (ObjectId, &str),
+) -> Result<ObjectId, Failure> {
+    Ok(release::Release::read(objects, id, name)?.commit)
+}
+
+fn verdict(judged: Result<Verdict, Stop>) -> Verdict {
+    match judged {
         Ok(verdict) => verdict,
         Err(Stop::Refused(refusal)) if refusal.rule == Rule::PendingApproval => {
             Verdict::Pending(refusal)
@@ -191,12 +249,10 @@ pub fn resume(
         .of(trusted.commit)
         .into());
     }
-    Ok(VerifiedRevision::new(
+    Ok(VerifiedRevision::of_head(
         &commit,
         source_path,
-        trusted.fleet.clone(),
-        trusted.signer.clone(),
-        &Standing::of_head(trusted),
+        trusted.clone(),
     ))
 }
 

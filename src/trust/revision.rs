@@ -37,6 +37,9 @@ pub struct TrustedHead {
     /// The fingerprints of keys that its policy lists and that have not proved that somebody holds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<String>,
+    /// The name of the release that it is, or that the last one before it was: versions only rise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
     /// Those of them that this very commit added: they may prove it with the next one, whatever that changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub just_added: Vec<String>,
@@ -73,6 +76,7 @@ impl TrustedHead {
             revocations: standing.revocations.clone(),
             unproven: standing.unproven.iter().cloned().collect(),
             just_added: standing.just_added.iter().cloned().collect(),
+            release: None,
         }
     }
 
@@ -114,6 +118,23 @@ impl VerifiedRevision {
         }
     }
 
+    /// The trusted head once more, which by now is another release.
+    pub(super) fn of_head(commit: &Commit, source_path: &str, head: TrustedHead) -> Self {
+        VerifiedRevision {
+            head,
+            subject: commit.subject(),
+            trailers: commit.trailers(),
+            passed: Vec::new(),
+            source_path: source_path.to_owned(),
+        }
+    }
+
+    /// The same, as the release of this name.
+    pub(super) fn released_as(mut self, release: Option<String>) -> Self {
+        self.head.release = release;
+        self
+    }
+
     /// The same, with what the commits say to limpet that lie between what was trusted before and this one.
     pub(super) fn passing(self, trailers: Vec<(String, String)>) -> Self {
         VerifiedRevision {
@@ -140,6 +161,11 @@ impl VerifiedRevision {
     /// Who signed it; None when local root set it as the head.
     pub fn signer(&self) -> Option<&Signer> {
         self.head.signer.as_ref()
+    }
+
+    /// The release that it is, or the last one before it.
+    pub fn release(&self) -> Option<&str> {
+        self.head.release.as_deref()
     }
 
     /// The first line of its message, safe to show.

@@ -31,6 +31,7 @@ pub enum Rule {
     PolicyInvalid,
     WrongFleet,
     WrongChannel,
+    WrongTag,
     Shallow,
     TooManyCommits,
     PendingApproval,
@@ -41,7 +42,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 25] = [
+    pub const ALL: [Rule; 26] = [
         Rule::Unsigned,
         Rule::AnchorMismatch,
         Rule::StateMissing,
@@ -61,6 +62,7 @@ impl Rule {
         Rule::PolicyInvalid,
         Rule::WrongFleet,
         Rule::WrongChannel,
+        Rule::WrongTag,
         Rule::Shallow,
         Rule::TooManyCommits,
         Rule::PendingApproval,
@@ -96,6 +98,7 @@ impl Rule {
             Rule::PolicyInvalid => "policy-invalid",
             Rule::WrongFleet => "wrong-fleet",
             Rule::WrongChannel => "wrong-channel",
+            Rule::WrongTag => "wrong-tag",
             Rule::Shallow => "shallow",
             Rule::TooManyCommits => "too-many-commits",
             Rule::PendingApproval => "pending-approval",
@@ -148,6 +151,9 @@ impl Rule {
             Rule::HashMismatch => {
                 "the server or its storage is damaged or hostile: compare with another clone (git fsck)"
             }
+            Rule::WrongTag => {
+                "make a new tag with the next version: git tag -s v1.2.3 COMMIT, git push origin v1.2.3; a version is used once"
+            }
             Rule::WrongChannel => {
                 "promote it: an empty signed commit on top that ends in the line Limpet-Channel: CHANNEL"
             }
@@ -173,10 +179,12 @@ impl fmt::Display for Rule {
 pub struct Refusal {
     /// The rule that refused.
     pub rule: Rule,
-    /// The commit that broke it: the tip, or one on the way to it. None when a file of the host is at fault.
+    /// The commit that broke it: the tip, or one on the way to it; or the tag object. None when a file of the host is at fault.
     pub commit: Option<ObjectId>,
     /// The fingerprint of the key its signature names, whether or not that signature holds.
     pub signer: Option<String>,
+    /// The name of the tag that broke it, safe to show, where it is no commit that did.
+    pub tag: Option<Box<str>>,
     /// The path in the repository, or the file on the host, that it is about.
     pub path: Option<Box<str>>,
     /// What is wrong, in words: lower case, no full stop.
@@ -192,6 +200,7 @@ impl Refusal {
             rule,
             commit: None,
             signer: None,
+            tag: None,
             path: None,
             detail: detail.into(),
             hint: None,
@@ -201,6 +210,13 @@ impl Refusal {
     /// The same, of the commit `id`.
     pub fn of(mut self, id: ObjectId) -> Self {
         self.commit = Some(id);
+        self
+    }
+
+    /// The same, of the tag object `id` that is called `name`.
+    pub fn of_tag(mut self, id: ObjectId, name: &str) -> Self {
+        self.commit = Some(id);
+        self.tag = Some(escape(name.as_bytes()).into());
         self
     }
 
@@ -230,7 +246,9 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(commit) = &self.commit {
+        if let Some(tag) = &self.tag {
+            write!(f, "refused tag '{tag}': ")?;
+        } else if let Some(commit) = &self.commit {
             let commit = commit.to_hex_with_len(7);
             match self.rule {
                 Rule::PendingApproval => write!(f, "revision {commit} is pending: ")?,

@@ -9,6 +9,7 @@ use super::authority::Signer;
 use super::commit::Commit;
 use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
 use super::path::{self, Position, Steps, Way};
+use super::release::Release;
 use super::rule::{self, Refusal, Rule, Stop};
 use super::start::Start;
 use super::step::{Footing, Judge, Stepping};
@@ -33,6 +34,8 @@ pub(super) struct Trial<'a> {
     now: Timestamp,
     tip: Commit,
     start: Start,
+    /// The release that the tip is, where releases are followed.
+    release: Option<&'a Release>,
     judge: Judge<'a>,
 }
 
@@ -42,6 +45,7 @@ pub(super) fn judge<'a>(
     policy: &'a Policy,
     trusted: Option<&'a TrustedHead>,
     tip: ObjectId,
+    release: Option<&'a Release>,
     now: Timestamp,
 ) -> Result<Verdict, Stop> {
     if trusted.is_some_and(|head| head.commit == tip) {
@@ -63,6 +67,7 @@ pub(super) fn judge<'a>(
         now,
         tip,
         start,
+        release,
     };
     trial.verdict().map_err(|stop| match stop {
         Stop::Refused(refusal) => trial.start.name_remedy(refusal).into(),
@@ -95,7 +100,11 @@ impl Trial<'_> {
                 let standing = self.standing(way.from)?;
                 self.accept(&way, standing)
             }
-            Position::Behind => Ok(Verdict::Behind { trusted, tip }),
+            Position::Behind => Ok(Verdict::Behind {
+                trusted,
+                tip,
+                releases: None,
+            }),
             Position::Cut { child, parent } => Err(Refusal::new(
                 Rule::Shallow,
                 format!("its parent {parent} is not there: the history is cut off"),
@@ -153,7 +162,7 @@ impl Trial<'_> {
 
     fn accept(&self, way: &Way, standing: Standing) -> Result<Verdict, Stop> {
         let signers = self.policy.allowed.as_ref().ok();
-        let standing = check_way(&self.judge, way, standing, signers, self.now)?;
+        let mut standing = check_way(&self.judge, way, standing, signers, self.now)?;
         let (before, signer) = match way.steps.split_last() {
             Some((last, earlier)) => {
                 let from = earlier.last().map(|step| Footing::checked(step.tree));
@@ -174,10 +183,31 @@ impl Trial<'_> {
                 (own, signer)
             }
         };
-        self.check_channel(before.as_deref(), &signer)?;
+        let released = match self.release {
+            None => None,
+            Some(release) => {
+                let own = self.judge.policy_of(self.tip.id, self.tip.tree)?;
+                let by = release.signer(&self.judge, own.as_deref(), &standing)?;
+                // A signature proves as much under a tag as under a commit that changes nothing.
+                standing.unproven.remove(&by.fingerprint);
+                Some((own, by, release))
+            }
+        };
+        let released_in_channel = released
+            .as_ref()
+            .map(|(own, by, release)| self.check_channel(own.as_deref(), by, &release.trailers));
+        if !matches!(released_in_channel, Some(Ok(()))) {
+            self.check_channel(before.as_deref(), &signer, &self.tip.trailers())?;
+        }
         let fleet = self.check_fleets(way)?;
         let path = &self.policy.source_path;
         let revision = VerifiedRevision::new(&self.tip, path, fleet, Some(signer), &standing);
+        // Who follows a branch for a while does not forget how far releases were.
+        let release = match self.release {
+            Some(release) => Some(release.name.clone()),
+            None => self.trusted.and_then(|head| head.release.clone()),
+        };
+        let revision = revision.released_as(release);
         let passed = match way.lines.split_last() {
             Some((_, before)) => before.concat(),
             None => Vec::new(),
@@ -234,14 +264,18 @@ impl Trial<'_> {
     }
 
     /// A tip that was signed for another channel is not one for this host.
-    fn check_channel(&self, before: Option<&FleetPolicy>, signer: &Signer) -> Result<(), Refusal> {
+    fn check_channel(
+        &self,
+        before: Option<&FleetPolicy>,
+        signer: &Signer,
+        trailers: &[(String, String)],
+    ) -> Result<(), Refusal> {
         let Some(channel) = &self.policy.channel else {
             return Ok(());
         };
         if before.is_some_and(|policy| policy.may_release(&signer.principal, channel)) {
             return Ok(());
         }
-        let trailers = self.tip.trailers();
         let named: Vec<&str> = trailers
             .iter()
             .filter(|(key, _)| key.eq_ignore_ascii_case(CHANNEL))

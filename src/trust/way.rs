@@ -98,7 +98,8 @@ impl Standing {
         }
     }
 
-    fn reason(&self, fingerprint: &str) -> Option<Reason> {
+    /// Why the key of this fingerprint is revoked, if it is.
+    pub(super) fn reason(&self, fingerprint: &str) -> Option<Reason> {
         let of_key = self
             .revocations
             .iter()

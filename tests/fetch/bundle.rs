@@ -30,9 +30,9 @@ fn is_followed(setting: &Setting, options: &[&str]) -> (Client, ObjectId) {
     setting.commit("main2", "other", &[("a", "other")]);
     let path = bundle(setting, "fleet.bundle", options, &["main2", "main"]);
     let client = setting.fetcher(local_source(&path), LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 1 + 2 + 2);
-    assert_eq!(client.poll(Some(first)).unwrap().commit, first);
+    assert_eq!(client.poll(Some(first)).unwrap().id, first);
     assert_eq!(packs(setting), 1, "what brings no news is not read again");
 
     // A bundle of only what is new, put in the place of the old.
@@ -40,7 +40,7 @@ fn is_followed(setting: &Setting, options: &[&str]) -> (Client, ObjectId) {
     let range = format!("{first}..main");
     let new = bundle(setting, "new.bundle", options, &[&range]);
     std::fs::rename(new, &path).unwrap();
-    assert_eq!(client.poll(Some(first)).unwrap().commit, second);
+    assert_eq!(client.poll(Some(first)).unwrap().id, second);
     assert_eq!(read_all(&client, second).unwrap(), 1 + 2 + 2);
     assert_eq!(packs(setting), 2);
     let leftovers = format!("{}/*/objects/pack/*.keep", setting.cache().display());

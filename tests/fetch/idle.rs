@@ -15,10 +15,10 @@ fn polls(server: &GitServer, setting: &Setting, prefix: &str) -> Vec<Cost> {
         ..http_source(&url, Some(&server.ca_file))
     };
     let client = setting.fetcher(source, LONG);
-    let tip = client.poll(None).unwrap().commit;
+    let tip = client.poll(None).unwrap().id;
     let before = server.costs().len();
     for _ in 0..3 {
-        assert_eq!(client.poll(Some(tip)).unwrap().commit, tip);
+        assert_eq!(client.poll(Some(tip)).unwrap().id, tip);
     }
     server.costs()[before..].to_vec()
 }

@@ -13,13 +13,13 @@ fn a_bare_repository_is_read_in_place() {
     let setting = Setting::new();
     let first = setting.commit("main", "first", &[("a", "1"), ("b/c", "2")]);
     let client = setting.fetcher(local_source(&setting.repository()), LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 1 + 2 + 2);
 
     let second = setting.commit("main", "second", &[("a", "3")]);
     setting.git(&["gc", "-q"]);
     setting.git(&["pack-refs", "--all"]);
-    assert_eq!(client.poll(None).unwrap().commit, second);
+    assert_eq!(client.poll(None).unwrap().id, second);
     assert_eq!(read_all(&client, second).unwrap(), 1 + 2 + 2);
     assert_eq!(read_all(&client, first).unwrap(), 1 + 2 + 2);
     assert!(!setting.cache().exists(), "nothing is copied");
@@ -38,7 +38,7 @@ fn a_repository_with_a_work_tree_and_loose_objects_is_read_too() {
     setting.run(&work, &["commit", "-qm", "first"]);
     let tip = setting.run(&work, &["rev-parse", "HEAD"]).parse().unwrap();
     let client = setting.fetcher(local_source(&work), LONG);
-    assert_eq!(client.poll(None).unwrap().commit, tip);
+    assert_eq!(client.poll(None).unwrap().id, tip);
     assert_eq!(read_all(&client, tip).unwrap(), 3);
 }
 
@@ -49,7 +49,7 @@ fn a_replacement_is_not_honoured() {
     let evil = setting.commit("evil", "evil", &[("a", "evil")]);
     setting.git(&["replace", &first.to_string(), &evil.to_string()]);
     let client = setting.fetcher(local_source(&setting.repository()), LONG);
-    let object = client.get(&client.poll(None).unwrap().commit).unwrap();
+    let object = client.get(&client.poll(None).unwrap().id).unwrap();
     assert!(object.data.ends_with(b"first\n") || object.data.ends_with(b"first"));
     assert_eq!(read_all(&client, first).unwrap(), 3);
 }

@@ -16,6 +16,7 @@ mod idle;
 mod local;
 mod mirrors;
 mod proxy;
+mod releases;
 mod remote;
 mod setting;
 mod socket;

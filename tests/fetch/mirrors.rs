@@ -53,14 +53,14 @@ fn mirrors_are_asked_in_turn_and_the_source_first_again() {
         &["https://127.0.0.1:1/none.git", &mirror],
     );
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 3);
     let asked = requests.lock().unwrap().len();
     assert!(asked > 0, "the source itself is asked first");
 
     let second = setting.commit("main", "second", &[("a", "2")]);
     let before = server.requests().len();
-    assert_eq!(client.poll(Some(first)).unwrap().commit, second);
+    assert_eq!(client.poll(Some(first)).unwrap().id, second);
     assert!(requests.lock().unwrap().len() > asked);
     let last = server.requests()[before..].to_vec();
     assert!(last[0].starts_with("POST"), "the cache is shared: {last:?}");
@@ -77,10 +77,10 @@ fn a_bundle_and_a_repository_may_be_mirrors() {
     let repository = setting.repository();
     let both = [bundle.to_str().unwrap(), repository.to_str().unwrap()];
     let client = setting.fetcher(with_mirrors(http_source(main, None), &both), LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 3);
     std::fs::remove_file(&bundle).unwrap();
-    assert_eq!(client.poll(None).unwrap().commit, second);
+    assert_eq!(client.poll(None).unwrap().id, second);
     assert_eq!(read_all(&client, second).unwrap(), 3);
 }
 
@@ -108,7 +108,7 @@ fn a_token_is_shown_to_the_sources_own_server_only() {
             .poll(None)
     };
     let same = poll(&format!("{}/private/fleet.git", server.url));
-    assert_eq!(same.unwrap().commit, first);
+    assert_eq!(same.unwrap().id, first);
     let trouble = poll(&format!("{}/private/fleet.git", other.url)).unwrap_err();
     insta::assert_snapshot!(show(&trouble.failure, &[(&server.url, "URL"), (&other.url, "OTHER")]), @"
     Host: failed to fetch from 'URL/none.git': there is no such repository (HTTP status 404); failed to fetch from 'OTHER/private/fleet.git': the server wants credentials (HTTP status 401)
@@ -134,8 +134,8 @@ fn a_place_that_asks_for_rest_is_left_alone_while_there_is_another() {
     let mirror = format!("{}/fleet.git", server.url);
     let source = with_mirrors(http_source(&main, Some(&server.ca_file)), &[&mirror]);
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(requests.lock().unwrap().len(), 1);
 
     // When all ask for it, the schedule waits.

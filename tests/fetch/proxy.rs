@@ -69,7 +69,7 @@ fn a_source_is_fetched_through_the_configured_proxy() {
             ..http_source(&format!("{url}/fleet.git"), Some(&server.ca_file))
         };
         let client = setting.fetcher(source, LONG);
-        assert_eq!(client.poll(None).unwrap().commit, first);
+        assert_eq!(client.poll(None).unwrap().id, first);
         assert_eq!(read_all(&client, first).unwrap(), 3);
     }
     let port = server.url.rsplit(':').next().unwrap();
@@ -92,7 +92,7 @@ fn what_is_wrong_with_a_proxy_is_said() {
         setting.fetcher(source, LONG).poll(None)
     };
     let good = format!("http://limpet:s3cret@127.0.0.1:{}", closed.port);
-    assert_eq!(poll(&good).unwrap().commit, first);
+    assert_eq!(poll(&good).unwrap().id, first);
     let check = |proxy: &str, lane| {
         let trouble = poll(proxy).unwrap_err();
         assert_eq!(trouble.lane, lane, "{trouble:?}");

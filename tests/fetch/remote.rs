@@ -35,11 +35,11 @@ fn a_clone_an_idle_poll_and_an_increment() {
     let (server, source) = serve(&setting);
     let client = setting.fetcher(source, LONG);
 
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 1 + 3 + 200);
 
     let before = server.requests().len();
-    assert_eq!(client.poll(Some(first)).unwrap().commit, first);
+    assert_eq!(client.poll(Some(first)).unwrap().id, first);
     let idle = server.requests()[before..].to_vec();
     assert_eq!(
         idle.len(),
@@ -53,7 +53,7 @@ fn a_clone_an_idle_poll_and_an_increment() {
 
     let second = setting.commit("main", "second", &[("fleet.toml", "format = 1\n")]);
     let before = server.requests().len();
-    assert_eq!(client.poll(Some(first)).unwrap().commit, second);
+    assert_eq!(client.poll(Some(first)).unwrap().id, second);
     assert_eq!(read_all(&client, second).unwrap(), 1 + 3 + 201);
     let increment = server.requests()[before..].to_vec();
     let bytes: usize = increment
@@ -72,17 +72,13 @@ fn a_restarted_fetcher_goes_on_from_its_cache() {
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (server, source) = serve(&setting);
     assert_eq!(
-        setting
-            .fetcher(source.clone(), LONG)
-            .poll(None)
-            .unwrap()
-            .commit,
+        setting.fetcher(source.clone(), LONG).poll(None).unwrap().id,
         first
     );
     let before = server.requests().len();
     let client = setting.fetcher(source, LONG);
     assert_eq!(read_all(&client, first).unwrap(), 3);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(server.requests().len(), before + 1);
 }
 
@@ -93,22 +89,22 @@ fn a_rewritten_branch_is_followed_and_the_trusted_commit_stays() {
     let second = setting.commit("main", "second", &[("a", "2")]);
     let (_server, source) = serve(&setting);
     let client = setting.fetcher(source.clone(), LONG);
-    assert_eq!(client.poll(None).unwrap().commit, second);
+    assert_eq!(client.poll(None).unwrap().id, second);
 
     setting.git(&["update-ref", "refs/heads/main", &first.to_string()]);
-    assert_eq!(client.poll(Some(second)).unwrap().commit, first);
+    assert_eq!(client.poll(Some(second)).unwrap().id, first);
     assert!(client.get(&second).is_ok(), "the cache keeps what it had");
 
     setting.git(&["update-ref", "-d", "refs/heads/main"]);
     let other = setting.commit("main", "rewritten", &[("b", "1")]);
-    assert_eq!(client.poll(Some(second)).unwrap().commit, other);
+    assert_eq!(client.poll(Some(second)).unwrap().id, other);
     assert_eq!(read_all(&client, other).unwrap(), 3);
 
     // Without its cache it can still bring what the branch has lost, so that behind is told from diverged.
     setting.git(&["update-ref", "refs/heads/kept", &second.to_string()]);
     std::fs::remove_dir_all(setting.cache()).unwrap();
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(Some(second)).unwrap().commit, other);
+    assert_eq!(client.poll(Some(second)).unwrap().id, other);
     assert_eq!(read_all(&client, second).unwrap(), 3);
 }
 
@@ -126,7 +122,7 @@ fn exactly_the_configured_branch_is_fetched() {
     ");
 
     let main = setting.commit("main", "ours", &[("a", "ours")]);
-    assert_eq!(client.poll(None).unwrap().commit, main);
+    assert_eq!(client.poll(None).unwrap().id, main);
     assert_eq!(client.get(&main2), Err(ObjectError::Missing(main2)));
 
     setting.git(&["update-ref", "-d", "refs/heads/main"]);
@@ -156,10 +152,10 @@ fn a_sha256_repository_is_fetched_and_a_changed_format_is_followed() {
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (_server, source) = serve(&setting);
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 3);
     let second = setting.commit("main", "second", &[("a", "2")]);
-    assert_eq!(client.poll(Some(first)).unwrap().commit, second);
+    assert_eq!(client.poll(Some(first)).unwrap().id, second);
 
     std::fs::remove_dir_all(setting.repository()).unwrap();
     setting.run(
@@ -167,7 +163,7 @@ fn a_sha256_repository_is_fetched_and_a_changed_format_is_followed() {
         &["init", "-q", "--bare", "-b", "main", "repos/fleet.git"],
     );
     let sha1 = setting.commit("main", "anew", &[("a", "3")]);
-    assert_eq!(client.poll(None).unwrap().commit, sha1);
+    assert_eq!(client.poll(None).unwrap().id, sha1);
     assert_eq!(read_all(&client, sha1).unwrap(), 3);
 }
 
@@ -178,10 +174,10 @@ fn a_server_of_the_old_protocol_works_too() {
     let (server, source) = serve(&setting);
     let source = with_url(&source, format!("{}/old/fleet.git", server.url));
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     let second = setting.commit("main", "second", &[("a", "2")]);
-    assert_eq!(client.poll(Some(first)).unwrap().commit, second);
-    assert_eq!(client.poll(Some(second)).unwrap().commit, second);
+    assert_eq!(client.poll(Some(first)).unwrap().id, second);
+    assert_eq!(client.poll(Some(second)).unwrap().id, second);
     assert_eq!(read_all(&client, second).unwrap(), 3);
 }
 
@@ -192,11 +188,7 @@ fn plain_http_works_without_a_token_and_is_refused_with_one() {
     let (server, source) = serve(&setting);
     let mut source = with_url(&source, format!("{}/fleet.git", server.http_url));
     assert_eq!(
-        setting
-            .fetcher(source.clone(), LONG)
-            .poll(None)
-            .unwrap()
-            .commit,
+        setting.fetcher(source.clone(), LONG).poll(None).unwrap().id,
         first
     );
 
@@ -273,8 +265,8 @@ fn a_token_opens_a_private_repository() {
             .poll(None)
             .map_err(|trouble| show(&trouble.failure, &[(&server.url, "URL")]))
     };
-    assert_eq!(poll(Some(TOKEN), None).unwrap().commit, first);
-    assert_eq!(poll(Some(TOKEN), Some("oauth2")).unwrap().commit, first);
+    assert_eq!(poll(Some(TOKEN), None).unwrap().id, first);
+    assert_eq!(poll(Some(TOKEN), Some("oauth2")).unwrap().id, first);
     insta::assert_snapshot!(poll(None, None).unwrap_err(), @"
     Host: failed to fetch from 'URL/private/fleet.git': the server wants credentials (HTTP status 401)
     hint: set source.token and load that credential in limpet-fetch.service
@@ -301,8 +293,8 @@ fn redirects_are_followed_only_within_the_server() {
                 &[(port, "PORT"), (http_port, "HTTP_PORT")],
             )
         })?;
-        read_all(&client, tip.commit).unwrap();
-        Ok::<_, String>(tip.commit)
+        read_all(&client, tip.id).unwrap();
+        Ok::<_, String>(tip.id)
     };
     assert_eq!(poll("moved"), Ok(first));
     insta::assert_snapshot!(poll("away").unwrap_err(), @"
@@ -359,7 +351,7 @@ fn a_large_file_does_not_fit_and_nothing_of_it_stays() {
     let first = setting.commit("main", "first", &[("a", "1")]);
     let (server, source) = serve(&setting);
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     setting.commit("main", "large", &[("large", &"x".repeat(65 << 20))]);
     let failure = client.poll(None).unwrap_err().failure;
     insta::assert_snapshot!(show(&failure, &[(&server.url, "URL")]), @"
@@ -380,7 +372,7 @@ fn a_damaged_cache_is_noticed_and_fetched_anew() {
     let first = setting.commit("main", "first", &[("a", &"text\n".repeat(1000))]);
     let (_server, source) = serve(&setting);
     let client = setting.fetcher(source.clone(), LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     drop(client);
 
     let pattern = format!("{}/*/objects/pack/*.pack", setting.cache().display());
@@ -397,7 +389,7 @@ fn a_damaged_cache_is_noticed_and_fetched_anew() {
         read_all(&client, first),
         Err(ObjectError::Unavailable(_))
     ));
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 3);
 
     // What is no repository any more is no reason to give up either.
@@ -405,7 +397,7 @@ fn a_damaged_cache_is_noticed_and_fetched_anew() {
         let _ = std::fs::remove_file(entry.path().join("HEAD"));
     }
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 3);
 }
 
@@ -427,9 +419,9 @@ fn an_object_that_vanished_is_fetched_anew() {
         }
     }
     let client = setting.fetcher(source, LONG);
-    assert_eq!(client.poll(None).unwrap().commit, second);
+    assert_eq!(client.poll(None).unwrap().id, second);
     assert_eq!(client.get(&first), Err(ObjectError::Missing(first)));
-    assert_eq!(client.poll(None).unwrap().commit, second);
+    assert_eq!(client.poll(None).unwrap().id, second);
     assert_eq!(read_all(&client, first).unwrap(), 3);
 }
 
@@ -452,7 +444,7 @@ fn what_a_killed_fetch_left_behind_is_swept() {
         std::fs::write(path, "half").unwrap();
     }
     let second = setting.commit("main", "second", &[("a", "2")]);
-    assert_eq!(client.poll(Some(first)).unwrap().commit, second);
+    assert_eq!(client.poll(Some(first)).unwrap().id, second);
     for path in &leftovers {
         assert!(!path.exists(), "{}", path.display());
     }
@@ -478,13 +470,13 @@ fn an_overgrown_cache_is_fetched_anew_as_one_pack() {
     for number in 0..200 {
         std::fs::write(packs().join(format!("pack-{number}.pack")), "").unwrap();
     }
-    assert_eq!(client.poll(Some(first)).unwrap().commit, first);
+    assert_eq!(client.poll(Some(first)).unwrap().id, first);
     assert_eq!(count(), one);
     assert_eq!(read_all(&client, first).unwrap(), 3);
 
     // A few that are large.
     std::fs::write(packs().join("pack-large.pack"), vec![0; 3 << 20]).unwrap();
-    assert_eq!(client.poll(Some(first)).unwrap().commit, first);
+    assert_eq!(client.poll(Some(first)).unwrap().id, first);
     assert_eq!(count(), one);
     assert_eq!(read_all(&client, first).unwrap(), 3);
 }
@@ -505,7 +497,7 @@ fn a_cache_that_was_cut_short_is_fetched_anew() {
         // Where the damage is only seen when an object is read, the poll after that heals it.
         let _ = client.poll(None);
         let _ = read_all(&client, first);
-        assert_eq!(client.poll(None).unwrap().commit, first, "{extension}");
+        assert_eq!(client.poll(None).unwrap().id, first, "{extension}");
         assert_eq!(read_all(&client, first).unwrap(), 3, "{extension}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use limpet::config::{Source, SourceUrl};
+use limpet::config::{Follow, Source, SourceUrl};
 use limpet::fetch::{self, Client, Limits};
 use limpet::git::ObjectId;
 use tempfile::TempDir;
@@ -137,7 +137,7 @@ pub fn http_source(url: &str, ca_file: Option<&Path>) -> Source {
     Source {
         url: SourceUrl::Http(url.to_owned()),
         mirrors: Vec::new(),
-        branch: "main".to_owned(),
+        follow: Follow::Branch("main".to_owned()),
         path: String::new(),
         interval: Duration::from_secs(10),
         ca_file: ca_file.map(|path| path.to_str().unwrap().to_owned()),

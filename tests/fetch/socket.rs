@@ -77,11 +77,7 @@ fn a_client_that_talks_nonsense_is_told_and_hung_up_on() {
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     insta::assert_snapshot!(answer, @r#"failure {"class":"bug","message":"invalid request: expected a request, got 'GET / HTTP/1.1\\r'","resource":null,"location":null}"#);
-    assert_eq!(
-        client.poll(None).unwrap().commit,
-        tip,
-        "others are served on"
-    );
+    assert_eq!(client.poll(None).unwrap().id, tip, "others are served on");
 }
 
 #[test]
@@ -121,7 +117,7 @@ fn a_fetcher_that_was_restarted_is_asked_again() {
     drop(listener.accept().unwrap());
     drop(listener);
     let _second = setting.fetcher(local_source(&setting.repository()), LONG);
-    assert_eq!(first.poll(None).unwrap().commit, tip);
+    assert_eq!(first.poll(None).unwrap().id, tip);
     assert_eq!(read_all(&first, tip).unwrap(), 3);
 }
 
@@ -139,7 +135,7 @@ fn a_child_serves_and_ends_with_its_client() {
     let setting = Setting::new();
     let tip = setting.commit("main", "first", &[("a", "1")]);
     let child = Child::spawn(&launch(&setting), &local_source(&setting.repository())).unwrap();
-    assert_eq!(child.poll(None).unwrap().commit, tip);
+    assert_eq!(child.poll(None).unwrap().id, tip);
     assert_eq!(read_all(&child, tip).unwrap(), 3);
     let process = PathBuf::from(format!("/proc/{}", child.id()));
     let status = std::fs::read_to_string(process.join("status")).unwrap();
@@ -182,7 +178,7 @@ fn the_child_of_root_is_nobody() {
     };
     // The build directory may be closed to nobody, but the program's file is open already when it is executed by descriptor.
     let child = Child::spawn(&launch, &local_source(&setting.repository())).unwrap();
-    assert_eq!(child.poll(None).unwrap().commit, tip);
+    assert_eq!(child.poll(None).unwrap().id, tip);
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let line = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name));

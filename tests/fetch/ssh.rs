@@ -33,15 +33,15 @@ fn polls_and_follows(setting: &Setting, server: &SshServer) {
     let first = setting.commit("main", "first", &[("a", "1"), ("b/c", "2")]);
     setting.commit("main2", "other", &[("a", "other")]);
     let client = fetcher(setting, source(setting, server));
-    assert_eq!(client.poll(None).unwrap().commit, first);
+    assert_eq!(client.poll(None).unwrap().id, first);
     assert_eq!(read_all(&client, first).unwrap(), 1 + 2 + 2);
     assert_eq!(server.logins(), 1, "one session lists and fetches");
 
-    assert_eq!(client.poll(Some(first)).unwrap().commit, first);
+    assert_eq!(client.poll(Some(first)).unwrap().id, first);
     assert_eq!(server.logins(), 2);
 
     let second = setting.commit("main", "second", &[("a", "3")]);
-    assert_eq!(client.poll(Some(first)).unwrap().commit, second);
+    assert_eq!(client.poll(Some(first)).unwrap().id, second);
     assert_eq!(read_all(&client, second).unwrap(), 1 + 2 + 2);
     assert_eq!(server.logins(), 3);
     crate::eventually("all sessions end", || server.sessions() == 0);
@@ -71,7 +71,7 @@ fn a_trusted_commit_that_the_branch_lost_is_fetched_over_ssh() {
     setting.git(&["update-ref", "-d", "refs/heads/main"]);
     let new = setting.commit("main", "new", &[("a", "2")]);
     let client = fetcher(&setting, source(&setting, &server));
-    assert_eq!(client.poll(Some(old)).unwrap().commit, new);
+    assert_eq!(client.poll(Some(old)).unwrap().id, new);
     assert_eq!(read_all(&client, old).unwrap(), 3);
 }
 

@@ -286,3 +286,93 @@ fn local_root_leads_out_of_trust_state_that_is_missing() {
     scene.machine.sh("systemctl restart limpet.service");
     scene.converge();
 }
+
+#[test]
+fn releases_are_followed_and_never_go_down() {
+    let scene = Scene::prepared("releases", GOOD);
+    let machine = &scene.machine;
+    let tag = |key: &Key, name: &str| {
+        let repository = &scene.repository;
+        repository.git_signed(key, &["tag", "-s", "-f", "-m", name, name]);
+        repository.git(&[
+            "push",
+            "-q",
+            "--force",
+            "origin",
+            &format!("refs/tags/{name}"),
+        ]);
+    };
+    let [url, anchor] = [scene.url(), scene.head()];
+    let enroll = [
+        "limpet",
+        "enroll",
+        &url,
+        "--anchor",
+        &anchor,
+        "--ca-file",
+        "/root/ca.pem",
+        "--allowed-signers",
+        "/root/allowed_signers",
+        "--name",
+        "scene",
+        "--tags",
+        "^1",
+        "--yes",
+    ];
+    let without = machine.run(&enroll);
+    assert_ne!(without.code(), 0, "{without:?}");
+    assert!(
+        without.stderr.contains("found no release tag '^1'"),
+        "{without:?}"
+    );
+    tag(&scene.alice, "v1.0.0");
+    machine.run(&enroll).success();
+    scene.converge();
+    let shown = machine.run(&["limpet", "trust"]).success();
+    assert!(shown.contains("release   v1.0.0"), "{shown}");
+
+    // A commit is no release until somebody says so, and who says so must be somebody.
+    let first = scene.head();
+    let second = scene.declare(BETTER);
+    scene.sync().success();
+    assert_eq!(machine.read_file("/etc/scene"), "good\n");
+    tag(&scene.mallory, "v1.1.0");
+    scene.refuses(&first);
+    let verdict = machine.run(&["limpet", "verify", "--json"]);
+    let verdict: serde_json::Value = serde_json::from_str(&verdict.stdout).unwrap();
+    assert_eq!(verdict["rule"], "unknown-key", "{verdict:#}");
+    tag(&scene.alice, "v1.1.0");
+    scene.converge();
+    assert_eq!(machine.read_file("/etc/scene"), "better\n");
+
+    // What the server takes away, moves or calls by another name changes nothing.
+    let server = scene.repository.server();
+    let at_server = |script: &str| {
+        let output = std::process::Command::new("sh")
+            .args(["-c", script])
+            .current_dir(&server)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    at_server("git update-ref refs/tags/v1.9.0 refs/tags/v1.0.0");
+    scene.refuses(&second);
+    at_server("git update-ref -d refs/tags/v1.9.0");
+    scene.converge();
+    at_server("git update-ref -d refs/tags/v1.1.0");
+    let sync = scene.sync();
+    assert_eq!(sync.code(), 75, "{sync:?}");
+    assert_eq!(scene.status()["state"], "behind");
+    assert_eq!(machine.read_file("/etc/scene"), "better\n");
+    tag(&scene.alice, "v1.1.0");
+    scene.converge();
+
+    // Back is a release as well.
+    scene.repository.revert(&scene.alice, &second);
+    scene.repository.push();
+    tag(&scene.alice, "v1.2.0");
+    scene.converge();
+    assert_eq!(machine.read_file("/etc/scene"), "good\n");
+    let shown = machine.run(&["limpet", "trust"]).success();
+    assert!(shown.contains("release   v1.2.0"), "{shown}");
+}

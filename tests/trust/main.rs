@@ -14,6 +14,7 @@ mod approve;
 mod history;
 mod objects;
 mod policy;
+mod releases;
 mod signatures;
 mod superseding;
 mod trust_files;
