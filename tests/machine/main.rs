@@ -53,6 +53,7 @@ mod schedule;
 mod secrets;
 mod self_upgrade;
 mod sources;
+mod stick;
 mod sysctls;
 mod transactions;
 mod trust;

@@ -48,6 +48,8 @@ fn installs_unconfigured_and_starts_cleanly() {
             "{unit}"
         );
     }
+    let stick = machine.run(&["systemctl", "is-enabled", "limpet-stick.service"]);
+    assert_eq!(stick.stdout, "disabled\n");
     assert_eq!(machine.sh("systemctl --failed --quiet"), "");
     assert_eq!(machine.sh("dpkg --audit"), "");
 
@@ -102,6 +104,8 @@ fn units_are_valid_and_confined() {
         "limpet-probation.service",
         "limpet-probation.timer",
         "limpet-recover.service",
+        "limpet-stick.service",
+        "run-limpet-stick.mount",
     ]);
     assert_eq!(verified.stderr, "");
     verified.success();
@@ -111,6 +115,7 @@ fn units_are_valid_and_confined() {
         ("limpet-fetch.service", 15),
         ("limpet-probation.service", 30),
         ("limpet-recover.service", 20),
+        ("limpet-stick.service", 10),
     ] {
         machine.sh(&format!(
             "systemd-analyze security --threshold={at_most} --no-pager {unit}"
