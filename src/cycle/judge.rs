@@ -268,7 +268,9 @@ impl Cycle {
         signer: Option<&str>,
         failure: Failure,
     ) -> String {
-        if self.situation.refusal.as_ref() != Some(&failure) {
+        if self.situation.refusal.as_ref() != Some(&failure)
+            && self.telling.begin(&failure, clock::instant())
+        {
             journal::revision_refused(&tip.to_string(), signer, &failure);
             // Who claims it: for the audit trail, where a commit that cannot even be described stays without a subject.
             let described = trust::describe_commit(&Hashed(Limited::new(client)), tip).ok();
@@ -303,6 +305,7 @@ impl Cycle {
         self.situation.refusal = None;
         match self.take_over(client, revision) {
             Ok(()) => {
+                self.telling.start_anew();
                 self.situation.mistakes.clear();
                 self.situation.misplaced.clear();
                 self.situation.held.clear();

@@ -63,6 +63,7 @@ pub mod rollback;
 pub mod set_trust;
 pub mod situation;
 pub mod state;
+mod telling;
 pub mod trust_view;
 pub mod trusted_time;
 
@@ -78,6 +79,7 @@ use pace::Silence;
 use pause::KeptPause;
 use probation::Trial;
 use situation::{Beginnings, Situation, Standing};
+use telling::Telling;
 
 /// How long the poll may be silent: the fetcher's own limit, and that of reading what it found, twice.
 const POLL_SILENCE: Duration = Duration::from_secs(40 * 60);
@@ -141,6 +143,8 @@ pub struct Cycle {
     beginnings: Beginnings,
     /// The last tip that was judged; it is judged once.
     judged: Option<ObjectId>,
+    /// Which refusal was told.
+    telling: Telling,
     resting: BTreeMap<ResourceId, Rest>,
     /// Units that did not accept what is declared.
     rejections: BTreeMap<ResourceId, Rejection>,
@@ -295,6 +299,7 @@ impl Cycle {
             must_load: false,
             has_settled: false,
             judged: None,
+            telling: Telling::default(),
             resting: BTreeMap::new(),
             inventory: inventory::Known::default(),
             look: Look::default(),
@@ -305,6 +310,9 @@ impl Cycle {
             cycle.situation.take_applied(applied);
         }
         cycle.situation.take_standing(cycle.standing.clone());
+        if let Some(refusal) = &cycle.situation.refusal {
+            cycle.telling.begin(refusal, clock::instant());
+        }
         cycle.recall_rollback();
         cycle.recall_probation();
         cycle.restore();
@@ -656,7 +664,9 @@ impl Cycle {
                 journal::degraded(revision, &condition.reason, &condition.who);
             }
         } else if matches!(status.state, HostState::Converged | HostState::Paused)
-            && was.is_some_and(|was| is_ill(was.state) || was.state == HostState::Refused)
+            && was.is_some_and(|was| {
+                is_ill(was.state) || was.state == HostState::Refused && self.telling.end()
+            })
             && self.situation.contested.is_empty()
         {
             journal::recovered(revision);

@@ -202,7 +202,10 @@ mod tests {
             data: data.to_owned(),
         };
         for (kind, id) in [
-            (gix::hash::Kind::Sha1, "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"),
+            (
+                gix::hash::Kind::Sha1,
+                "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0",
+            ),
             (
                 gix::hash::Kind::Sha256,
                 "8aec4e4876f854f688d0ebfc8f37598f38e5fd6903cccc850ca36591175aeb60",

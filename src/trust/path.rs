@@ -398,7 +398,10 @@ impl Graph<'_> {
         let colours = self.paint()?;
         let is_above = |id: &ObjectId| colours.get(id).is_some_and(|colour| colour.of_tip);
         if !is_above(&self.base.commit) {
-            if colours.get(&self.tip).is_some_and(|colour| colour.of_base) {
+            let is_of_base = |id: &ObjectId| colours.get(id).is_some_and(|colour| colour.of_base);
+            let tip = self.payload(&self.tip);
+            let is_twin = |id: &ObjectId| is_of_base(id) && self.payload(id) == tip;
+            if is_of_base(&self.tip) || tip.is_some() && colours.keys().any(is_twin) {
                 return Ok(Position::Behind);
             }
             return Ok(match self.cut {
@@ -412,6 +415,12 @@ impl Graph<'_> {
             return Err(self.too_many_commits().into());
         }
         Ok(Position::Ahead(self.way(&way, approvals)?))
+    }
+
+    /// The payload of a commit that was read and keeps the grammar.
+    fn payload(&self, id: &ObjectId) -> Option<[u8; 32]> {
+        let step = self.commits.get(id)?.step.as_ref().ok()?;
+        Some(step.payload_sha256)
     }
 
     /// Marks what each of tip and base descends from, until nothing is left that only the tip has. It looks at the newest commits

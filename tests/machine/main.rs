@@ -46,6 +46,7 @@ mod quick_start;
 mod quiet;
 mod recipes;
 mod refusals;
+mod replay;
 mod repositories;
 mod resilience;
 mod rpm;

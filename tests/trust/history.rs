@@ -223,6 +223,10 @@ fn a_twin_of_the_trusted_commit_is_the_trusted_commit() {
     bench.trust(&one);
     bench.accepts(&twin);
     bench.accepts(&child);
+    // Nor is a twin of what the trusted commit leads on from another history.
+    bench.trust(&child);
+    bench.check(&twin, "behind", 75);
+    bench.check(&one, "behind", 75);
 }
 
 #[test]
