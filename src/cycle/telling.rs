@@ -43,13 +43,14 @@ impl Telling {
 mod tests {
     use super::*;
     use crate::model::Class;
+    use crate::sys::clock;
 
     #[test]
     fn the_same_refusal_is_told_once_a_day_and_ends_once() {
         let mut telling = Telling::default();
         let one = Failure::new(Class::Refused, "refused revision 1");
         let two = Failure::new(Class::Refused, "refused revision 2");
-        let start = Instant::now();
+        let start = clock::instant();
         assert!(telling.begin(&one, start));
         assert!(telling.end());
         assert!(!telling.begin(&one, start + AGAIN / 2));
