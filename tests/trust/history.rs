@@ -186,6 +186,7 @@ fn another_fleet_is_refused() {
     bench.repository.commit(&bench.alice, "remove");
     bench.refuses("HEAD", "wrong-fleet");
     bench.options = vec!["--fleet".into(), "nobody".into()];
+    bench.elsewhere = Some("has no such option");
     let anchor = bench.anchor.clone();
     bench.refuses(&anchor, "wrong-fleet");
 }

@@ -10,9 +10,24 @@ use serde_json::Value;
 #[path = "../fixture/repository.rs"]
 mod repository;
 
+#[cfg(feature = "machine")]
+#[path = "../fixture"]
+mod fixture {
+    #![allow(
+        dead_code,
+        clippy::print_stderr,
+        reason = "shared with other tests, which use all of it"
+    )]
+    pub mod git_server;
+    pub mod machine;
+    pub mod package;
+}
+
 mod approve;
 mod history;
 mod objects;
+#[cfg(feature = "machine")]
+mod on_a_machine;
 mod policy;
 mod releases;
 mod signatures;
@@ -34,6 +49,8 @@ struct Bench {
     revoked: PathBuf,
     /// Further options of `limpet verify`.
     options: Vec<String>,
+    /// Why no machine meets the cases that follow.
+    elsewhere: Option<&'static str>,
 }
 
 /// How many cases were noted.
@@ -59,6 +76,8 @@ impl Bench {
     fn in_repository(repository: Repository) -> Self {
         let [alice, bob, mallory] = ["alice", "bob", "mallory"].map(|name| repository.key(name));
         repository.write("fleet.toml", "format = 1\nfleet = \"acme\"\n");
+        // What a machine called 'case' is told to be: nothing in particular.
+        repository.write("hosts/case/case.toml", "");
         let anchor = repository.commit(&alice, "start");
         Bench {
             allowed_signers: repository.file(
@@ -67,6 +86,7 @@ impl Bench {
             ),
             revoked: repository.file("revoked", "# nobody\n"),
             options: Vec::new(),
+            elsewhere: None,
             repo: repository.work(),
             repository,
             alice,
@@ -79,6 +99,13 @@ impl Bench {
     /// The last trusted commit is `id`, no longer the anchor.
     fn trust(&mut self, id: &str) {
         self.options = vec!["--trusted".into(), id.into()];
+    }
+
+    /// The value of an option of `limpet verify`.
+    #[cfg(feature = "machine")]
+    fn option(&self, name: &str) -> Option<String> {
+        let at = self.options.iter().position(|option| option == name)?;
+        self.options.get(at + 1).cloned()
     }
 
     fn allow(&mut self, lines: &[String]) {
@@ -110,6 +137,8 @@ impl Bench {
             exit_code: output.status.code().unwrap(),
             json: serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}")),
         };
+        #[cfg(feature = "machine")]
+        on_a_machine::check(self, revision, &answer);
         self.note_case(revision, &answer);
         answer
     }
@@ -159,7 +188,9 @@ impl Bench {
             rule => rule,
         };
         let number = CASES.fetch_add(1, Ordering::Relaxed);
-        let line = format!("{test}\t{number}\t{subject}\t{word}\t{said}\n");
+        // That it is the same is what tests/trust/on_a_machine.rs asks of every case.
+        let machine = self.elsewhere.unwrap_or("the same");
+        let line = format!("{test}\t{number}\t{subject}\t{word}\t{machine}\t{said}\n");
         let name = format!("{}-{number}", std::process::id());
         std::fs::write(PathBuf::from(directory).join(name), line).unwrap();
     }

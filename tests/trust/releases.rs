@@ -156,7 +156,8 @@ fn the_name_in_the_object_is_that_of_the_ref() {
 
 #[test]
 fn a_tag_is_put_on_a_commit_and_says_nothing_twice() {
-    let bench = bench();
+    let mut bench = bench();
+    bench.elsewhere = Some("Git's server fails over it");
     let repository = &bench.repository;
     let commit = repository.commit(&bench.alice, "work");
     let tree = repository.id("HEAD^{tree}");
@@ -179,6 +180,7 @@ fn a_tag_is_put_on_a_commit_and_says_nothing_twice() {
 #[test]
 fn versions_only_rise() {
     let mut bench = bench();
+    bench.elsewhere = Some("remembers its last release; see tests/machine/trust.rs");
     let repository = &bench.repository;
     let old = repository.commit(&bench.alice, "old");
     let trusted = repository.commit(&bench.alice, "trusted");
@@ -213,7 +215,8 @@ fn versions_only_rise() {
 
 #[test]
 fn a_release_out_of_range_is_refused() {
-    let bench = bench();
+    let mut bench = bench();
+    bench.elsewhere = Some("the fetcher does not ask for it");
     let commit = bench.repository.commit(&bench.alice, "work");
     for name in ["v1.3.9", "v2.0.0", "v1.5.0-rc.1"] {
         tag(&bench.repository, &bench.alice, name, &commit);
