@@ -32,6 +32,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
                     return Ok(0);
                 }
             };
+            fetch::confine(&config.source, &arguments.cache);
             fetch::serve(
                 &config.source,
                 &arguments.cache,

@@ -8,6 +8,7 @@
 //! - `remote` polls a server into the `cache`; `http_server` over `http` and `transport`, `ssh` over the program of that name
 //! - `artifact` files that are declared by their address and hash
 //! - `probe` health checks that need the network; `sysctl` parameters that belong to it
+//! - `confine` what the process may open
 //! - `attempt` the limits of one poll; `trouble` why it brought nothing; `store` the objects that were brought
 //!
 //! Invariant: no Git program, credential helper or hook is ever run, and no configuration of Git but the cache's own is read. The
@@ -42,6 +43,7 @@ mod bundle;
 mod cache;
 pub mod child;
 pub mod client;
+mod confine;
 mod connect;
 mod credential;
 #[cfg(any(test, feature = "fuzz"))]
@@ -67,6 +69,7 @@ mod trouble;
 pub use self::artifact::MAX_BYTES as MAX_ARTIFACT_BYTES;
 pub use self::child::Child;
 pub use self::client::{Client, Delivery, Upstream};
+pub use self::confine::confine;
 pub use self::credential::Secrets;
 pub use self::protocol::Tip;
 pub use self::trouble::{Lane, Trouble};

@@ -178,3 +178,42 @@ fn a_private_source_is_enrolled_with_its_token_and_followed() {
         assert!(!machine.exists(path), "{path}");
     }
 }
+
+/// systemd's sandbox leaves homes readable for whose repository is in one. The fetcher gives up what its configuration does not name.
+#[test]
+fn a_fetcher_reads_what_its_configuration_names_and_nothing_else() {
+    let scene = Scene::prepared("confined", FIRST);
+    let machine = &scene.machine;
+    machine.sh("mkdir -m 755 /srv/fleet /home/somebody");
+    let bundle = |to: &str| {
+        let path = scene.repository.directory().join("new.bundle");
+        let text = path.to_str().unwrap();
+        scene
+            .repository
+            .git(&["bundle", "create", "-q", text, "main"]);
+        put(machine, &path, to);
+    };
+    bundle("/srv/fleet/fleet.bundle");
+    let enrolled = enroll(&scene, "/srv/fleet/fleet.bundle", &[]);
+    follows(&scene, enrolled, || bundle("/srv/fleet/fleet.bundle"));
+
+    scene.declare(FIRST);
+    bundle("/home/somebody/other.bundle");
+    machine.sh(
+        "setpriv --reuid limpet --clear-groups cat /home/somebody/other.bundle > /dev/null
+        ln -sf /home/somebody/other.bundle /srv/fleet/fleet.bundle",
+    );
+    let sync = scene.sync();
+    assert_eq!(sync.code(), 75, "{sync:?}");
+    assert!(sync.stderr.contains("Permission denied"), "{sync:?}");
+    assert_eq!(machine.read_file("/etc/scene"), "second\n");
+
+    // What is named may be read wherever it is.
+    machine.write_file(
+        "/etc/limpet/limpet.toml.d/mirror.toml",
+        "[source]\nmirrors = [\"/home/somebody/other.bundle\"]\n",
+    );
+    machine.sh("systemctl reload limpet.service");
+    scene.converge();
+    assert_eq!(machine.read_file("/etc/scene"), "first\n");
+}
