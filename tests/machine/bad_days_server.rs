@@ -158,6 +158,38 @@ fn whatever_lies_on_the_way_to_a_server_the_last_good_revision_is_enforced() {
 }
 
 #[test]
+fn whatever_a_hostile_server_sends_the_fetcher_ends_it_and_the_host_goes_on() {
+    let (scene, server) = scene("hostile");
+    for (number, (mood, text)) in [
+        (
+            Mood::Status("302 Found", "Location: /again\r\n"),
+            "more than 5 redirects",
+        ),
+        (Mood::Flood, "it lists more than 32 MiB of refs"),
+        (Mood::HugePack, "it holds 4294967295 objects"),
+        (Mood::WrongPack, "makes no sense"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let before = scene.machine.read_file("/etc/scene").trim().to_owned();
+        let good = scene.head();
+        server.set(mood);
+        scene.declare(&layer(&format!("after attack {number}"), ""));
+        drift_is_undone(&scene, &before);
+        let status = scene.status();
+        assert_eq!(status["revision"], good.as_str(), "{mood:?}: {status:#}");
+        let said = status["errors"].to_string();
+        assert!(said.contains(text), "{mood:?}: {said}");
+        // Whatever it held is given back: nothing of it is kept, and nobody was killed for it.
+        let journal = scene.machine.sh("journalctl -b -o cat");
+        assert!(!journal.contains("oom-kill"), "{mood:?}");
+        server.set(Mood::Good);
+        scene.converge();
+    }
+}
+
+#[test]
 fn a_server_that_hangs_holds_nobody_up_and_is_polled_again_unasked() {
     let (scene, server) = scene("hangs");
     scene.poll_often();
