@@ -13,7 +13,8 @@ use nix::unistd::{Gid, Uid, User};
 
 use super::client::{Client, Delivery, Upstream};
 use super::protocol::Tip;
-use super::protocol::{self, Artifact, Probe, Seen, Start};
+use super::protocol::{Artifact, Probe, Seen};
+use super::start::{Start, write_start};
 use super::{Secrets, Trouble};
 use crate::config::Source;
 use crate::git::{Object, ObjectError, ObjectId, Objects};
@@ -90,7 +91,7 @@ impl Child {
             client: Client::over(ours.try_clone().map_err(fail)?),
             process,
         };
-        protocol::write_start(
+        write_start(
             &mut &ours,
             &Start::new(source, &launch.cache, launch.secrets.clone()),
         )

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::pack_header::PackHeader;
 use super::protocol::{self, ObjectAnswer};
-use super::{bundle, refs, retry_after};
+use super::{bundle, refs, retry_after, start};
 use crate::config::Follow;
 
 /// What the agent asks: requests one after the other, or the line that starts a child.
@@ -21,7 +21,7 @@ pub fn request(bytes: &[u8]) {
             assert_eq!(read.ok().flatten(), Some(request));
         }
     }
-    if let Ok(start) = protocol::read_start(&mut Cursor::new(bytes)) {
+    if let Ok(start) = start::read_start(&mut Cursor::new(bytes)) {
         let _ = start.source();
     }
 }

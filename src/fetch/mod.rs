@@ -61,6 +61,7 @@ mod remote;
 mod retry_after;
 mod ssh;
 mod ssh_words;
+mod start;
 mod store;
 mod sysctl;
 mod transport;
@@ -281,7 +282,7 @@ pub fn serve_parent(
     // Root's child has no way back to root, not even by a program with the setuid bit.
     nix::sys::prctl::set_no_new_privs().map_err(|error| fail(error.into()))?;
     let mut input = BufReader::new(stream);
-    let start = protocol::read_start(&mut input).map_err(fail)?;
+    let start = start::read_start(&mut input).map_err(fail)?;
     // What the parent was handed by systemd is this process's too; what it tells goes first.
     let credentials = match start.secrets {
         Some(ref secrets) => Credentials::Given(secrets.clone()),

@@ -19,6 +19,7 @@ mod authority;
 pub mod browse;
 mod changes;
 mod commit;
+mod demand;
 #[cfg(test)]
 mod fixture;
 mod fleet_name;
@@ -28,6 +29,7 @@ pub mod fuzz;
 mod key;
 #[cfg(test)]
 mod model;
+mod painting;
 mod path;
 mod release;
 mod revision;

@@ -6,12 +6,12 @@
 //!
 //! Dates decide only in which order commits are looked at, so a wrong one costs time and nothing else.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::approval::{Approval, approved};
 use super::authority::Voucher;
 use super::commit::{Commit, read_ancestry};
+use super::painting::{Colour, OF_BASE, OF_TIP, Painting};
 use super::rule::{Refusal, Rule, Stop};
 use super::step::{Footing, Stepping};
 use super::{LIMPET_LINES_LIMIT, lines_for_limpet};
@@ -588,75 +588,5 @@ impl Graph<'_> {
                 Refusal::new(Rule::Unsigned, "no path of signed commits leads to it").of(self.tip)
             })
             .into())
-    }
-}
-
-/// From where a commit can be reached.
-#[derive(Debug, Clone, Copy, Default)]
-struct Colour {
-    of_tip: bool,
-    of_base: bool,
-}
-
-const OF_TIP: Colour = Colour {
-    of_tip: true,
-    of_base: false,
-};
-const OF_BASE: Colour = Colour {
-    of_tip: false,
-    of_base: true,
-};
-
-/// Which commits are painted, and which of them have parents that are not yet.
-#[derive(Default)]
-struct Painting {
-    colours: HashMap<ObjectId, Colour>,
-    expanded: HashSet<ObjectId>,
-    of_tip: Queue,
-    of_base: Queue,
-    pushed: u64,
-}
-
-type Queue = BinaryHeap<(i64, Reverse<u64>, ObjectId)>;
-
-impl Painting {
-    fn push(&mut self, id: ObjectId, time: i64, side: Colour) {
-        self.pushed += 1;
-        let item = (time, Reverse(self.pushed), id);
-        if side.of_tip {
-            self.of_tip.push(item);
-        } else {
-            self.of_base.push(item);
-        }
-    }
-
-    /// The time of the newest commit on this side whose parents are not painted yet. The tip's side ends where the base's starts.
-    fn peek(&mut self, side: Colour) -> Option<i64> {
-        let (queue, colours, expanded) = if side.of_tip {
-            (&mut self.of_tip, &self.colours, &self.expanded)
-        } else {
-            (&mut self.of_base, &self.colours, &self.expanded)
-        };
-        while let Some((time, _, id)) = queue.peek() {
-            let is_of_base = colours.get(id).is_some_and(|colour| colour.of_base);
-            if (side.of_tip && is_of_base) || expanded.contains(id) {
-                queue.pop();
-            } else {
-                return Some(*time);
-            }
-        }
-        None
-    }
-
-    fn pop(&mut self, side: Colour) -> Option<ObjectId> {
-        self.peek(side)?;
-        let queue = if side.of_tip {
-            &mut self.of_tip
-        } else {
-            &mut self.of_base
-        };
-        let (_, _, id) = queue.pop()?;
-        self.expanded.insert(id);
-        Some(id)
     }
 }

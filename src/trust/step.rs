@@ -16,6 +16,7 @@ use super::approval::Approval;
 use super::authority::{Signer, Voucher};
 use super::changes::changed_paths;
 use super::commit::Commit;
+use super::demand::Demand;
 use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
 use super::rule::{Refusal, Rule, Stop};
 use super::succession::{check_succession, resolve};
@@ -86,58 +87,6 @@ pub(super) struct Allowed {
     pub(super) is_policy_changed: bool,
     /// What had to be signed by several keys.
     pub(super) demands: Vec<Demand>,
-}
-
-/// What has to be signed by several keys.
-#[derive(Debug)]
-pub(super) struct Demand {
-    path: String,
-    threshold: usize,
-    place: Place,
-    /// The keys of the policy that count, by fingerprint: their names, and whether they may sign no longer.
-    voters: BTreeMap<String, (String, bool)>,
-    /// Who has signed, by fingerprint.
-    signers: BTreeSet<String>,
-}
-
-impl Demand {
-    /// Is it met; where `now_only`, without the keys that have expired.
-    pub(super) fn is_met(&self, now_only: bool) -> bool {
-        let counts = |fingerprint: &&String| {
-            let voter = self.voters.get(*fingerprint);
-            voter.is_some_and(|(_, has_lapsed)| !now_only || !has_lapsed)
-        };
-        self.signers.iter().filter(counts).count() >= self.threshold
-    }
-
-    /// The refusal that waits for more signers.
-    pub(super) fn pending(&self, commit: ObjectId) -> Refusal {
-        let named = |has_signed: bool| {
-            let names = self.voters.iter().filter(|(fingerprint, (_, has_lapsed))| {
-                self.signers.contains(*fingerprint) == has_signed && (has_signed || !has_lapsed)
-            });
-            let mut names: Vec<&str> = names.map(|(_, (name, _))| name.as_str()).collect();
-            names.sort_unstable();
-            match names.is_empty() {
-                true => "nobody".to_owned(),
-                false => names.join(", "),
-            }
-        };
-        Refusal::new(
-            Rule::PendingApproval,
-            format!(
-                "a change of '{}' needs {} signers ({}): {} signed it, and it waits for {} of: {}",
-                self.path,
-                self.threshold,
-                self.place.location(),
-                named(true),
-                self.threshold.saturating_sub(self.signers.len()).max(1),
-                named(false),
-            ),
-        )
-        .of(commit)
-        .about(self.path.as_str())
-    }
 }
 
 /// What decides about steps.
