@@ -149,7 +149,7 @@ fn a_fetcher_in_trouble_stops_nothing_and_recovers() {
         // Not MemoryMax=: not every computer that runs machines lets them limit memory.
         "[Service]\nLimitAS=8M\n",
     );
-    machine.sh("systemctl daemon-reload; systemctl stop limpet-fetch.service");
+    scene.renew_fetcher();
     scene.declare(&layer("after", ""));
     let cursor = machine.journal_cursor();
     machine.run(&["limpet", "sync"]).success();
@@ -157,7 +157,8 @@ fn a_fetcher_in_trouble_stops_nothing_and_recovers() {
     drift_is_undone_unasked(&scene, "cache 5");
     let said = machine.journal(&["--after-cursor", &cursor, "--unit=limpet-fetch.service"]);
     assert!(said.len() < 60, "{} lines", said.len());
-    machine.sh("rm -r /etc/systemd/system/limpet-fetch.service.d; systemctl daemon-reload; systemctl stop limpet-fetch.service");
+    machine.sh("rm -r /etc/systemd/system/limpet-fetch.service.d");
+    scene.renew_fetcher();
     declared_when_asked(&scene, "after");
     scene.converge();
 }
@@ -168,7 +169,6 @@ fn a_fetcher_that_cannot_start_is_said_at_once_with_what_to_do() {
     let machine = &scene.machine;
     scene.poll_often();
     let drop_in = "/etc/systemd/system/limpet-fetch.service.d/broken.conf";
-    let stop = "systemctl daemon-reload; systemctl stop limpet-fetch.service";
     for (number, (broken, cause)) in [
         (
             "LoadCredential=git-token:/etc/limpet/missing",
@@ -181,7 +181,7 @@ fn a_fetcher_that_cannot_start_is_said_at_once_with_what_to_do() {
     .enumerate()
     {
         machine.write_file(drop_in, format!("[Service]\n{broken}\n"));
-        machine.sh(stop);
+        scene.renew_fetcher();
         let content = format!("round {number}");
         scene.declare(&layer(&content, ""));
         let begin = Instant::now();
@@ -205,7 +205,8 @@ fn a_fetcher_that_cannot_start_is_said_at_once_with_what_to_do() {
         assert!(begin.elapsed() < 2 * SOON, "nor by anybody else");
         assert_eq!(doctor.code(), 1, "{doctor:?}");
         assert!(doctor.stdout.contains(cause), "{doctor:?}");
-        machine.sh(&format!("rm {drop_in}; {stop}"));
+        machine.sh(&format!("rm {drop_in}"));
+        scene.renew_fetcher();
         declared_when_asked(&scene, &content);
     }
 

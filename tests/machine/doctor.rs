@@ -186,7 +186,8 @@ fn the_doctor_finds_what_is_wrong_around_it() {
         "limpet.service",
         "systemctl restart limpet.service",
     );
-    machine.sh("systemctl restart limpet.service; systemctl stop limpet-fetch.service");
+    machine.sh("systemctl restart limpet.service");
+    scene.renew_fetcher();
     is_well(machine);
 
     machine.write_file(
@@ -230,7 +231,7 @@ fn the_doctor_says_why_the_source_does_not_answer() {
     let mut scene = Scene::enrolled("doctor-source", PLAIN);
     scene.server = None;
     let machine = &scene.machine;
-    machine.sh("systemctl stop limpet-fetch.service");
+    scene.renew_fetcher();
     finds(
         machine,
         "wrong",
@@ -243,7 +244,7 @@ fn the_doctor_says_why_the_source_does_not_answer() {
         "/etc/systemd/system/limpet-fetch.service.d/broken.conf",
         "[Service]\nLoadCredential=git-token:/etc/limpet/nothing-is-here\n",
     );
-    machine.sh("systemctl daemon-reload; systemctl stop limpet-fetch.service");
+    scene.renew_fetcher();
     finds(
         machine,
         "wrong",

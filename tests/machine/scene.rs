@@ -131,9 +131,17 @@ impl Scene {
         );
         self.machine
             .write_file("/etc/limpet/limpet.toml.d/moved.toml", moved);
-        // The agent stops it as well, when its source is another: one of both jobs may cancel the other.
-        self.machine
-            .sh("systemctl reload limpet.service; systemctl stop limpet-fetch.service || true");
+        self.machine.sh("systemctl reload limpet.service");
+        self.renew_fetcher();
+    }
+
+    /// Whoever asks next gets a new fetcher, of the unit as it is now.
+    pub fn renew_fetcher(&self) {
+        // A question that comes meanwhile makes systemd cancel the stop for a start.
+        self.machine.sh(
+            "systemctl daemon-reload; \
+             for _ in 1 2 3 4 5 6 7 8 9; do systemctl stop limpet-fetch.service && exit; done; exit 1",
+        );
     }
 
     /// The head of the author's clone.
