@@ -1,12 +1,11 @@
 //! What of a source a host follows: a branch, or releases.
 //!
-//! A *release* is an annotated tag whose name is a version: `v1.4.0` or `1.4.0`, as in semver.org. Which one is the highest is
-//! decided by precedence alone, so build metadata (`+…`) does not make a version another.
+//! A *release* is an annotated tag whose name is a version: `v1.4.0` or `1.4.0`, as in semver.org. Two names of
+//! the same precedence are one version to a host, see `trust`; which of them is offered does not matter.
 
 use semver::{Version, VersionReq};
 
-/// Where the full names of tags begin.
-pub const TAGS: &str = "refs/tags/";
+use crate::git::TAGS;
 
 /// What of a source a host follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +34,6 @@ impl Follow {
                 release(name)
                     .filter(|version| wanted.matches(version))
                     .is_some_and(|version| {
-                        // The order of two names for one version is arbitrary, and always the same.
                         best.and_then(release)
                             .is_none_or(|best| version.cmp(&best).is_gt())
                     })

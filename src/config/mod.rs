@@ -15,7 +15,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use follow::{Follow, TAGS, read_version};
+pub use follow::{Follow, read_version};
 pub use grammar::{is_branch, is_host_name, parse_duration};
 
 /// A validated host configuration.

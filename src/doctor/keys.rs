@@ -19,7 +19,7 @@ const CHECK: &str = "keys";
 pub(super) fn keys(host: &Host, config: &Config, is_root: bool) -> Vec<Finding> {
     let own = match judge::read_policy(host, config) {
         Ok(own) => own,
-        Err(failure) => return vec![Finding::of(CHECK, &failure)],
+        Err(refusal) => return vec![Finding::of(CHECK, &refusal.into())],
     };
     let view = match TrustView::read(host, config, own) {
         Ok(view) => view,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::refs::Found;
 use super::store;
-use crate::config::{Follow, TAGS};
+use crate::config::Follow;
+use crate::git::TAGS;
 use crate::model::{Class, Failure};
 
 /// The repository at `path`, bare or with a work tree.

@@ -6,8 +6,8 @@
 use std::io::{self, Read};
 
 use super::Tip;
-use crate::config::{Follow, TAGS};
-use crate::git::ObjectId;
+use crate::config::Follow;
+use crate::git::{ObjectId, TAGS};
 
 /// A ref that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,9 @@ pub use gix::objs::Kind as ObjectKind;
 
 pub mod repository;
 
+/// Where the full names of tags begin.
+pub const TAGS: &str = "refs/tags/";
+
 /// `bytes` in lower-case hexadecimal, as Git and sha256sum write hashes.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";

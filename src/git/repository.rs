@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 
 use gix::objs::CommitRefIter;
 
-use super::{Hashed, MAX_OBJECT_BYTES, Object, ObjectError, ObjectId, ObjectKind, Objects};
-
-/// Where the full names of tags begin.
-const TAGS: &str = "refs/tags/";
+use super::{Hashed, MAX_OBJECT_BYTES, Object, ObjectError, ObjectId, ObjectKind, Objects, TAGS};
 
 /// How many annotated tags may stand between a name and its commit.
 const MAX_TAGS: usize = 5;

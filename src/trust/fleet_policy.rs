@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key::{PublicKey, is_fingerprint};
+use super::rule::Rule;
 use crate::document::{Data, Expectation, Mistake, Place, Source, Table, Value, parse};
 use crate::model::Kind;
 
@@ -112,6 +113,16 @@ pub enum Reason {
     Retired,
     /// Somebody else may have it: nothing new of it counts, whatever its date.
     Compromised,
+}
+
+impl Reason {
+    /// The rule that refuses such a key.
+    pub(super) fn rule(self) -> Rule {
+        match self {
+            Reason::Retired => Rule::KeyExpired,
+            Reason::Compromised => Rule::KeyRevoked,
+        }
+    }
 }
 
 impl std::fmt::Display for Reason {

@@ -185,20 +185,9 @@ pub fn verify(
     verdict(trial::judge(objects, policy, trusted, tip, None, now))
 }
 
-/// Judges the release that the tag object `id`, which the source calls `name`, is: that it is one, that its version is higher than
-/// every one before, and then the commit it is put on, as [`verify`] does. Who signed the tag must be one who could sign a commit on
-/// top of that commit.
-pub fn verify_release(
-    objects: &dyn Objects,
-    policy: &Policy,
-    trusted: Option<&TrustedHead>,
-    (id, name): (ObjectId, &str),
-    now: Timestamp,
-) -> Verdict {
-    verdict(release::judge(objects, policy, trusted, (id, name), now))
-}
-
-/// Judges what a source offers: the commit `id`, or where releases are followed, the tag object `id` that it calls `tag`.
+/// Judges what a source offers: the commit `id`, or where releases are followed, the tag object `id` that it calls `tag`. That must be a
+/// release whose version is higher than every one before, put on a commit that [`verify`] accepts, and signed by one who could sign a
+/// commit on top of it.
 pub fn verify_offer(
     objects: &dyn Objects,
     policy: &Policy,
@@ -207,7 +196,7 @@ pub fn verify_offer(
     now: Timestamp,
 ) -> Verdict {
     match (tag, &policy.releases) {
-        (Some(name), _) => verify_release(objects, policy, trusted, (id, name), now),
+        (Some(name), _) => verdict(release::judge(objects, policy, trusted, (id, name), now)),
         (None, None) => verify(objects, policy, trusted, id, now),
         (None, Some(_)) => Verdict::Refused(
             Refusal::new(Rule::WrongTag, "no tag says that it is a release").of(id),

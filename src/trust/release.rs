@@ -10,7 +10,7 @@ use semver::Version;
 
 use super::authority::{Signer, Voucher};
 use super::commit::{is_date, parse_id, parse_trailers};
-use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
+use super::fleet_policy::FleetPolicy;
 use super::rule::{Refusal, Rule, Stop, escape};
 use super::step::Judge;
 use super::trial;
@@ -95,13 +95,10 @@ impl Release {
             .map_err(|refusal| self.named(refusal))?;
         match standing.reason(fingerprint) {
             None => Ok(signer),
-            Some(reason) => {
-                let rule = match reason {
-                    Reason::Retired => Rule::KeyExpired,
-                    Reason::Compromised => Rule::KeyRevoked,
-                };
-                Err(self.named(Refusal::new(rule, format!("signer '{signer}' is {reason}"))))
-            }
+            Some(reason) => Err(self.named(Refusal::new(
+                reason.rule(),
+                format!("signer '{signer}' is {reason}"),
+            ))),
         }
     }
 
@@ -184,11 +181,7 @@ fn release_again(
     now: Timestamp,
 ) -> Result<Verdict, Stop> {
     let mut judge = Judge::new(objects, policy, now);
-    for revoked in &head.revocations {
-        if let (Some(fingerprint), Reason::Compromised) = (&revoked.fingerprint, revoked.reason) {
-            judge.distrust(fingerprint.clone(), POLICY_FILE.to_owned());
-        }
-    }
+    judge.distrust_recorded(head);
     let own = judge.policy_of(head.commit, head.tree)?;
     release.signer(&judge, own.as_deref(), &Standing::of_head(head))?;
     let commit = read_commit(objects, head.commit)?;

@@ -21,7 +21,7 @@ use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
 use super::rule::{Refusal, Rule, Stop};
 use super::succession::{check_succession, resolve};
 use super::tree::{ChangeCheck, find_entry};
-use super::{Policy, place_in_repository};
+use super::{Policy, TrustedHead, place_in_repository};
 use crate::config::TrustMode;
 use crate::document::{Place, Source};
 use crate::git::{EntryKind, ObjectId, ObjectKind, Objects};
@@ -121,6 +121,16 @@ impl<'a> Judge<'a> {
     /// Nothing new of this key counts.
     pub(super) fn distrust(&mut self, fingerprint: String, said_by: String) {
         self.compromised.entry(fingerprint).or_insert(said_by);
+    }
+
+    /// Nothing new counts of the keys that any policy on the way to the trusted head revoked as compromised.
+    pub(super) fn distrust_recorded(&mut self, head: &TrustedHead) {
+        for revoked in &head.revocations {
+            if let (Some(fingerprint), Reason::Compromised) = (&revoked.fingerprint, revoked.reason)
+            {
+                self.distrust(fingerprint.clone(), POLICY_FILE.to_owned());
+            }
+        }
     }
 
     /// Does the policy that `tree` carries revoke keys as compromised: then nothing of them counts on the way there.
@@ -372,16 +382,12 @@ impl<'a> Judge<'a> {
                     policy.fingerprint_of(&revoked.key) == Some(fingerprint.as_str())
                 });
                 if let Some(revoked) = revoked {
-                    let rule = match revoked.reason {
-                        Reason::Retired => Rule::KeyExpired,
-                        Reason::Compromised => Rule::KeyRevoked,
-                    };
                     let detail = format!(
                         "signer '{name}' ({fingerprint}) is {} ({})",
                         revoked.reason,
                         revoked.place.location()
                     );
-                    return Err(Refusal::new(rule, detail)
+                    return Err(Refusal::new(revoked.reason.rule(), detail)
                         .with_hint("sign the change again with a key that is not revoked"));
                 }
                 (name.to_owned(), key.not_after)

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::authority::Signer;
 use super::commit::Commit;
-use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
+use super::fleet_policy::{FleetPolicy, POLICY_FILE};
 use super::path::{self, Position, Steps, Way};
 use super::release::Release;
 use super::rule::{self, Refusal, Rule, Stop};
@@ -126,12 +126,8 @@ impl Trial<'_> {
 
     /// Nothing counts of keys that were revoked as compromised, be it by the tip.
     fn distrust(&mut self) -> Result<(), Stop> {
-        for revoked in self.trusted.iter().flat_map(|head| &head.revocations) {
-            if let (Some(fingerprint), Reason::Compromised) = (&revoked.fingerprint, revoked.reason)
-            {
-                self.judge
-                    .distrust(fingerprint.clone(), POLICY_FILE.to_owned());
-            }
+        if let Some(head) = self.trusted {
+            self.judge.distrust_recorded(head);
         }
         self.judge.distrust_with(self.tip.id, self.tip.tree)
     }
@@ -193,11 +189,16 @@ impl Trial<'_> {
                 Some((own, by, release))
             }
         };
-        let released_in_channel = released
+        let by_tag = released
             .as_ref()
             .map(|(own, by, release)| self.check_channel(own.as_deref(), by, &release.trailers));
-        if !matches!(released_in_channel, Some(Ok(()))) {
-            self.check_channel(before.as_deref(), &signer, &self.tip.trailers())?;
+        match (by_tag, self.release) {
+            (Some(Ok(())), _) => {}
+            // What it says of its channel is not made up for by the commit.
+            (Some(Err(refusal)), Some(release)) if names_channel(&release.trailers) => {
+                return Err(refusal.into());
+            }
+            _ => self.check_channel(before.as_deref(), &signer, &self.tip.trailers())?,
         }
         let fleet = self.check_fleets(way)?;
         let path = &self.policy.source_path;
@@ -338,4 +339,10 @@ impl Trial<'_> {
             (expected, name) => Ok(name.or(expected)),
         }
     }
+}
+
+/// Do these lines of a message name a channel.
+fn names_channel(trailers: &[(String, String)]) -> bool {
+    let mut keys = trailers.iter().map(|(key, _)| key);
+    keys.any(|key| key.eq_ignore_ascii_case(CHANNEL))
 }

@@ -96,21 +96,20 @@ impl Scene {
 
     /// The same for the host `name`.
     pub fn enroll_as(&self, name: &str) -> Output {
-        let anchor = self.head();
-        self.machine.run(&[
-            "limpet",
-            "enroll",
-            &self.url(),
-            "--anchor",
-            &anchor,
-            "--ca-file",
-            "/root/ca.pem",
-            "--allowed-signers",
-            "/root/allowed_signers",
-            "--name",
-            name,
-            "--yes",
-        ])
+        self.enroll_with(name, &[])
+    }
+
+    /// The same with further options.
+    pub fn enroll_with(&self, name: &str, options: &[&str]) -> Output {
+        let (url, anchor) = (self.url(), self.head());
+        let arguments = [
+            &["limpet", "enroll", &url, "--anchor", &anchor][..],
+            &["--ca-file", "/root/ca.pem"],
+            &["--allowed-signers", "/root/allowed_signers"],
+            &["--name", name, "--yes"],
+            options,
+        ];
+        self.machine.run(&arguments.concat())
     }
 
     /// The repository's address.

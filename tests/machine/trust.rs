@@ -302,31 +302,14 @@ fn releases_are_followed_and_never_go_down() {
             &format!("refs/tags/{name}"),
         ]);
     };
-    let [url, anchor] = [scene.url(), scene.head()];
-    let enroll = [
-        "limpet",
-        "enroll",
-        &url,
-        "--anchor",
-        &anchor,
-        "--ca-file",
-        "/root/ca.pem",
-        "--allowed-signers",
-        "/root/allowed_signers",
-        "--name",
-        "scene",
-        "--tags",
-        "^1",
-        "--yes",
-    ];
-    let without = machine.run(&enroll);
+    let without = scene.enroll_with("scene", &["--tags", "^1"]);
     assert_ne!(without.code(), 0, "{without:?}");
     assert!(
         without.stderr.contains("found no release tag '^1'"),
         "{without:?}"
     );
     tag(&scene.alice, "v1.0.0");
-    machine.run(&enroll).success();
+    scene.enroll_with("scene", &["--tags", "^1"]).success();
     scene.converge();
     let shown = machine.run(&["limpet", "trust"]).success();
     assert!(shown.contains("release   v1.0.0"), "{shown}");

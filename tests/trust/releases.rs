@@ -52,7 +52,8 @@ fn a_signed_tag_of_a_signed_commit_is_accepted() {
     let bench = bench();
     let commit = bench.repository.commit(&bench.alice, "work");
     tag(&bench.repository, &bench.bob, "v1.4.0", &commit);
-    bench.check("v1.4.0", "accepted", 0);
+    let answer = bench.check("v1.4.0", "accepted", 0);
+    assert_eq!(answer.text("commit"), commit);
     bench.check("refs/tags/v1.4.0", "accepted", 0);
     tag(&bench.repository, &bench.bob, "1.5.0", &commit);
     bench.check("1.5.0", "accepted", 0);
@@ -248,6 +249,14 @@ fn the_policy_says_who_releases_and_in_which_channel() {
     let says = "a release\n\nLimpet-Channel: prod";
     tag_saying(repository, &court.bench.alice, "v1.2.0", &commit, says);
     court.bench.check("v1.2.0", "accepted", 0);
+    // What a tag says of its channel is not made up for by the commit.
+    let promoted = court.alice("more\n\nLimpet-Channel: prod");
+    let repository = &court.bench.repository;
+    tag(repository, &court.bench.alice, "v1.2.1", &promoted);
+    court.bench.check("v1.2.1", "accepted", 0);
+    let says = "a release\n\nLimpet-Channel: staging";
+    tag_saying(repository, &court.bench.alice, "v1.2.2", &promoted, says);
+    court.bench.refuses("v1.2.2", "wrong-channel");
     tag(repository, &court.bench.mallory, "v1.3.0", &commit);
     court.bench.refuses("v1.3.0", "unknown-key");
 }
