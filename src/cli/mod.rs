@@ -205,16 +205,19 @@ fn not_enrolled() -> Failure {
 }
 
 /// What this host believes: its configuration, and its trusted head, which only root may read from the database.
-fn host_trust() -> Result<verify::HostTrust, Vec<Failure>> {
+/// The refusal is of a file that says whom to believe, and is in the way of every revision.
+fn host_trust() -> Result<Result<verify::HostTrust, crate::trust::Refusal>, Vec<Failure>> {
     let host = Host::new(Path::new("/"));
     let config = host_config(&host)?;
-    let policy =
-        crate::cycle::judge::read_policy(&host, &config).map_err(|failure| vec![failure])?;
+    let policy = match crate::cycle::judge::read_policy(&host, &config) {
+        Ok(policy) => policy,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
     let trusted = crate::cycle::state::read_mark(&host).map_err(|failure| vec![failure])?;
     let now = crate::cycle::trusted_time::trusted_time(&host);
-    Ok(verify::HostTrust {
+    Ok(Ok(verify::HostTrust {
         policy,
         trusted,
         now,
-    })
+    }))
 }

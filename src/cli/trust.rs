@@ -73,6 +73,7 @@ fn show(terminal: &Terminal) -> CommandResult {
     let host = Host::new(Path::new("/"));
     let config = super::host_config(&host)?;
     let view = judge::read_policy(&host, &config)
+        .map_err(crate::model::Failure::from)
         .and_then(|own| TrustView::read(&host, &config, own))
         .map_err(|failure| vec![failure])?;
     terminal.show(&text(&view, &status, clock::now()))?;

@@ -17,7 +17,7 @@ use crate::model::{Class, Failure};
 use crate::sys::clock;
 use crate::trust::{
     AllowedSigners, MAX_CATCHUP, Policy, Refusal, Revoked, Rule, Signer, Stop, TrustedHead,
-    Verdict, parse_sha256, verify, verify_offer, verify_release,
+    Verdict, parse_sha256, verify, verify_offer,
 };
 
 /// The arguments of `limpet verify`.
@@ -93,10 +93,13 @@ pub struct HostTrust {
 /// Runs the command. `read_host_trust` is asked only when the stand-alone options are not given.
 pub fn run(
     arguments: &Verify,
-    read_host_trust: impl FnOnce() -> Result<HostTrust, Vec<Failure>>,
+    read_host_trust: impl FnOnce() -> Result<Result<HostTrust, Refusal>, Vec<Failure>>,
 ) -> CommandResult {
     if arguments.repo.is_none() && arguments.standalone.is_none() {
-        return verify_source(arguments, &read_host_trust()?);
+        return match read_host_trust()? {
+            Ok(believed) => verify_source(arguments, &believed),
+            Err(refusal) => answer(arguments.json, None, &Verdict::Refused(refusal)),
+        };
     }
     let repository = match open(arguments) {
         Ok(repository) => repository,
@@ -108,7 +111,7 @@ pub fn run(
             Err(Problem::Usage(message)) => return Ok(usage_error(message)),
             Err(Problem::Stop(stop)) => Err(stop),
         },
-        None => Ok(read_host_trust()?),
+        None => read_host_trust()?.map_err(Stop::from),
     };
     let releases = believed
         .as_ref()
@@ -125,9 +128,11 @@ pub fn run(
             now,
         }) => {
             let verdict = match &tag {
-                Some(name) => {
-                    verify_release(&repository, &policy, trusted.as_ref(), (tip, name), now)
+                Some(tag) => {
+                    let offer = (tip, Some(tag.as_str()));
+                    verify_offer(&repository, &policy, trusted.as_ref(), offer, now)
                 }
+                // A commit that is named is judged as a commit, whatever releases there are.
                 None => verify(&repository, &policy, trusted.as_ref(), tip, now),
             };
             (verdict, trusted)
@@ -135,7 +140,7 @@ pub fn run(
         Err(Stop::Refused(refusal)) => (Verdict::Refused(refusal), None),
         Err(Stop::Unavailable(error)) => (Verdict::Unavailable(error), None),
     };
-    answer(arguments.json, tip, trusted.as_ref(), &verdict)
+    answer(arguments.json, trusted.as_ref(), &verdict)
 }
 
 /// Judges what this host's source offers now, as the agent would.
@@ -150,26 +155,21 @@ fn verify_source(arguments: &Verify, believed: &HostTrust) -> CommandResult {
     let offered = fetcher
         .poll(trusted.map(|head| head.commit))
         .map_err(|trouble| vec![trouble.failure])?;
-    let (tip, tag) = match arguments
-        .rev
-        .as_deref()
-        .map(|text| ObjectId::from_hex(text.as_bytes()))
-    {
-        None => (offered.id, offered.tag.as_deref()),
-        Some(Ok(id)) if id.kind() == offered.id.kind() => (id, None),
+    let (hashed, policy, now) = (Hashed(&fetcher), &believed.policy, believed.now);
+    let named = arguments.rev.as_deref();
+    let verdict = match named.map(|text| ObjectId::from_hex(text.as_bytes())) {
+        None => {
+            let offer = (offered.id, offered.tag.as_deref());
+            verify_offer(&hashed, policy, trusted, offer, now)
+        }
+        Some(Ok(id)) if id.kind() == offered.id.kind() => verify(&hashed, policy, trusted, id, now),
         Some(_) => {
             return Ok(usage_error(
                 "without --repo, REV is a full commit id".to_owned(),
             ));
         }
     };
-    let (hashed, policy, now) = (Hashed(&fetcher), &believed.policy, believed.now);
-    // A commit that is named is judged as a commit, whatever releases there are.
-    let verdict = match (arguments.rev.is_some(), tag) {
-        (true, _) => verify(&hashed, policy, trusted, tip, now),
-        (false, tag) => verify_offer(&hashed, policy, trusted, (tip, tag), now),
-    };
-    answer(arguments.json, tip, trusted, &verdict)
+    answer(arguments.json, trusted, &verdict)
 }
 
 fn open(arguments: &Verify) -> Result<Repository, RepositoryError> {
@@ -305,35 +305,34 @@ struct VerdictJson<'a> {
     detail: Option<String>,
 }
 
-fn answer(
-    as_json: bool,
-    tip: ObjectId,
-    trusted: Option<&TrustedHead>,
-    verdict: &Verdict,
-) -> CommandResult {
+fn answer(as_json: bool, trusted: Option<&TrustedHead>, verdict: &Verdict) -> CommandResult {
     let failure = verdict.failure();
     if let Verdict::Unavailable(_) = verdict {
         return Err(failure.into_iter().collect()); // nothing is known about the revision
     }
     if as_json {
-        let json =
-            serde_json::to_string(&verdict_json(tip, trusted, verdict)).map_err(|error| {
-                vec![Failure::new(
-                    Class::Bug,
-                    format!("failed to write the verdict: {error}"),
-                )]
-            })?;
+        let json = serde_json::to_string(&verdict_json(trusted, verdict)).map_err(|error| {
+            vec![Failure::new(
+                Class::Bug,
+                format!("failed to write the verdict: {error}"),
+            )]
+        })?;
         print_line(&json);
         return Ok(failure.map_or(0, |failure| failure.class.exit_code()));
     }
     match (verdict, failure) {
         (_, Some(failure)) => Err(vec![failure]),
         (Verdict::Accepted(revision), None) => {
-            print_line(&accepted(tip, revision.signer(), revision.subject()));
+            print_line(&accepted(
+                revision.commit(),
+                revision.signer(),
+                revision.subject(),
+            ));
             Ok(0)
         }
         (_, None) => {
-            print_line(&format!("accepted {tip}: it is the trusted revision"));
+            let id = trusted.map_or_else(String::new, |head| head.commit.to_string());
+            print_line(&format!("accepted {id}: it is the trusted revision"));
             Ok(0)
         }
     }
@@ -349,15 +348,11 @@ fn accepted(tip: ObjectId, signer: Option<&Signer>, subject: &str) -> String {
     }
 }
 
-fn verdict_json<'a>(
-    tip: ObjectId,
-    trusted: Option<&'a TrustedHead>,
-    verdict: &'a Verdict,
-) -> VerdictJson<'a> {
-    let plain = |verdict, detail| VerdictJson {
+fn verdict_json<'a>(trusted: Option<&'a TrustedHead>, verdict: &'a Verdict) -> VerdictJson<'a> {
+    let plain = |verdict, commit: Option<ObjectId>, detail| VerdictJson {
         verdict,
         rule: None,
-        commit: Some(tip.to_string()),
+        commit: commit.map(|id| id.to_string()),
         signer: None,
         path: None,
         detail,
@@ -365,14 +360,22 @@ fn verdict_json<'a>(
     match verdict {
         Verdict::Accepted(revision) => VerdictJson {
             signer: revision.signer().map(|signer| signer.fingerprint.as_str()),
-            ..plain("accepted", None)
+            ..plain("accepted", Some(revision.commit()), None)
         },
         Verdict::Unchanged => VerdictJson {
             signer: trusted.and_then(|head| Some(head.signer.as_ref()?.fingerprint.as_str())),
-            ..plain("accepted", Some("it is the trusted revision".to_owned()))
+            ..plain(
+                "accepted",
+                trusted.map(|head| head.commit),
+                Some("it is the trusted revision".to_owned()),
+            )
         },
-        Verdict::Behind { .. } => plain("behind", verdict.failure().map(|f| f.message)),
-        Verdict::Diverged { .. } => plain("diverged", verdict.failure().map(|f| f.message)),
+        Verdict::Behind { tip, .. } => {
+            plain("behind", Some(*tip), verdict.failure().map(|f| f.message))
+        }
+        Verdict::Diverged { tip, .. } => {
+            plain("diverged", Some(*tip), verdict.failure().map(|f| f.message))
+        }
         Verdict::Pending(refusal) | Verdict::Refused(refusal) => VerdictJson {
             verdict: match verdict {
                 Verdict::Pending(_) => "pending",
@@ -384,7 +387,7 @@ fn verdict_json<'a>(
             path: refusal.path.as_deref(),
             detail: Some(refusal.detail.clone()),
         },
-        Verdict::Unavailable(error) => plain("unavailable", Some(error.to_string())),
+        Verdict::Unavailable(error) => plain("unavailable", None, Some(error.to_string())),
     }
 }
 

@@ -23,7 +23,9 @@ use crate::record::objects::ReadThrough;
 use crate::report::journal;
 use crate::report::status::Poll;
 use crate::sys::{Host, clock};
-use crate::trust::{self, AllowedSigners, Policy, Revoked, TrustedHead, Verdict, VerifiedRevision};
+use crate::trust::{
+    self, AllowedSigners, Policy, Refusal, Revoked, TrustedHead, Verdict, VerifiedRevision,
+};
 
 /// The largest trust file we read, in bytes.
 const TRUST_FILE_LIMIT: u64 = 4 << 20;
@@ -165,7 +167,7 @@ impl Cycle {
         }
         let policy = match read_policy(&self.host, &self.config) {
             Ok(policy) => policy,
-            Err(failure) => return Ok(self.refuse(client, tip, None, failure)),
+            Err(refusal) => return Ok(self.refuse(client, tip, None, refusal.into())),
         };
         let hashed = Hashed(Limited::new(client));
         let verdict = trust::verify_offer(
@@ -507,7 +509,7 @@ impl From<Failure> for Obstacle {
 }
 
 /// What the host configuration says to believe, with the files it names.
-pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
+pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Refusal> {
     let read = |path: &str| match host.read_file(path, TRUST_FILE_LIMIT) {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err("there is no such file".to_owned()),
@@ -525,7 +527,7 @@ pub fn read_policy(host: &Host, config: &Config) -> Result<Policy, Failure> {
         },
         revoked: match read(revoked) {
             Ok(bytes) => Revoked::parse(revoked, &bytes)?,
-            Err(cause) => return Err(Revoked::unreadable(revoked, &cause).into()),
+            Err(cause) => return Err(Revoked::unreadable(revoked, &cause)),
         },
         mode: config.trust.mode,
         max_catchup: trust::MAX_CATCHUP,

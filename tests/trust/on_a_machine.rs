@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -24,6 +25,9 @@ const ROOT: &str = "LIMPET_CASES_ROOT";
 const SERVED: &str = "LIMPET_CASES_SERVED";
 /// The address at which that is served.
 const URL: &str = "LIMPET_CASES_URL";
+
+/// A file there with a byte for each case that met the machine.
+const MET: &str = "met";
 
 /// There is one machine, and one case at a time on it.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -66,6 +70,7 @@ fn a_real_host_answers_every_case_as_verify_does() {
     let server = GitServer::start_with(served.path(), Some(("uploadpack.packObjectsHook", hook)));
     machine.write_file("/etc/limpet/ca.pem", fs::read(&server.ca_file).unwrap());
     let filter = std::env::var("LIMPET_CASES_FILTER").unwrap_or_default();
+    let at_least = if filter.is_empty() { 250 } else { 1 };
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--test-threads=2", "--skip", "on_a_machine::", &filter])
         .env(ROOT, machine.path("/"))
@@ -79,6 +84,8 @@ fn a_real_host_answers_every_case_as_verify_does() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    let met = fs::read(served.path().join(MET)).unwrap_or_default().len();
+    assert!(met >= at_least, "only {met} cases met the machine");
 }
 
 /// Puts a case to the machine, if there is one, and expects `answer`.
@@ -133,6 +140,13 @@ pub fn check(bench: &Bench, revision: &str, answer: &Answer) {
             answer.json
         );
     }
+    let met = PathBuf::from(std::env::var_os(SERVED).unwrap()).join(MET);
+    let mut met = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(met)
+        .unwrap();
+    met.write_all(b".").unwrap();
 }
 
 fn resolve(repo: &Path, revision: &str) -> String {

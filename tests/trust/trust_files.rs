@@ -75,7 +75,6 @@ fn a_revoked_key_counts_at_no_depth() {
 #[test]
 fn a_revoked_file_that_is_missing_or_wrong_is_not_read_as_empty() {
     let mut bench = Bench::new();
-    bench.elsewhere = Some("its own command says that its files are wrong");
     bench.revoked = bench.repository.directory().join("nowhere");
     let answer = bench.refuses("HEAD", "revoked-file-missing");
     assert_eq!(answer.text("path"), bench.revoked.to_str().unwrap());
