@@ -12,8 +12,10 @@ use crate::{age, archive, fetch, fleet, kinds, trust};
 pub type Target = fn(&[u8]);
 
 /// All of them by name; `tests/fuzz/corpus` has a directory for each.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("sshsig", trust::fuzz::sshsig),
+    #[cfg(feature = "openpgp")]
+    ("openpgp-signature", trust::fuzz::openpgp_signature),
     ("allowed-signers", trust::fuzz::allowed_signers),
     ("revoked", trust::fuzz::revoked),
     ("policy", trust::fuzz::policy),

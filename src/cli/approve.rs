@@ -46,7 +46,11 @@ fn approve(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
             .map_err(|error| wrong(error.to_string()))
     };
     let (approved, head) = (resolve(&arguments.rev)?, resolve("HEAD")?);
-    let described = describe_commit(&repository, approved)?;
+    let own = Git {
+        directory: &arguments.repo,
+    };
+    let fleet = own.fleet_directory();
+    let described = describe_commit(&repository, &fleet, None, approved)?;
     let short = approved.to_hex_with_len(7);
     let Some(author) = &described.fingerprint else {
         return Err(wrong(format!(
@@ -70,7 +74,7 @@ fn approve(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
     let tree = format!("{head}^{{tree}}");
     let made = git.read(&[
         "-c",
-        "gpg.format=ssh",
+        &format!("gpg.format={}", git.signature_format()),
         "commit-tree",
         "-S",
         "-p",
@@ -81,7 +85,7 @@ fn approve(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
     ])?;
     let made =
         ObjectId::from_hex(made.as_bytes()).map_err(|_| wrong("git made no commit".to_owned()))?;
-    let approval = describe_commit(&repository, made)?;
+    let approval = describe_commit(&repository, &fleet, None, made)?;
     match &approval.fingerprint {
         None => return Err(wrong("git did not sign the approval".to_owned())),
         Some(own) if own == author => {
@@ -138,6 +142,46 @@ impl Git<'_> {
             )
             .with_hint("commits are signed with: git config gpg.format ssh; git config user.signingkey FILE.pub")),
         }
+    }
+
+    /// What `git config` says, if it does.
+    fn configured(&self, name: &str) -> Option<String> {
+        let output = self.command(&["config", name]).output().ok()?;
+        let value = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| value.trim().to_owned())
+    }
+
+    /// The format that the author signs commits in. Git takes OpenPGP where nothing is said, and so do we where the key is one of that.
+    fn signature_format(&self) -> String {
+        let is_openpgp = |key: String| {
+            let digits = key.trim_start_matches("0x").trim_end_matches('!');
+            digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        match self.configured("gpg.format") {
+            Some(format) => format,
+            None if self.configured("user.signingkey").is_some_and(is_openpgp) => {
+                "openpgp".to_owned()
+            }
+            None => "ssh".to_owned(),
+        }
+    }
+
+    /// The directory of the repository that holds fleet.toml, from the one that was named upwards; `""` where none does.
+    fn fleet_directory(&self) -> String {
+        let asked = |what: &str| {
+            let output = self.command(&["rev-parse", what]).output().ok()?;
+            let text = String::from_utf8(output.stdout).ok()?;
+            output.status.success().then(|| text.trim_end().to_owned())
+        };
+        let (Some(top), Some(prefix)) = (asked("--show-toplevel"), asked("--show-prefix")) else {
+            return String::new();
+        };
+        let above = Path::new(&prefix).ancestors();
+        above
+            .filter(|directory| Path::new(&top).join(directory).join("fleet.toml").is_file())
+            .find_map(|directory| directory.to_str())
+            .unwrap_or_default()
+            .to_owned()
     }
 
     fn succeeds(&self, arguments: &[&str]) -> Result<bool, Failure> {

@@ -398,7 +398,10 @@ fn look_at_anchor(
             launch.secrets = Some(secrets);
             Child::spawn(&launch, &source).and_then(|child| {
                 child.poll(None)?;
-                trust::describe_commit(&Hashed(&child), id)
+                let signers =
+                    AllowedSigners::parse(ALLOWED_SIGNERS, &enrolment.allowed_signers).ok();
+                let path = &enrolment.config.source.path;
+                trust::describe_commit(&Hashed(&child), path, signers.as_ref(), id)
             })
         }
     };

@@ -46,14 +46,23 @@ pub(super) fn parse_sha256(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// `SHA256:` and 43 characters of base64, as OpenSSH writes it.
-pub(super) fn is_fingerprint(text: &str) -> bool {
-    text.strip_prefix("SHA256:").is_some_and(|rest| {
-        rest.len() == 43
-            && rest
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
-    })
+/// Does `text` name a key: `SHA256:` and base64, as ssh-keygen(1) prints it, or `openpgp:` and the 40 or 64 digits of gpg(1).
+pub fn is_fingerprint(text: &str) -> bool {
+    match text.split_once(':') {
+        Some(("SHA256", base64)) => {
+            base64.len() == 43
+                && base64
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
+        }
+        Some(("openpgp", digits)) => {
+            matches!(digits.len(), 40 | 64)
+                && digits
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+        }
+        _ => false,
+    }
 }
 
 /// What git-check-ref-format(1) takes for a branch.

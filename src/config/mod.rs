@@ -16,7 +16,7 @@ mod parse;
 mod tests;
 
 pub use follow::{Follow, read_version};
-pub use grammar::{is_branch, is_host_name, parse_duration};
+pub use grammar::{is_branch, is_fingerprint, is_host_name, parse_duration};
 
 /// A validated host configuration.
 #[derive(Debug, Clone)]

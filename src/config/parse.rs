@@ -496,7 +496,7 @@ impl Reader {
                 "signer",
                 place,
                 format!("'{}' is no fingerprint of a key", signer.escape_debug()),
-                "write it as ssh-keygen -l prints it: SHA256:…",
+                "write it as ssh-keygen -l prints it: SHA256:…, or openpgp: and what gpg prints",
             );
         }
         Some(Anchor {

@@ -275,7 +275,9 @@ impl Cycle {
         {
             journal::revision_refused(&tip.to_string(), signer, &failure);
             // Who claims it: for the audit trail, where a commit that cannot even be described stays without a subject.
-            let described = trust::describe_commit(&Hashed(Limited::new(client)), tip).ok();
+            let objects = Hashed(Limited::new(client));
+            let path = &self.config.source.path;
+            let described = trust::describe_commit(&objects, path, None, tip).ok();
             let note = described.map(|described| Note {
                 subject: described.subject,
                 signer: signer.map(str::to_owned).or(described.fingerprint),

@@ -85,6 +85,11 @@ impl AllowedSigners {
         &self.file
     }
 
+    /// The keys that are listed.
+    pub(super) fn public_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.signers.iter().map(|signer| &signer.key)
+    }
+
     pub(super) fn find(&self, key: &PublicKey) -> Option<&AllowedSigner> {
         self.signers.iter().find(|signer| signer.key == *key)
     }
@@ -340,7 +345,7 @@ mod tests {
         insta::assert_snapshot!(check(b"alice\r\n"), @r#"/etc/limpet/allowed_signers:1: it has a control character: 'alice\r'"#);
         insta::assert_snapshot!(check(b"al*ce namespaces=\"git\" ssh-ed25519 AAAA"), @"/etc/limpet/allowed_signers:1: the principal 'al*ce' is a pattern, only whole names are accepted");
         insta::assert_snapshot!(check(b"alice"), @"/etc/limpet/allowed_signers:1: it has no key");
-        insta::assert_snapshot!(check(b"alice namespaces=\"git\" ssh-dsa AAAA"), @"/etc/limpet/allowed_signers:1: unknown key type 'ssh-dsa', expected one of ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa");
+        insta::assert_snapshot!(check(b"alice namespaces=\"git\" ssh-dsa AAAA"), @"/etc/limpet/allowed_signers:1: unknown key type 'ssh-dsa', expected one of ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa, openpgp");
         insta::assert_snapshot!(check(b"alice namespaces=git ssh-ed25519 AAAA"), @"/etc/limpet/allowed_signers:1: the option 'namespaces' needs a value in double quotes");
         insta::assert_snapshot!(check(b"\xff"), @"/etc/limpet/allowed_signers:1: it is not UTF-8");
     }

@@ -4,6 +4,9 @@
 //! `Limpet-Approve: sha256:<payload>`. It counts for the commit with that payload only, once for each key, wherever it lies between
 //! what is trusted and the tip.
 
+use std::rc::Rc;
+
+use super::authority::Voucher;
 use super::parse_sha256;
 
 /// The key of the line that approves.
@@ -34,9 +37,9 @@ pub fn approval_line(payload_sha256: &str) -> String {
 }
 
 /// Somebody's word for the commit with this payload.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub(super) struct Approval {
     pub(super) payload_sha256: [u8; 32],
-    /// The key that signed it; the signature holds.
-    pub(super) fingerprint: String,
+    /// Who signed it; the signature holds.
+    pub(super) voucher: Rc<Voucher>,
 }

@@ -2,17 +2,18 @@
 //!
 //! A signature that holds says who made a commit, and nothing about whether they may: that is [`super::step`]'s.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::commit::Commit;
 use super::key::{PublicKey, SignatureError};
-use super::rule::{Refusal, Rule};
+use super::openpgp::{self, Block, Made};
+use super::rule::{Refusal, Rule, Stop};
 use super::sshsig::Signature;
 
 /// Whose signature a revision carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signer {
-    /// The key, as `ssh-keygen -l` prints it.
+    /// The key: `SHA256:` as `ssh-keygen -l` prints it, or `openpgp:` and what gpg prints.
     pub fingerprint: String,
     /// The name that the policy, or the allowed signers file, gives it.
     pub principal: String,
@@ -30,34 +31,64 @@ pub(super) struct Voucher {
     /// None where nobody was asked who signed it; such a one is listed nowhere.
     pub(super) key: Option<PublicKey>,
     pub(super) fingerprint: String,
+    /// What of an OpenPGP certificate made it.
+    made: Option<Made>,
 }
 
 impl Voucher {
-    /// Who signed `commit`: the signature holds, and the key is none that anybody could sign for.
-    pub(super) fn of(commit: &Commit) -> Result<Self, Refusal> {
-        match &commit.signature {
-            None => Err(unsigned()),
-            Some(armor) => Voucher::by(armor, &commit.payload, "commit"),
+    /// Who made the signature `armor` over `payload`, which is a `noun`: it holds, and the key is none that anybody could sign for. A
+    /// signature that does not carry its key is by one of those that are `known`.
+    pub(super) fn by(
+        armor: &[u8],
+        payload: &[u8],
+        noun: &str,
+        known: impl FnOnce() -> Result<Vec<PublicKey>, Stop>,
+    ) -> Result<Self, Stop> {
+        if openpgp::is_armor(armor) {
+            return Voucher::by_certificate(&Block::parse(armor)?, payload, noun, known()?);
         }
-        .map_err(|refusal| refusal.of(commit.id))
-    }
-
-    /// Who made the signature `armor` over `payload`, which is a `noun`.
-    pub(super) fn by(armor: &[u8], payload: &[u8], noun: &str) -> Result<Self, Refusal> {
         let signature = Signature::parse(armor)?;
         let fingerprint = signature.key.fingerprint();
         if let Some(weakness) = signature.key.weakness() {
-            return Err(Refusal::new(
-                Rule::WeakKey,
-                format!("the key of signer '{fingerprint}' {weakness}"),
-            )
-            .signed_by(&fingerprint));
+            let detail = format!("the key of signer '{fingerprint}' {weakness}");
+            return Err(Refusal::new(Rule::WeakKey, detail)
+                .signed_by(&fingerprint)
+                .into());
         }
         check(&signature, payload, noun)?;
         Ok(Voucher {
             key: Some(signature.key),
             fingerprint,
+            made: None,
         })
+    }
+
+    fn by_certificate(
+        block: &Block,
+        payload: &[u8],
+        noun: &str,
+        known: Vec<PublicKey>,
+    ) -> Result<Self, Stop> {
+        let issuer = block.issuer();
+        let detail = format!("no certificate that is listed has the key '{issuer}'");
+        let mut refusal = Refusal::new(Rule::UnknownKey, detail).signed_by(issuer);
+        for key in known {
+            let holds = key
+                .certificate()
+                .and_then(|certificate| block.by(certificate, payload, noun));
+            match holds {
+                None => {}
+                Some(Err(cause)) => refusal = cause,
+                Some(Ok(made)) => {
+                    return Ok(Voucher {
+                        fingerprint: key.fingerprint(),
+                        key: Some(key),
+                        made: Some(made),
+                    });
+                }
+            }
+        }
+        Err(refusal.into())
     }
 
     /// Nobody was asked.
@@ -65,25 +96,25 @@ impl Voucher {
         Voucher {
             key: None,
             fingerprint: String::new(),
+            made: None,
+        }
+    }
+
+    /// Why the signature counts no longer, if so, by what the key that is `listed` says of itself.
+    pub(super) fn lapsed(
+        &self,
+        listed: &PublicKey,
+        now: Timestamp,
+    ) -> Result<Option<String>, Refusal> {
+        match (&self.made, listed.certificate()) {
+            (Some(made), Some(certificate)) => certificate.lapsed(made, now),
+            _ => Ok(None),
         }
     }
 }
 
-fn unsigned() -> Refusal {
+pub(super) fn unsigned() -> Refusal {
     Refusal::new(Rule::Unsigned, "it has no signature")
-}
-
-/// The signature that `commit` carries.
-pub(super) fn read_signature(commit: &Commit) -> Result<Signature, Refusal> {
-    let Some(armor) = &commit.signature else {
-        return Err(unsigned().of(commit.id));
-    };
-    Signature::parse(armor).map_err(|refusal| refusal.of(commit.id))
-}
-
-/// Does `signature` hold over `commit`?
-pub(super) fn verify(signature: &Signature, commit: &Commit) -> Result<(), Refusal> {
-    check(signature, &commit.payload, "commit").map_err(|refusal| refusal.of(commit.id))
 }
 
 /// Does `signature` hold over `payload`, which is a `noun`?

@@ -7,11 +7,15 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::commit::{Commit, read_ancestry};
+#[cfg(feature = "openpgp")]
+use super::openpgp::{Block, Certificate};
 use super::release;
 use super::sshsig::Signature;
 use super::{
     AllowedSigners, FleetPolicy, POLICY_FILE, PublicKey, Revoked, check_change, fleet_name, tree,
 };
+#[cfg(feature = "openpgp")]
+use crate::config::is_fingerprint;
 use crate::document::Source;
 use crate::git::{ObjectId, ObjectKind};
 
@@ -36,6 +40,44 @@ pub fn sshsig(bytes: &[u8]) {
         let _ = signature.verify(b"a payload");
     }
     let _ = PublicKey::parse(bytes);
+}
+
+/// An OpenPGP certificate, after its length in two bytes, and the signature of a commit, in its armor or without it.
+#[cfg(feature = "openpgp")]
+pub fn openpgp_signature(bytes: &[u8]) {
+    let [high, low, rest @ ..] = bytes else {
+        return;
+    };
+    let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+    let (certificate, signature) = rest.split_at(length);
+    let armor = match signature.starts_with(b"-----") {
+        true => signature.to_owned(),
+        false => {
+            let body = STANDARD.encode(signature);
+            let lines: Vec<&str> = (0..body.len())
+                .step_by(64)
+                .map(|start| &body[start..body.len().min(start + 64)])
+                .collect();
+            let lines = lines.join("\n");
+            format!("-----BEGIN PGP SIGNATURE-----\n\n{lines}\n-----END PGP SIGNATURE-----")
+                .into_bytes()
+        }
+    };
+    let block = Block::parse(&armor);
+    let Ok(certificate) = Certificate::parse(certificate) else {
+        return;
+    };
+    assert!(is_fingerprint(&certificate.fingerprint()));
+    assert!(certificate == certificate.clone() && !certificate.primary().is_empty());
+    let made = block.ok().and_then(|block| {
+        assert!(is_fingerprint(&block.issuer()));
+        block.by(&certificate, b"a payload\n", "commit")?.ok()
+    });
+    let now = Timestamp::from_second(1_800_000_000).expect("it is a time");
+    if let Some(Ok(None)) = made.map(|made| certificate.lapsed(&made, now)) {
+        assert_eq!(certificate.revocation(), None);
+        assert_eq!(certificate.weakness(), None);
+    }
 }
 
 /// The list of who may sign.

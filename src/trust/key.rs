@@ -1,9 +1,9 @@
 //! Public keys: what counts as one, what is too weak, and whether a signature is theirs.
 //!
-//! Ed25519 and its security-key form, ECDSA P-256 and P-384, RSA of at least 3072 bits. A *weak* key parses, so that it can be
+//! Ed25519 and its security-key form, ECDSA P-256 and P-384, RSA of at least 3072 bits, and OpenPGP certificates. A *weak* key parses, so that it can be
 //! named, but no signature of it holds.
 //!
-//! Invariant: the mathematics is ring's; nothing here compares or computes with secret values, for there are none.
+//! Invariant: the mathematics is ring's, for OpenPGP sequoia's; nothing here compares or computes with secret values, for there are none.
 
 use std::fmt;
 
@@ -16,7 +16,10 @@ use ring::signature::{
     UnparsedPublicKey,
 };
 
+use super::fleet_policy::Reason;
+use super::openpgp::Certificate;
 use super::wire::{Malformed, Reader};
+use crate::config;
 
 const ED25519_NAME: &str = "ssh-ed25519";
 const SK_ED25519_NAME: &str = "sk-ssh-ed25519@openssh.com";
@@ -24,10 +27,10 @@ const P256_NAME: &str = "ecdsa-sha2-nistp256";
 const P384_NAME: &str = "ecdsa-sha2-nistp384";
 const RSA_NAME: &str = "ssh-rsa";
 const DSA_NAME: &str = "ssh-dss";
+const OPENPGP_NAME: &str = "openpgp";
 
 /// The types of key that an allowed signers file may hold.
-pub(super) const SUPPORTED: &str =
-    "ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa";
+pub(super) const SUPPORTED: &str = "ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa, openpgp";
 
 /// The smallest RSA modulus that is not weak, in bits.
 const MIN_RSA_BITS: usize = 3072;
@@ -39,7 +42,7 @@ const USER_PRESENT: u8 = 0x01;
 /// A public key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey {
-    /// As SSH encodes it; two keys are the same when these are.
+    /// As SSH encodes it, or the packet of an OpenPGP certificate's primary key; two keys are the same when these are.
     blob: Vec<u8>,
     material: Material,
 }
@@ -58,6 +61,7 @@ enum Material {
         modulus: Vec<u8>,
     },
     Dsa,
+    OpenPgp(Certificate),
 }
 
 /// Why bytes are no key that can be listed.
@@ -158,6 +162,13 @@ impl PublicKey {
         let blob = STANDARD
             .decode(base64)
             .map_err(|_| KeyError::Malformed("it is not base64"))?;
+        if name == OPENPGP_NAME {
+            let certificate = Certificate::parse(&blob).map_err(KeyError::Malformed)?;
+            return Ok(PublicKey {
+                blob: certificate.primary(),
+                material: Material::OpenPgp(certificate),
+            });
+        }
         let key = PublicKey::parse(&blob)?;
         if key.type_name() != name {
             return Err(KeyError::Malformed(
@@ -167,7 +178,7 @@ impl PublicKey {
         Ok(key)
     }
 
-    /// The key's type, as SSH names it.
+    /// The key's type, as SSH names it, or `openpgp`.
     pub fn type_name(&self) -> &'static str {
         match self.material {
             Material::Ed25519(_) => ED25519_NAME,
@@ -176,12 +187,29 @@ impl PublicKey {
             Material::EcdsaP384(_) => P384_NAME,
             Material::Rsa { .. } => RSA_NAME,
             Material::Dsa => DSA_NAME,
+            Material::OpenPgp(_) => OPENPGP_NAME,
         }
     }
 
-    /// `SHA256:…`, as `ssh-keygen -l` prints it.
+    /// `SHA256:…`, as `ssh-keygen -l` prints it; of OpenPGP `openpgp:…`, as gpg does.
     pub fn fingerprint(&self) -> String {
-        fingerprint(&self.blob)
+        match &self.material {
+            Material::OpenPgp(certificate) => certificate.fingerprint(),
+            _ => fingerprint(&self.blob),
+        }
+    }
+
+    /// The OpenPGP certificate, if it is one.
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        match &self.material {
+            Material::OpenPgp(certificate) => Some(certificate),
+            _ => None,
+        }
+    }
+
+    /// Why the key says itself that it no longer counts, if it does: only OpenPGP has a way to say so.
+    pub(super) fn revocation(&self) -> Option<Reason> {
+        self.certificate().and_then(Certificate::revocation)
     }
 
     /// Why no signature of this key may count, if so.
@@ -206,6 +234,7 @@ impl PublicKey {
             }
             Material::Dsa => Some("is DSA".into()),
             Material::EcdsaP256(_) | Material::EcdsaP384(_) => None,
+            Material::OpenPgp(certificate) => certificate.weakness(),
         }
     }
 
@@ -266,6 +295,7 @@ impl PublicKey {
                 key.verify(parameters, message, raw)
             }
             Material::Dsa => return Err(SignatureError::Weak("is DSA")),
+            Material::OpenPgp(_) => return Err(OTHER_ALGORITHM),
         };
         holds.map_err(|_| SignatureError::Bad)
     }
@@ -289,21 +319,23 @@ pub(super) fn is_type_name(name: &str) -> bool {
         P384_NAME,
         RSA_NAME,
         DSA_NAME,
+        OPENPGP_NAME,
     ]
     .contains(&name)
+}
+
+/// Is `text` a fingerprint that a key can have.
+pub(super) fn is_fingerprint(text: &str) -> bool {
+    config::is_fingerprint(text)
+        && text
+            .strip_prefix("SHA256:")
+            .is_none_or(|base64| STANDARD_NO_PAD.decode(base64).is_ok())
 }
 
 /// `SHA256:…` of the key that SSH encodes as `blob`.
 pub(super) fn fingerprint(blob: &[u8]) -> String {
     let hash = digest(&SHA256, blob);
     format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
-}
-
-/// Is `text` a fingerprint as `ssh-keygen -l` prints it?
-pub(super) fn is_fingerprint(text: &str) -> bool {
-    text.strip_prefix("SHA256:")
-        .and_then(|base64| STANDARD_NO_PAD.decode(base64).ok())
-        .is_some_and(|hash| hash.len() == SHA256.output_len())
 }
 
 fn point(bytes: &[u8], length: usize) -> Result<Vec<u8>, KeyError> {
@@ -581,7 +613,7 @@ mod tests {
         assert!(PublicKey::parse_text("ssh-rsa", &text).is_err());
         assert!(PublicKey::parse_text("ssh-ed25519", &text[..40]).is_err());
         let certificate = PublicKey::parse_text("ssh-ed25519-cert-v01@openssh.com", &text);
-        insta::assert_snapshot!(certificate.unwrap_err(), @"unknown key type 'ssh-ed25519-cert-v01@openssh.com', expected one of ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa");
+        insta::assert_snapshot!(certificate.unwrap_err(), @"unknown key type 'ssh-ed25519-cert-v01@openssh.com', expected one of ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ssh-rsa, openpgp");
     }
 
     proptest! {

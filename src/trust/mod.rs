@@ -29,8 +29,14 @@ pub mod fuzz;
 mod key;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "openpgp")]
+mod openpgp;
+#[cfg(not(feature = "openpgp"))]
+#[path = "openpgp/absent.rs"]
+mod openpgp;
 mod painting;
 mod path;
+mod policies;
 mod release;
 mod revision;
 mod revoked;
@@ -57,8 +63,9 @@ pub use revoked::Revoked;
 pub use rule::{Refusal, Rule, Stop, unavailable};
 pub use succession::{Revocation, check_change};
 
-use authority::read_signature;
+use authority::Voucher;
 use commit::Commit;
+use policies::Policies;
 use tree::Files;
 
 /// The most commits that may lie between the trusted head and a tip, unless said otherwise.
@@ -209,7 +216,7 @@ pub fn commit_of_release(
     objects: &dyn Objects,
     (id, name): (ObjectId, &str),
 ) -> Result<ObjectId, Failure> {
-    Ok(release::Release::read(objects, id, name)?.commit)
+    Ok(release::Tag::read(objects, id, name)?.commit)
 }
 
 fn verdict(judged: Result<Verdict, Stop>) -> Verdict {
@@ -269,8 +276,14 @@ pub struct Described {
     pub subject: String,
 }
 
-/// Reads the commit `id` and checks its signature, if it has one. Nothing is trusted by this.
-pub fn describe_commit(objects: &dyn Objects, id: ObjectId) -> Result<Described, Failure> {
+/// Reads the commit `id` and checks its signature, if it has one. Nothing is trusted by this. A signature that does not carry its key is
+/// by one of `signers`, or by one that a policy in `source_path` lists, the commit's own or a parent's.
+pub fn describe_commit(
+    objects: &dyn Objects,
+    source_path: &str,
+    signers: Option<&AllowedSigners>,
+    id: ObjectId,
+) -> Result<Described, Failure> {
     let commit = match objects.get(&id) {
         Err(ObjectError::Missing(_)) => {
             return Err(
@@ -284,10 +297,16 @@ pub fn describe_commit(objects: &dyn Objects, id: ObjectId) -> Result<Described,
     };
     let fingerprint = match &commit.signature {
         None => None,
-        Some(_) => {
-            let signature = read_signature(&commit)?;
-            authority::verify(&signature, &commit)?;
-            Some(signature.key.fingerprint())
+        Some(armor) => {
+            let known = || {
+                let policies = Policies::new(objects, source_path);
+                let mut keys = policies.keys_near(&commit)?;
+                let listed = signers.iter().flat_map(|signers| signers.public_keys());
+                keys.extend(listed.cloned());
+                Ok(keys)
+            };
+            let voucher = Voucher::by(armor, &commit.payload, "commit", known);
+            Some(voucher.map_err(|stop| stop.of(id))?.fingerprint)
         }
     };
     Ok(Described {

@@ -6,7 +6,8 @@
 //!
 //! Dates decide only in which order commits are looked at, so a wrong one costs time and nothing else.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::approval::{Approval, approved};
 use super::authority::Voucher;
@@ -40,26 +41,21 @@ impl Base {
 /// Who says which steps may be made.
 pub(super) trait Steps {
     /// Who signed `commit`, as far as that can be told without knowing what it follows.
-    fn vouch(&self, commit: &Commit) -> Result<Voucher, Refusal>;
+    fn vouch(&self, commit: &Commit) -> Result<Voucher, Stop>;
 
     /// May `step` be made from the tree `from`, with the `approvals` that are known; true where it counted them.
-    fn allows(
-        &self,
-        from: Footing,
-        step: &Stepping,
-        approvals: &BTreeSet<Approval>,
-    ) -> Result<bool, Stop>;
+    fn allows(&self, from: Footing, step: &Stepping, approvals: &[Approval]) -> Result<bool, Stop>;
 }
 
 /// Allows whatever leads to the base.
 pub(super) struct Any;
 
 impl Steps for Any {
-    fn vouch(&self, _: &Commit) -> Result<Voucher, Refusal> {
+    fn vouch(&self, _: &Commit) -> Result<Voucher, Stop> {
         Ok(Voucher::unasked())
     }
 
-    fn allows(&self, _: Footing, _: &Stepping, _: &BTreeSet<Approval>) -> Result<bool, Stop> {
+    fn allows(&self, _: Footing, _: &Stepping, _: &[Approval]) -> Result<bool, Stop> {
         Ok(false)
     }
 }
@@ -74,7 +70,7 @@ pub(super) struct Way {
     /// What their messages say to limpet, in the same order.
     pub(super) lines: Vec<Vec<(String, String)>>,
     /// The approvals that were met.
-    pub(super) approvals: BTreeSet<Approval>,
+    pub(super) approvals: Vec<Approval>,
 }
 
 /// How the tip lies to the base.
@@ -196,7 +192,7 @@ impl Graph<'_> {
                 if id == self.base.commit {
                     self.base_tree.get_or_insert(commit.tree);
                 }
-                self.learn(commit)
+                self.learn(commit)?
             }
             Err(refusal) => {
                 let (parents, claimed_time_secs) = read_ancestry(id, &object.data);
@@ -212,9 +208,12 @@ impl Graph<'_> {
         Ok(Some(id))
     }
 
-    fn learn(&mut self, commit: Commit) -> Known {
-        let voucher = self.allowed.vouch(&commit);
-        let step = voucher.map(|voucher| Stepping::of(&commit, voucher));
+    fn learn(&mut self, commit: Commit) -> Result<Known, Stop> {
+        let step = match self.allowed.vouch(&commit) {
+            Ok(voucher) => Ok(Stepping::of(&commit, voucher)),
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(unavailable) => return Err(unavailable),
+        };
         let mut lines = Vec::new();
         if let Ok(step) = &step {
             lines = lines_for_limpet(&commit);
@@ -226,7 +225,7 @@ impl Graph<'_> {
                         tree: commit.tree,
                         approval: Approval {
                             payload_sha256,
-                            fingerprint: step.voucher.fingerprint.clone(),
+                            voucher: Rc::clone(&step.voucher),
                         },
                     }));
             }
@@ -240,12 +239,12 @@ impl Graph<'_> {
                 lines.clear();
             }
         }
-        Known {
+        Ok(Known {
             parents: commit.parents,
             claimed_time_secs: commit.claimed_time_secs,
             step,
             lines,
-        }
+        })
     }
 
     /// What a step from `id` starts from.
@@ -268,7 +267,7 @@ impl Graph<'_> {
     }
 
     /// The approvals that were met and that change nothing.
-    fn approvals(&self) -> BTreeSet<Approval> {
+    fn approvals(&self) -> Vec<Approval> {
         let changes_nothing = |candidate: &&Candidate| {
             let parent = self
                 .twins
@@ -294,7 +293,7 @@ impl Graph<'_> {
         &self,
         parent: ObjectId,
         id: ObjectId,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
     ) -> Result<Result<bool, Refusal>, Stop> {
         let step = match &self.commits[&id].step {
             Ok(step) => step,
@@ -314,7 +313,7 @@ impl Graph<'_> {
     }
 
     /// The way of these commits, the newest first.
-    fn way(&self, newest_first: &[ObjectId], approvals: BTreeSet<Approval>) -> Result<Way, Stop> {
+    fn way(&self, newest_first: &[ObjectId], approvals: Vec<Approval>) -> Result<Way, Stop> {
         let known = newest_first.iter().rev().map(|id| &self.commits[id]);
         Ok(Way {
             from: self.footing(self.base.commit)?,
@@ -544,7 +543,7 @@ impl Graph<'_> {
     fn search_path(
         &self,
         reaching: &HashSet<ObjectId>,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
     ) -> Result<Vec<ObjectId>, Stop> {
         let mut refusal: Option<Refusal> = None;
         let mut note = |found: Refusal| match &refusal {

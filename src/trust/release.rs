@@ -25,9 +25,9 @@ const MAX_TAG_BYTES: usize = 1 << 20;
 /// How the line begins that a signature begins with.
 const SIGNATURE: &[u8] = b"-----BEGIN ";
 
-/// A tag that keeps the grammar, and whose signature holds.
+/// A tag that keeps the grammar, whoever signed it.
 #[derive(Debug)]
-pub(super) struct Release {
+pub(super) struct Tag {
     /// The tag object.
     id: ObjectId,
     /// As the object says, and the ref.
@@ -35,12 +35,13 @@ pub(super) struct Release {
     version: Version,
     /// What it is put on.
     pub(super) commit: ObjectId,
-    voucher: Voucher,
     /// The `Key: value` lines that end its message.
     pub(super) trailers: Vec<(String, String)>,
+    signature: Option<Vec<u8>>,
+    payload: Vec<u8>,
 }
 
-impl Release {
+impl Tag {
     /// Reads the tag object `id`, which the source calls `name`.
     pub(super) fn read(objects: &dyn Objects, id: ObjectId, name: &str) -> Result<Self, Stop> {
         let wrong = |detail: String| Refusal::new(Rule::WrongTag, detail).of_tag(id, name);
@@ -63,22 +64,41 @@ impl Release {
             let own = escape(parts.name);
             return Err(wrong(format!("the tag itself says that it is '{own}'")).into());
         }
-        let Some(signature) = parts.signature else {
-            return Err(Refusal::new(Rule::Unsigned, "it has no signature")
-                .of_tag(id, name)
-                .with_hint("sign it: git -c gpg.format=ssh tag -s -f TAG COMMIT; a forge's own releases are not signed by anybody's key")
-                .into());
-        };
-        let voucher = Voucher::by(signature, parts.payload, "tag")
-            .map_err(|refusal| refusal.of_tag(id, name))?;
-        Ok(Release {
+        Ok(Tag {
             id,
             name: name.to_owned(),
             version,
             commit: parts.commit,
-            voucher,
             trailers: parse_trailers(&String::from_utf8_lossy(parts.message)),
+            signature: parts.signature.map(<[u8]>::to_owned),
+            payload: parts.payload.to_owned(),
         })
+    }
+}
+
+/// A tag whose signature holds.
+#[derive(Debug)]
+pub(super) struct Release {
+    pub(super) tag: Tag,
+    voucher: Voucher,
+}
+
+impl Release {
+    /// Finds out who signed `tag`.
+    fn of(tag: Tag, judge: &Judge<'_>) -> Result<Self, Stop> {
+        let Some(signature) = &tag.signature else {
+            return Err(Refusal::new(Rule::Unsigned, "it has no signature")
+                .of_tag(tag.id, &tag.name)
+                .with_hint("sign it: git -c gpg.format=ssh tag -s -f TAG COMMIT; a forge's own releases are not signed by anybody's key")
+                .into());
+        };
+        let voucher = judge
+            .identify_tagger(signature, &tag.payload, tag.commit)
+            .map_err(|stop| match stop {
+                Stop::Refused(refusal) => Stop::Refused(refusal.of_tag(tag.id, &tag.name)),
+                unavailable => unavailable,
+            })?;
+        Ok(Release { tag, voucher })
     }
 
     /// Who signed it: one whom `own`, the policy of the commit it is put on, lists and who may sign now.
@@ -104,7 +124,7 @@ impl Release {
 
     fn named(&self, refusal: Refusal) -> Refusal {
         refusal
-            .of_tag(self.id, &self.name)
+            .of_tag(self.tag.id, &self.tag.name)
             .signed_by(&self.voucher.fingerprint)
     }
 
@@ -121,9 +141,13 @@ pub(super) fn judge(
     (id, name): (ObjectId, &str),
     now: Timestamp,
 ) -> Result<Verdict, Stop> {
-    let release = Release::read(objects, id, name)?;
+    let mut judge = Judge::new(objects, policy, now);
+    if let Some(head) = trusted {
+        judge.start_at(head)?;
+    }
+    let release = Release::of(Tag::read(objects, id, name)?, &judge)?;
     if let Some(wanted) = &policy.releases
-        && !wanted.matches(&release.version)
+        && !wanted.matches(&release.tag.version)
     {
         let detail = format!("this host takes releases that meet '{wanted}'");
         return Err(release.wrong(detail).into());
@@ -136,14 +160,14 @@ pub(super) fn judge(
                 let detail = format!("the recorded release '{before}' is no version");
                 Refusal::new(Rule::StateMissing, detail).of(head.commit)
             })?;
-            match release.version.cmp_precedence(&known) {
+            match release.tag.version.cmp_precedence(&known) {
                 std::cmp::Ordering::Greater => false,
                 std::cmp::Ordering::Equal => true,
                 std::cmp::Ordering::Less => {
                     return Ok(Verdict::Behind {
                         trusted: head.commit,
-                        tip: release.commit,
-                        releases: Some(Box::new((before.clone(), release.name))),
+                        tip: release.tag.commit,
+                        releases: Some(Box::new((before.clone(), release.tag.name))),
                     });
                 }
             }
@@ -153,7 +177,7 @@ pub(super) fn judge(
         objects,
         policy,
         trusted,
-        release.commit,
+        release.tag.commit,
         Some(&release),
         now,
     )?;
@@ -163,7 +187,7 @@ pub(super) fn judge(
             let detail = format!(
                 "its version was used for revision {}, and it is now put on {}",
                 head.commit.to_hex_with_len(7),
-                release.commit.to_hex_with_len(7)
+                release.tag.commit.to_hex_with_len(7)
             );
             Err(release.wrong(detail).into())
         }
@@ -181,12 +205,12 @@ fn release_again(
     now: Timestamp,
 ) -> Result<Verdict, Stop> {
     let mut judge = Judge::new(objects, policy, now);
-    judge.distrust_recorded(head);
+    judge.start_at(head)?;
     let own = judge.policy_of(head.commit, head.tree)?;
     release.signer(&judge, own.as_deref(), &Standing::of_head(head))?;
     let commit = read_commit(objects, head.commit)?;
     let revision = VerifiedRevision::of_head(&commit, &policy.source_path, head.clone());
-    let revision = revision.released_as(Some(release.name.clone()));
+    let revision = revision.released_as(Some(release.tag.name.clone()));
     Ok(Verdict::Accepted(Box::new(revision)))
 }
 

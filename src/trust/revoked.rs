@@ -73,7 +73,8 @@ fn parse_line(line: &str) -> Result<Option<String>, String> {
     if first.starts_with("SHA256:") {
         return Err(format!("'{first}' is no SHA-256 fingerprint"));
     }
-    let key = PublicKey::parse_text(first, words.next().unwrap_or_default())
-        .map_err(|error| format!("it is neither a fingerprint (SHA256:…) nor a key: {error}"))?;
+    let key = PublicKey::parse_text(first, words.next().unwrap_or_default()).map_err(|error| {
+        format!("it is neither a fingerprint (SHA256:…, openpgp:…) nor a key: {error}")
+    })?;
     Ok(Some(key.fingerprint()))
 }

@@ -112,7 +112,7 @@ impl Rule {
     fn hint(self) -> Option<&'static str> {
         Some(match self {
             Rule::Unsigned => {
-                "sign it with a listed SSH key: git -c gpg.format=ssh commit --amend -S; the merge button of a forge does not sign"
+                "sign it with a listed key: git -c gpg.format=ssh commit --amend -S; the merge button of a forge does not sign"
             }
             Rule::AnchorMismatch => {
                 "compare the anchor with what a maintainer's own clone shows, then enroll again"
@@ -287,6 +287,16 @@ impl Stop {
                 .into(),
             ObjectError::TooLarge(_) => Refusal::new(too_large, error.to_string()).of(of).into(),
             ObjectError::Missing(_) | ObjectError::Unavailable(_) => Stop::Unavailable(error),
+        }
+    }
+}
+
+impl Stop {
+    /// The same, of this commit.
+    pub(super) fn of(self, commit: ObjectId) -> Self {
+        match self {
+            Stop::Refused(refusal) => Stop::Refused(refusal.of(commit)),
+            unavailable => unavailable,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Where judging a tip begins: the trusted head, or the anchor before there is one.
 
-use super::authority::{self, read_signature};
 use super::commit::Commit;
 use super::path::Base;
 use super::rule::{Refusal, Rule, Stop};
+use super::step::Judge;
 use super::{Policy, TrustedHead, parse_sha256, read_fleet_name};
 use crate::git::{ObjectError, Objects, hex};
 
@@ -39,7 +39,11 @@ impl Start {
     }
 
     /// The anchor is trusted by its id, and by its payload and signer where they are configured; it need not be signed otherwise.
-    pub(super) fn at_anchor(objects: &dyn Objects, policy: &Policy) -> Result<Self, Stop> {
+    pub(super) fn at_anchor(
+        objects: &dyn Objects,
+        policy: &Policy,
+        judge: &Judge<'_>,
+    ) -> Result<Self, Stop> {
         let anchor = &policy.anchor;
         let mismatch = |detail: String| {
             Refusal::new(Rule::AnchorMismatch, detail)
@@ -74,16 +78,16 @@ impl Start {
             )));
         }
         if let Some(expected) = &anchor.signer {
-            let signature = read_signature(&commit)
-                .map_err(|refusal| mismatch(format!("the anchor: {}", refusal.detail)))?;
-            let fingerprint = signature.key.fingerprint();
-            if fingerprint != *expected {
+            let signed_by = judge.identify(&commit).map_err(|stop| match stop {
+                Stop::Refused(refusal) => mismatch(format!("the anchor: {}", refusal.detail)),
+                unavailable => unavailable,
+            })?;
+            if signed_by.fingerprint != *expected {
                 return Err(mismatch(format!(
-                    "the anchor is signed by '{fingerprint}', not by '{expected}'"
+                    "the anchor is signed by '{}', not by '{expected}'",
+                    signed_by.fingerprint
                 )));
             }
-            authority::verify(&signature, &commit)
-                .map_err(|refusal| mismatch(format!("the anchor: {}", refusal.detail)))?;
         }
         let fleet = match &policy.fleet {
             Some(fleet) => Some(fleet.clone()),

@@ -13,18 +13,20 @@ use std::rc::Rc;
 use jiff::Timestamp;
 
 use super::approval::Approval;
-use super::authority::{Signer, Voucher};
+use super::authority::{Signer, Voucher, unsigned};
 use super::changes::changed_paths;
 use super::commit::Commit;
 use super::demand::Demand;
 use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
+use super::key::PublicKey;
+use super::policies::Policies;
 use super::rule::{Refusal, Rule, Stop};
 use super::succession::{check_succession, resolve};
-use super::tree::{ChangeCheck, find_entry};
-use super::{Policy, TrustedHead, place_in_repository};
+use super::tree::ChangeCheck;
+use super::{Policy, TrustedHead, place_in_repository, read_commit};
 use crate::config::TrustMode;
-use crate::document::{Place, Source};
-use crate::git::{EntryKind, ObjectId, ObjectKind, Objects};
+use crate::document::Place;
+use crate::git::{ObjectError, ObjectId, Objects};
 
 /// A commit as far as a step is about it.
 #[derive(Debug, Clone)]
@@ -97,40 +99,55 @@ pub(super) struct Judge<'a> {
     /// The keys of which nothing new counts, by fingerprint, with what says so.
     compromised: BTreeMap<String, String>,
     trees: RefCell<ChangeCheck<'a>>,
-    /// Policies by blob.
-    policies: RefCell<HashMap<ObjectId, Rc<FleetPolicy>>>,
-    /// Which trees have which.
-    carried: RefCell<HashMap<ObjectId, Option<ObjectId>>>,
+    policies: Policies<'a>,
+    /// The keys that what is trusted lists.
+    trusted_keys: Vec<PublicKey>,
     allowed: RefCell<HashMap<(ObjectId, ObjectId), Rc<Allowed>>>,
 }
 
 impl<'a> Judge<'a> {
     pub(super) fn new(objects: &'a dyn Objects, policy: &'a Policy, now: Timestamp) -> Self {
-        Judge {
+        let mut judge = Judge {
             objects,
             policy,
             now,
             compromised: BTreeMap::new(),
             trees: RefCell::new(ChangeCheck::new(objects)),
-            policies: RefCell::default(),
-            carried: RefCell::default(),
+            policies: Policies::new(objects, &policy.source_path),
+            trusted_keys: Vec::new(),
             allowed: RefCell::default(),
+        };
+        if let Ok(signers) = &policy.allowed {
+            for key in signers.public_keys() {
+                judge.distrust_revoked(key, signers.file());
+            }
         }
+        judge
     }
 
     /// Nothing new of this key counts.
-    pub(super) fn distrust(&mut self, fingerprint: String, said_by: String) {
+    fn distrust(&mut self, fingerprint: String, said_by: String) {
         self.compromised.entry(fingerprint).or_insert(said_by);
     }
 
-    /// Nothing new counts of the keys that any policy on the way to the trusted head revoked as compromised.
-    pub(super) fn distrust_recorded(&mut self, head: &TrustedHead) {
+    /// Nothing new of this key counts, if it says so itself.
+    fn distrust_revoked(&mut self, key: &PublicKey, said_by: &str) {
+        if key.revocation() == Some(Reason::Compromised) {
+            self.distrust(key.fingerprint(), said_by.to_owned());
+        }
+    }
+
+    /// Starts where `head` is trusted: its keys are known, and nothing new counts of those that any policy on the way to it revoked as
+    /// compromised.
+    pub(super) fn start_at(&mut self, head: &TrustedHead) -> Result<(), Stop> {
         for revoked in &head.revocations {
             if let (Some(fingerprint), Reason::Compromised) = (&revoked.fingerprint, revoked.reason)
             {
                 self.distrust(fingerprint.clone(), POLICY_FILE.to_owned());
             }
         }
+        self.trusted_keys = self.policies.keys_of(head.commit, head.tree)?;
+        Ok(())
     }
 
     /// Does the policy that `tree` carries revoke keys as compromised: then nothing of them counts on the way there.
@@ -138,6 +155,9 @@ impl<'a> Judge<'a> {
         let Some(policy) = self.policy_of(commit, tree)? else {
             return Ok(());
         };
+        for named in policy.keys.values() {
+            self.distrust_revoked(&named.key, policy.file());
+        }
         for revoked in resolve(&policy, &[]) {
             if let (Some(fingerprint), Reason::Compromised) = (revoked.fingerprint, revoked.reason)
             {
@@ -145,6 +165,51 @@ impl<'a> Judge<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Who signed `commit`, whether or not anything of them counts.
+    pub(super) fn identify(&self, commit: &Commit) -> Result<Voucher, Stop> {
+        let Some(armor) = &commit.signature else {
+            return Err(unsigned().of(commit.id).into());
+        };
+        let signed = (commit.payload.as_slice(), "commit");
+        self.who_signed(armor, signed, || self.policies.keys_near(commit))
+            .map_err(|stop| stop.of(commit.id))
+    }
+
+    /// Who made the signature `armor` over the payload of a tag that is put on the commit `id`.
+    pub(super) fn identify_tagger(
+        &self,
+        armor: &[u8],
+        payload: &[u8],
+        id: ObjectId,
+    ) -> Result<Voucher, Stop> {
+        self.who_signed(armor, (payload, "tag"), || {
+            match read_commit(self.objects, id) {
+                Ok(commit) => self.policies.keys_of(id, commit.tree),
+                Err(Stop::Refused(_) | Stop::Unavailable(ObjectError::Missing(_))) => {
+                    Ok(Vec::new())
+                }
+                Err(unavailable) => Err(unavailable),
+            }
+        })
+    }
+
+    /// Who made the signature `armor` over a payload, which is a noun. Where it does not carry its key, that is one of the host's file,
+    /// of what is trusted, or of those `near` it.
+    fn who_signed(
+        &self,
+        armor: &[u8],
+        (payload, noun): (&[u8], &str),
+        near: impl FnOnce() -> Result<Vec<PublicKey>, Stop>,
+    ) -> Result<Voucher, Stop> {
+        Voucher::by(armor, payload, noun, || {
+            let own = self.policy.allowed.iter();
+            let own = own.flat_map(|signers| signers.public_keys());
+            let mut known: Vec<PublicKey> = own.chain(&self.trusted_keys).cloned().collect();
+            known.extend(near()?);
+            Ok(known)
+        })
     }
 
     /// Refuses a key of which nothing new counts.
@@ -170,50 +235,7 @@ impl<'a> Judge<'a> {
         commit: ObjectId,
         tree: ObjectId,
     ) -> Result<Option<Rc<FleetPolicy>>, Stop> {
-        let file = place_in_repository(&self.policy.source_path, POLICY_FILE);
-        let invalid = |detail: String| {
-            Refusal::new(Rule::PolicyInvalid, detail)
-                .of(commit)
-                .about(file.as_str())
-        };
-        let known = self.carried.borrow().get(&tree).copied();
-        let blob = match known {
-            Some(blob) => blob,
-            None => {
-                let entry = find_entry(self.objects, commit, tree, &file)?;
-                let blob = match entry {
-                    None => None,
-                    Some(entry) if entry.kind == EntryKind::File => Some(entry.id),
-                    Some(_) => return Err(invalid(format!("its '{file}' is no file")).into()),
-                };
-                self.carried.borrow_mut().insert(tree, blob);
-                blob
-            }
-        };
-        let Some(blob) = blob else {
-            return Ok(None);
-        };
-        if let Some(policy) = self.policies.borrow().get(&blob) {
-            return Ok(Some(Rc::clone(policy)));
-        }
-        let object = self
-            .objects
-            .get(&blob)
-            .map_err(|error| Stop::reading(error, commit, Rule::PolicyInvalid))?;
-        let text = match (object.kind, String::from_utf8(object.data)) {
-            (ObjectKind::Blob, Ok(text)) => text,
-            _ => return Err(invalid(format!("its '{file}' is not UTF-8 text")).into()),
-        };
-        let policy = FleetPolicy::parse(&Source::new(file.as_str(), text)).map_err(|mistakes| {
-            let first = mistakes.first();
-            let place = first.and_then(|mistake| mistake.place.as_ref());
-            let place = place.map_or(file.clone(), |place| place.location().to_string());
-            let cause = first.map_or("it cannot be read", |mistake| mistake.message.as_str());
-            invalid(format!("{place}: {cause}"))
-        })?;
-        let policy = Rc::new(policy);
-        self.policies.borrow_mut().insert(blob, Rc::clone(&policy));
-        Ok(Some(policy))
+        self.policies.of(commit, tree)
     }
 
     /// May `step` be made from the tree `from`, with these approvals?
@@ -221,7 +243,7 @@ impl<'a> Judge<'a> {
         &self,
         from: Footing,
         step: &Stepping,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
     ) -> Result<Rc<Allowed>, Stop> {
         let key = (from.tree, step.commit);
         let known = self.allowed.borrow().get(&key).map(Rc::clone);
@@ -246,7 +268,7 @@ impl<'a> Judge<'a> {
         &self,
         from: Footing,
         step: &Stepping,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
     ) -> Result<Allowed, Stop> {
         let checked = from.is_checked.then_some(from.tree);
         self.trees
@@ -255,7 +277,7 @@ impl<'a> Judge<'a> {
         let before = self.policy_of(step.commit, from.tree)?;
         let admitted = self.admit(before.as_deref(), &step.voucher)?;
         let after = self.policy_of(step.commit, step.tree)?;
-        let is_policy_changed = self.is_policy_changed(from.tree, step.tree);
+        let is_policy_changed = self.policies.differ(from.tree, step.tree);
         let mut allowed = Allowed {
             signer: admitted.signer,
             lapsed: admitted.lapsed,
@@ -271,9 +293,9 @@ impl<'a> Judge<'a> {
                     check_succession(allowed.before.as_deref(), after, may_skip)?;
                 }
                 None => {
-                    let detail = format!("it removes '{}'", self.policy_file());
+                    let detail = format!("it removes '{}'", self.policies.file());
                     return Err(Refusal::new(Rule::PolicyInvalid, detail)
-                        .about(self.policy_file())
+                        .about(self.policies.file())
                         .with_hint("put it back: from the first policy on, there is one")
                         .into());
                 }
@@ -293,11 +315,11 @@ impl<'a> Judge<'a> {
                     Rule::OutOfScope,
                     format!(
                         "signer '{name}' may not change '{}': only the keys of [root] may ({})",
-                        self.policy_file(),
+                        self.policies.file(),
                         root.place.location()
                     ),
                 )
-                .about(self.policy_file())
+                .about(self.policies.file())
                 .into());
             }
             let demand = self.demand_of_root(&before, step, approvals);
@@ -314,7 +336,7 @@ impl<'a> Judge<'a> {
         &self,
         policy: &FleetPolicy,
         step: &Stepping,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
     ) -> Result<(), Refusal> {
         let named = |refusal: Refusal| refusal.of(step.commit).signed_by(&step.voucher.fingerprint);
         let signer = self.admit(Some(policy), &step.voucher).map_err(named)?;
@@ -339,22 +361,13 @@ impl<'a> Judge<'a> {
         &self,
         policy: &FleetPolicy,
         step: &Stepping,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
     ) -> Demand {
         let root = &policy.root;
         let voters = root.keys.iter().map(String::as_str).collect();
         let rule = (root.threshold, &root.place);
-        self.demand(policy, self.policy_file(), rule, &voters, step, approvals)
-    }
-
-    fn policy_file(&self) -> String {
-        place_in_repository(&self.policy.source_path, POLICY_FILE)
-    }
-
-    /// Do the two trees, which were looked at, carry different policies.
-    fn is_policy_changed(&self, before: ObjectId, after: ObjectId) -> bool {
-        let carried = self.carried.borrow();
-        carried.get(&before) != carried.get(&after)
+        let path = self.policies.file().to_owned();
+        self.demand(policy, path, rule, &voters, step, approvals)
     }
 
     /// Whose key it is by `policy`, or by the host's allowed signers.
@@ -371,7 +384,7 @@ impl<'a> Judge<'a> {
                 format!("signer '{fingerprint}' is not in '{file}'"),
             )
         };
-        let (principal, lapsed) = match policy {
+        let (principal, listed, end) = match policy {
             Some(policy) => {
                 let (name, key) = voucher
                     .key
@@ -390,7 +403,7 @@ impl<'a> Judge<'a> {
                     return Err(Refusal::new(revoked.reason.rule(), detail)
                         .with_hint("sign the change again with a key that is not revoked"));
                 }
-                (name.to_owned(), key.not_after)
+                (name.to_owned(), &key.key, key.not_after)
             }
             None => {
                 let signers = match &self.policy.allowed {
@@ -408,17 +421,23 @@ impl<'a> Judge<'a> {
                         format!("signer '{fingerprint}' is not valid before {start}"),
                     ));
                 }
-                (allowed.principal.clone(), allowed.valid_before)
+                (
+                    allowed.principal.clone(),
+                    &allowed.key,
+                    allowed.valid_before,
+                )
             }
         };
+        let of_itself = voucher.lapsed(listed, self.now)?;
         Ok(Admitted {
             signer: Signer {
                 fingerprint: fingerprint.clone(),
                 principal,
             },
-            lapsed: lapsed
+            lapsed: end
                 .filter(|end| *end <= self.now)
-                .map(|end| format!("expired at {end}")),
+                .map(|end| format!("expired at {end}"))
+                .or(of_itself),
         })
     }
 
@@ -429,14 +448,14 @@ impl<'a> Judge<'a> {
         name: &str,
         from: Footing,
         step: &Stepping,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
         demands: &mut Vec<Demand>,
     ) -> Result<(), Stop> {
         let mut highest: Option<(usize, String, &Place)> = None;
         for path in self.changed(step.commit, from.tree, step.tree)? {
             let repository_path = place_in_repository(&self.policy.source_path, &path);
             // Another text of the policy is told in its own words.
-            let is_told = path == POLICY_FILE && self.is_policy_changed(from.tree, step.tree);
+            let is_told = path == POLICY_FILE && self.policies.differ(from.tree, step.tree);
             if !policy.may_change(name, &path) && !is_told {
                 let detail = format!(
                     "signer '{name}' may not change '{repository_path}': no [[allow]] of '{}' covers it for that key",
@@ -492,7 +511,7 @@ impl<'a> Judge<'a> {
         (threshold, place): (usize, &Place),
         names: &BTreeSet<&str>,
         step: &Stepping,
-        approvals: &BTreeSet<Approval>,
+        approvals: &[Approval],
     ) -> Demand {
         let is_revoked = |fingerprint: &str| {
             self.check_compromised(fingerprint).is_err()
@@ -501,7 +520,7 @@ impl<'a> Judge<'a> {
                     .iter()
                     .any(|revoked| policy.fingerprint_of(&revoked.key) == Some(fingerprint))
         };
-        let voters: BTreeMap<String, (String, bool)> = policy
+        let mut voters: BTreeMap<String, (String, bool)> = policy
             .keys
             .iter()
             .filter(|(name, key)| names.contains(name.as_str()) && !is_revoked(&key.fingerprint))
@@ -513,11 +532,23 @@ impl<'a> Judge<'a> {
         let approvers = approvals
             .iter()
             .filter(|approval| approval.payload_sha256 == step.payload_sha256)
-            .map(|approval| approval.fingerprint.clone());
-        let signers = approvers
-            .chain([step.voucher.fingerprint.clone()])
-            .filter(|fingerprint| voters.contains_key(fingerprint))
-            .collect();
+            .map(|approval| &approval.voucher);
+        // Whether what they signed with may still sign: once for each of them is enough.
+        let mut signers: BTreeMap<String, bool> = BTreeMap::new();
+        for voucher in approvers.chain([&step.voucher]) {
+            let listed = voucher.key.as_ref().and_then(|key| policy.find(key));
+            if let Some((_, listed)) = listed
+                && voters.contains_key(&voucher.fingerprint)
+                && let Ok(lapsed) = voucher.lapsed(&listed.key, self.now)
+            {
+                let has_lapsed = signers.entry(voucher.fingerprint.clone()).or_insert(true);
+                *has_lapsed &= lapsed.is_some();
+            }
+        }
+        for (fingerprint, (_, has_lapsed)) in &mut voters {
+            *has_lapsed |= signers.get(fingerprint).is_some_and(|lapsed| *lapsed);
+        }
+        let signers = signers.into_keys().collect();
         Demand {
             path,
             threshold,
@@ -550,19 +581,14 @@ impl Admitted {
 }
 
 impl super::path::Steps for Judge<'_> {
-    fn vouch(&self, commit: &Commit) -> Result<Voucher, Refusal> {
-        let voucher = Voucher::of(commit)?;
+    fn vouch(&self, commit: &Commit) -> Result<Voucher, Stop> {
+        let voucher = self.identify(commit)?;
         self.check_compromised(&voucher.fingerprint)
             .map_err(|refusal| refusal.of(commit.id))?;
         Ok(voucher)
     }
 
-    fn allows(
-        &self,
-        from: Footing,
-        step: &Stepping,
-        approvals: &BTreeSet<Approval>,
-    ) -> Result<bool, Stop> {
+    fn allows(&self, from: Footing, step: &Stepping, approvals: &[Approval]) -> Result<bool, Stop> {
         let allowed = self.step(from, step, approvals)?;
         Ok(!allowed.demands.is_empty())
     }

@@ -55,12 +55,16 @@ pub(super) fn judge<'a>(
     if trusted.is_some_and(|trusted| trusted.payload_sha256 == hex(&tip.payload_sha256)) {
         return Ok(Verdict::Unchanged);
     }
+    let mut judge = Judge::new(objects, policy, now);
     let start = match trusted {
-        Some(trusted) => Start::at_head(trusted)?,
-        None => Start::at_anchor(objects, policy)?,
+        Some(trusted) => {
+            judge.start_at(trusted)?;
+            Start::at_head(trusted)?
+        }
+        None => Start::at_anchor(objects, policy, &judge)?,
     };
     let mut trial = Trial {
-        judge: Judge::new(objects, policy, now),
+        judge,
         objects,
         policy,
         trusted,
@@ -77,7 +81,8 @@ pub(super) fn judge<'a>(
 
 impl Trial<'_> {
     fn verdict(&mut self) -> Result<Verdict, Stop> {
-        self.distrust()?;
+        // Nothing counts of keys that are revoked as compromised, be it by the tip.
+        self.judge.distrust_with(self.tip.id, self.tip.tree)?;
         let base = &self.start.base;
         if let (Err(refusal), Some(tree)) = (&self.policy.allowed, base.tree)
             && self.judge.policy_of(base.commit, tree)?.is_none()
@@ -122,14 +127,6 @@ impl Trial<'_> {
                 None => Ok(Verdict::Diverged { trusted, tip }),
             },
         }
-    }
-
-    /// Nothing counts of keys that were revoked as compromised, be it by the tip.
-    fn distrust(&mut self) -> Result<(), Stop> {
-        if let Some(head) = self.trusted {
-            self.judge.distrust_recorded(head);
-        }
-        self.judge.distrust_with(self.tip.id, self.tip.tree)
     }
 
     /// What is known of keys at the start.
@@ -189,13 +186,13 @@ impl Trial<'_> {
                 Some((own, by, release))
             }
         };
-        let by_tag = released
-            .as_ref()
-            .map(|(own, by, release)| self.check_channel(own.as_deref(), by, &release.trailers));
+        let by_tag = released.as_ref().map(|(own, by, release)| {
+            self.check_channel(own.as_deref(), by, &release.tag.trailers)
+        });
         match (by_tag, self.release) {
             (Some(Ok(())), _) => {}
             // What it says of its channel is not made up for by the commit.
-            (Some(Err(refusal)), Some(release)) if names_channel(&release.trailers) => {
+            (Some(Err(refusal)), Some(release)) if names_channel(&release.tag.trailers) => {
                 return Err(refusal.into());
             }
             _ => self.check_channel(before.as_deref(), &signer, &self.tip.trailers())?,
@@ -205,7 +202,7 @@ impl Trial<'_> {
         let revision = VerifiedRevision::new(&self.tip, path, fleet, Some(signer), &standing);
         // Who follows a branch for a while does not forget how far releases were.
         let release = match self.release {
-            Some(release) => Some(release.name.clone()),
+            Some(release) => Some(release.tag.name.clone()),
             None => self.trusted.and_then(|head| head.release.clone()),
         };
         let revision = revision.released_as(release);

@@ -1,7 +1,7 @@
 //! The policy in the repository on a real machine: who may change what, approvals, channels, freshness, and what local root says.
 
 use crate::fixture::repository::Key;
-use crate::scene::{LAYER, Scene};
+use crate::scene::{LAYER, SUBJECT, Scene};
 
 const GOOD: &str = "[file.\"/etc/scene\"]\ncontent = \"good\\n\"\n";
 const BETTER: &str = "[file.\"/etc/scene\"]\ncontent = \"better\\n\"\n";
@@ -285,6 +285,71 @@ fn local_root_leads_out_of_trust_state_that_is_missing() {
     scene.apply(GOOD);
     scene.machine.sh("systemctl restart limpet.service");
     scene.converge();
+}
+
+#[test]
+fn a_host_is_run_with_openpgp_and_has_no_gpg() {
+    let scene = Scene::prepared("openpgp", GOOD);
+    let (machine, repository) = (&scene.machine, &scene.repository);
+    let mut pat = repository.certificate("pat", "ed25519", "2y");
+    let change = |key: &Key, layer: &str| {
+        repository.write(LAYER, layer);
+        repository.commit(key, SUBJECT);
+        repository.push();
+    };
+    change(&pat, BETTER);
+    // Nobody knows whose signature the anchor carries.
+    let unknown = scene.enroll();
+    assert_ne!(unknown.code(), 0, "{unknown:?}");
+    let listed_nowhere = "no certificate that is listed has the key";
+    assert!(unknown.stderr.contains(listed_nowhere), "{unknown:?}");
+    let list = |key: &Key| machine.write_file("/root/allowed_signers", key.allowed());
+    list(&pat);
+    scene.enroll().success();
+    scene.converge();
+    assert_eq!(machine.read_file("/etc/scene"), "better\n");
+    let pinned = machine.read_file("/etc/limpet/limpet.toml");
+    assert!(pinned.contains(&pat.fingerprint), "{pinned}");
+    for command in ["status", "trust", "history", "doctor"] {
+        let shown = machine.run(&["limpet", command]).stdout;
+        assert!(
+            shown.contains(&pat.fingerprint) || command == "history",
+            "{shown}"
+        );
+    }
+    machine.sh("! command -v gpg");
+
+    change(&pat, GOOD);
+    scene.converge();
+    assert_eq!(machine.read_file("/etc/scene"), "good\n");
+    let good = scene.head();
+    change(&scene.alice, BETTER);
+    scene.refuses(&good);
+
+    // The certificate gets a subkey: known from when the host lists it.
+    repository.reset("HEAD~1");
+    repository.force_push();
+    let digits = pat.digits().unwrap().to_owned();
+    repository.gpg(&pat, &["--quick-add-key", &digits, "ed25519", "sign", "1y"]);
+    repository.export(&mut pat);
+    change(&pat, BETTER);
+    scene.refuses(&good);
+    machine.write_file("/etc/limpet/allowed_signers", pat.allowed());
+    scene.converge();
+    assert_eq!(machine.read_file("/etc/scene"), "better\n");
+
+    // Its word is taken from it here.
+    machine.write_file(
+        "/etc/limpet/revoked",
+        format!("{} # lost\n", pat.fingerprint),
+    );
+    let better = scene.head();
+    change(&pat, GOOD);
+    scene.refuses(&better);
+    let verdict = machine.run(&["limpet", "verify", "--json"]);
+    let verdict: serde_json::Value = serde_json::from_str(&verdict.stdout).unwrap();
+    assert_eq!(verdict["rule"], "key-revoked", "{verdict:#}");
+    assert_eq!(machine.read_file("/etc/scene"), "better\n");
 }
 
 #[test]

@@ -28,6 +28,8 @@ mod history;
 mod objects;
 #[cfg(feature = "machine")]
 mod on_a_machine;
+#[cfg(feature = "openpgp")]
+mod openpgp;
 mod policy;
 mod releases;
 mod signatures;
@@ -49,6 +51,8 @@ struct Bench {
     revoked: PathBuf,
     /// Further options of `limpet verify`.
     options: Vec<String>,
+    /// What gpg knows of certificates, for git's own answer.
+    gpg_home: Option<PathBuf>,
     /// Why no machine meets the cases that follow.
     elsewhere: Option<&'static str>,
 }
@@ -86,6 +90,7 @@ impl Bench {
             ),
             revoked: repository.file("revoked", "# nobody\n"),
             options: Vec::new(),
+            gpg_home: None,
             elsewhere: None,
             repo: repository.work(),
             repository,
@@ -162,7 +167,9 @@ impl Bench {
         };
         let git = |arguments: &[&str]| {
             let file = self.allowed_signers.display();
+            let home = self.gpg_home.as_deref();
             Command::new("git")
+                .env("GNUPGHOME", home.unwrap_or(self.repository.directory()))
                 .arg("-C")
                 .arg(&self.repo)
                 .arg("-c")

@@ -11,7 +11,7 @@ pub struct Court {
     /// What stands in the policy beside version and keys.
     rules: String,
     /// Lines of `[key]` beside those of alice, bob and carol.
-    more_keys: String,
+    pub more_keys: String,
 }
 
 pub const RULES: &str =

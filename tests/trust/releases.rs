@@ -140,7 +140,7 @@ fn a_changed_tag_is_refused() {
     bench.refuses("v1.4.0", "wrong-namespace");
     put(&signed, &format!("{armor}{armor}"));
     bench.refuses("v1.4.0", "malformed-signature");
-    put(&signed, &armor.replace("SSH", "PGP"));
+    put(&signed, &armor.replace("SSH SIGNATURE", "SIGNED MESSAGE"));
     bench.refuses("v1.4.0", "unsupported-format");
 }
 

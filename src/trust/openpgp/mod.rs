@@ -1,0 +1,331 @@
+//! OpenPGP: certificates that a line of keys holds, and the one signature packet that a commit carries.
+//!
+//! A key is pinned by its primary fingerprint; a certificate proves by itself which subkeys are its own. The mathematics and the policy
+//! are sequoia's, at the host's time.
+//!
+//! - A signature does not carry its key. Who made it is looked for among the certificates at hand; whether that may sign is then asked
+//!   of the certificate that the deciding file lists, and of no other copy.
+//! - The date that a signature claims makes nothing valid, it can only make it refused.
+//! - What is read of a signature is one packet in one armor, written the one way, so that nobody without a key can write it differently.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use sequoia_openpgp::cert::amalgamation::ValidAmalgamation as _;
+use sequoia_openpgp::packet::key::{KeyParts, KeyRole, PublicParts, UnspecifiedRole};
+use sequoia_openpgp::packet::signature::subpacket::SubpacketTag;
+use sequoia_openpgp::packet::{Key, Signature};
+use sequoia_openpgp::parse::{Dearmor, PacketParserBuilder, Parse as _};
+use sequoia_openpgp::policy::{AsymmetricAlgorithm, HashAlgoSecurity, Policy as _, StandardPolicy};
+use sequoia_openpgp::serialize::MarshalInto as _;
+use sequoia_openpgp::types::{
+    HashAlgorithm, PublicKeyAlgorithm, RevocationStatus, RevocationType, SignatureType,
+};
+use sequoia_openpgp::{Cert, Fingerprint};
+
+use super::fleet_policy::Reason;
+use super::rule::{Refusal, Rule};
+
+mod armor;
+
+pub(super) use armor::is_armor;
+
+/// The largest certificate: without photographs and what others say of it, none comes near.
+const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
+/// The smallest and the largest RSA modulus, as for SSH keys.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 3072..=8192;
+/// How far ahead of the host's time a signature may be dated: clocks differ.
+const SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// A certificate: a primary key with what it says of itself and of its subkeys.
+#[derive(Debug, Clone)]
+pub(super) struct Certificate(Box<Cert>);
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.primary() == other.primary()
+    }
+}
+
+impl Eq for Certificate {}
+
+impl Certificate {
+    /// Reads exactly one certificate, without armor.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        if bytes.len() > MAX_CERTIFICATE_BYTES {
+            return Err("it is larger than 64 KiB: export it with --export-options export-clean");
+        }
+        let cert = PacketParserBuilder::from_bytes(bytes)
+            .and_then(|builder| builder.dearmor(Dearmor::Disabled).build())
+            .and_then(Cert::try_from)
+            .map_err(|_| "it is not one OpenPGP certificate")?;
+        if cert.is_tsk() {
+            return Err("it holds a private key");
+        }
+        Ok(Certificate(Box::new(cert)))
+    }
+
+    /// The primary key's packet: two certificates are of one key when these are the same.
+    pub(super) fn primary(&self) -> Vec<u8> {
+        // Writing into memory does not fail, and no two keys are without a packet.
+        self.0.primary_key().key().to_vec().unwrap_or_default()
+    }
+
+    /// The primary key: `openpgp:` and what gpg prints.
+    pub(super) fn fingerprint(&self) -> String {
+        shown(&self.0.fingerprint())
+    }
+
+    /// Why nothing of it may count, if so.
+    pub(super) fn weakness(&self) -> Option<String> {
+        weakness(self.0.primary_key().key())
+    }
+
+    /// Whether it revokes itself, whatever date that has.
+    pub(super) fn revocation(&self) -> Option<Reason> {
+        let reasons = self.0.primary_key().self_revocations().map(|signature| {
+            match signature.reason_for_revocation() {
+                Some((reason, _)) if reason.revocation_type() == RevocationType::Soft => {
+                    Reason::Retired
+                }
+                _ => Reason::Compromised,
+            }
+        });
+        reasons.max()
+    }
+
+    /// Why what was `made` counts no longer, if so: the certificate, its subkey or the signature has ended.
+    pub(super) fn lapsed(&self, made: &Made, now: Timestamp) -> Result<Option<String>, Refusal> {
+        let refused = |rule, detail| Err(Refusal::new(rule, detail).signed_by(self.fingerprint()));
+        let (name, issuer) = (self.fingerprint(), shown(&made.key.fingerprint()));
+        let time = SystemTime::from(now);
+        if self.revocation().is_some() {
+            return refused(
+                Rule::KeyRevoked,
+                format!("signer '{name}' revoked its key itself"),
+            );
+        }
+        let primary = self.0.primary_key().key().creation_time();
+        if [primary, made.key.creation_time()]
+            .iter()
+            .any(|created| *created > time + SKEW)
+        {
+            let detail = format!("the key '{issuer}' of signer '{name}' is from later than now");
+            return refused(Rule::KeyNotYetValid, detail);
+        }
+        let dated = made.signature.signature_creation_time();
+        if dated.is_none_or(|dated| dated > time + SKEW) {
+            let detail = format!("the signature of '{name}' is dated later than now");
+            return refused(Rule::KeyNotYetValid, detail);
+        }
+        // A key that was made a moment ago, by a clock that is ahead of ours.
+        let time = time.max(primary).max(made.key.creation_time());
+        let policy = policy_at(time);
+        let strength = HashAlgoSecurity::CollisionResistance;
+        if let Err(error) = policy.signature(&made.signature, strength) {
+            let detail = format!("the signature of '{name}' does not count: {error}");
+            return refused(Rule::UnsupportedFormat, detail);
+        }
+        let valid = match self.0.with_policy(&policy, time) {
+            Ok(valid) => valid,
+            Err(error) => {
+                let detail = format!("the certificate of signer '{name}' does not count: {error}");
+                return refused(Rule::WeakKey, detail);
+            }
+        };
+        let key = valid
+            .keys()
+            .find(|own| own.key().parts_as_public().role_as_unspecified() == &made.key)
+            .filter(sequoia_openpgp::cert::amalgamation::key::ValidKeyAmalgamation::for_signing);
+        let Some(key) = key else {
+            let detail = format!("'{issuer}' is no key of '{name}' that may sign");
+            return refused(Rule::UnknownKey, detail);
+        };
+        let statuses = [valid.revocation_status(), key.revocation_status()];
+        if !statuses
+            .iter()
+            .all(|status| matches!(status, RevocationStatus::NotAsFarAsWeKnow))
+        {
+            let detail = format!("the key '{issuer}' of '{name}' is revoked");
+            return refused(Rule::KeyRevoked, detail);
+        }
+        let ends = [
+            valid.primary_key().key_expiration_time(),
+            key.key_expiration_time(),
+            made.signature.signature_expiration_time(),
+        ];
+        match ends.into_iter().flatten().min().filter(|end| *end <= time) {
+            Some(end) => {
+                let end = Timestamp::try_from(end).unwrap_or(Timestamp::UNIX_EPOCH);
+                Ok(Some(format!("expired at {end}")))
+            }
+            None if valid.alive().is_ok() && key.alive().is_ok() => Ok(None),
+            None => refused(
+                Rule::KeyExpired,
+                format!("the key '{issuer}' of '{name}' is not alive"),
+            ),
+        }
+    }
+}
+
+/// What made a signature that holds.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    signature: Box<Signature>,
+    key: Key<PublicParts, UnspecifiedRole>,
+}
+
+/// The signature that a commit carries.
+#[derive(Debug)]
+pub(super) struct Block {
+    signature: Signature,
+    issuer: Fingerprint,
+}
+
+impl Block {
+    /// Reads the value of a commit's signature header, of which there is one text for each form of packet.
+    pub(super) fn parse(armor: &[u8]) -> Result<Self, Refusal> {
+        let packet = armor::decode(armor).map_err(malformed)?;
+        let body =
+            armor::only_signature(&packet).ok_or_else(|| malformed("it is not one signature"))?;
+        let signature =
+            Signature::from_bytes(body).map_err(|_| malformed("its packet cannot be read"))?;
+        if !matches!(signature.version(), 4 | 6) {
+            return Err(malformed("its version is neither 4 nor 6"));
+        }
+        if signature.to_vec().ok().as_deref() != Some(body) {
+            return Err(malformed("its packet is not written the one way"));
+        }
+        // Of a text, line ends are not signed.
+        if signature.typ() != SignatureType::Binary {
+            return Err(malformed("it is not one over bytes"));
+        }
+        let hashed = signature.hashed_area();
+        if hashed.subpackets(SubpacketTag::IssuerFingerprint).count() != 1 {
+            return Err(malformed("it does not name its key once"));
+        }
+        let issuer = signature.issuer_fingerprints().next().cloned();
+        let issuer = issuer.ok_or_else(|| malformed("it does not name its key"))?;
+        let loose = signature.unhashed_area();
+        let is_its_id = loose.iter().count() == 1
+            && loose.serialized_len() == 10
+            && signature.issuers().next() == Some(&(&issuer).into());
+        if loose.iter().count() != 0 && !is_its_id {
+            return Err(malformed(
+                "it has more than its key's id outside of what is signed",
+            ));
+        }
+        Ok(Block { signature, issuer })
+    }
+
+    /// The key that it says made it.
+    pub(super) fn issuer(&self) -> String {
+        shown(&self.issuer)
+    }
+
+    /// Does it hold over `payload`, which is a `noun`, by a key of `certificate`; None where that has no such key.
+    pub(super) fn by(
+        &self,
+        certificate: &Certificate,
+        payload: &[u8],
+        noun: &str,
+    ) -> Option<Result<Made, Refusal>> {
+        let mut keys = certificate.0.keys();
+        let key = keys.find(|own| own.key().fingerprint() == self.issuer)?;
+        let key = key.key().parts_as_public().role_as_unspecified();
+        let holds = self.holds(certificate, key, payload, noun);
+        let named = holds.map_err(|(rule, detail)| {
+            Refusal::new(rule, detail).signed_by(certificate.fingerprint())
+        });
+        Some(named.map(|()| Made {
+            signature: Box::new(self.signature.clone()),
+            key: key.clone(),
+        }))
+    }
+
+    fn holds(
+        &self,
+        certificate: &Certificate,
+        key: &Key<PublicParts, UnspecifiedRole>,
+        payload: &[u8],
+        noun: &str,
+    ) -> Result<(), (Rule, String)> {
+        let name = certificate.fingerprint();
+        if let Some(weak) = certificate.weakness().or_else(|| weakness(key)) {
+            return Err((Rule::WeakKey, format!("the key of signer '{name}' {weak}")));
+        }
+        let hash = self.signature.hash_algo();
+        if !is_strong(hash) {
+            let detail = format!("the signature of '{name}' uses {hash}");
+            return Err((Rule::WeakKey, detail));
+        }
+        self.signature.verify_message(key, payload).map_err(|_| {
+            let detail = format!(
+                "its signature is not by '{}' over this {noun}",
+                self.issuer()
+            );
+            (Rule::BadSignature, detail)
+        })?;
+        let digest = self.signature.computed_digest().unwrap_or_default();
+        if !digest.starts_with(self.signature.digest_prefix()) {
+            return Err((
+                Rule::MalformedSignature,
+                "its signature is malformed: its check bytes are wrong".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn malformed(cause: &str) -> Refusal {
+    Refusal::new(
+        Rule::MalformedSignature,
+        format!("its signature is malformed: {cause}"),
+    )
+}
+
+fn shown(fingerprint: &Fingerprint) -> String {
+    format!("openpgp:{fingerprint:X}")
+}
+
+fn is_strong(hash: HashAlgorithm) -> bool {
+    use HashAlgorithm::{SHA3_256, SHA3_512, SHA256, SHA384, SHA512};
+    matches!(hash, SHA256 | SHA384 | SHA512 | SHA3_256 | SHA3_512)
+}
+
+fn weakness<P: KeyParts, R: KeyRole>(key: &Key<P, R>) -> Option<String> {
+    #[allow(deprecated, reason = "they are still made")]
+    match (key.pk_algo(), key.mpis().bits()) {
+        (PublicKeyAlgorithm::RSAEncryptSign | PublicKeyAlgorithm::RSASign, bits) => {
+            let bits = bits.unwrap_or(0);
+            (!RSA_BITS.contains(&bits)).then(|| {
+                let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
+                format!("is RSA with {bits} bits, {least} to {most} are needed")
+            })
+        }
+        (PublicKeyAlgorithm::DSA, _) => Some("is DSA".into()),
+        _ => None,
+    }
+}
+
+/// What sequoia would refuse at `time`, and what limpet does besides, whoever else still takes it.
+fn policy_at(time: SystemTime) -> StandardPolicy<'static> {
+    let mut policy = StandardPolicy::at(time);
+    for hash in [
+        HashAlgorithm::MD5,
+        HashAlgorithm::SHA1,
+        HashAlgorithm::RipeMD,
+    ] {
+        policy.reject_hash(hash);
+    }
+    for algorithm in [
+        AsymmetricAlgorithm::RSA1024,
+        AsymmetricAlgorithm::DSA1024,
+        AsymmetricAlgorithm::DSA2048,
+        AsymmetricAlgorithm::DSA3072,
+        AsymmetricAlgorithm::DSA4096,
+    ] {
+        policy.reject_asymmetric_algo(algorithm);
+    }
+    policy
+}

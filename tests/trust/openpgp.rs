@@ -1,0 +1,482 @@
+//! Commits, tags and approvals that are signed with OpenPGP, by gpg itself.
+
+use crate::Bench;
+use crate::policy::{Court, RULES};
+use crate::repository::{Key, Repository};
+
+/// A bench that lists a certificate beside alice and bob.
+fn bench() -> (Bench, Key) {
+    bench_with("ed25519", "2y")
+}
+
+fn bench_with(algorithm: &str, until: &str) -> (Bench, Key) {
+    let mut bench = Bench::new();
+    let pat = bench.repository.certificate("pat", algorithm, until);
+    list(&mut bench, &pat);
+    (bench, pat)
+}
+
+/// The host lists what gpg has of `key` now.
+fn list(bench: &mut Bench, key: &Key) {
+    bench.gpg_home = Some(key.file.clone());
+    bench.allow(&[bench.alice.allowed(), key.allowed()]);
+}
+
+/// Adds a key for signing to a certificate.
+fn add_subkey(repository: &Repository, key: &mut Key, options: &[&str], until: &str) {
+    let digits = key.digits().unwrap().to_owned();
+    let add = ["--quick-add-key", &digits, "ed25519", "sign", until];
+    repository.gpg(key, &[options, &add].concat());
+    repository.export(key);
+}
+
+/// Imports the certificate that revokes `key`, which gpg makes beside every key.
+fn revoke(repository: &Repository, key: &mut Key) {
+    let name = format!("openpgp-revocs.d/{}.rev", key.digits().unwrap());
+    let file = key.file.join(name);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(":-----BEGIN", "-----BEGIN")).unwrap();
+    repository.gpg(key, &["--import", file.to_str().unwrap()]);
+    repository.export(key);
+}
+
+fn commit(bench: &Bench, key: &Key) -> String {
+    bench.repository.commit(key, "work")
+}
+
+#[test]
+fn a_certificate_that_is_listed_signs_and_is_named_by_its_fingerprint() {
+    for format in ["sha1", "sha256"] {
+        let mut bench = Bench::in_repository(Repository::with_object_format(format));
+        let pat = bench.repository.certificate("pat", "ed25519", "2y");
+        list(&mut bench, &pat);
+        commit(&bench, &pat);
+        let answer = bench.accepts("HEAD");
+        assert_eq!(answer.text("signer"), pat.fingerprint);
+        // Over what comes after it, as every signature.
+        commit(&bench, &bench.alice);
+        bench.accepts("HEAD");
+    }
+    for algorithm in ["rsa3072", "nistp256", "nistp384"] {
+        let (bench, pat) = bench_with(algorithm, "2y");
+        commit(&bench, &pat);
+        bench.accepts("HEAD");
+    }
+}
+
+#[test]
+fn a_subkey_signs_for_its_certificate() {
+    let (mut bench, mut pat) = bench();
+    let repository = &bench.repository;
+    add_subkey(repository, &mut pat, &[], "1y");
+    commit(&bench, &pat);
+    // The host does not know the new subkey yet.
+    bench.refuses("HEAD", "unknown-key");
+    list(&mut bench, &pat);
+    let answer = bench.accepts("HEAD");
+    assert_eq!(answer.text("signer"), pat.fingerprint);
+}
+
+#[test]
+fn who_is_not_listed_signs_nothing() {
+    let (bench, _) = bench();
+    let eve = bench.repository.certificate("eve", "ed25519", "2y");
+    commit(&bench, &eve);
+    let answer = bench.refuses("HEAD", "unknown-key");
+    assert_eq!(answer.text("signer"), eve.fingerprint);
+    assert!(
+        answer.text("detail").contains(&eve.fingerprint),
+        "{}",
+        answer.json
+    );
+}
+
+#[test]
+fn a_signature_is_over_one_commit() {
+    let (bench, pat) = bench();
+    commit(&bench, &pat);
+    let (payload, armor) = taken_apart(&bench);
+    bench.accepts(&bench.repository.write_commit(&payload, &armor));
+    let other = payload.replace("work", "more");
+    let tip = bench.repository.write_commit(&other, &armor);
+    bench.refuses(&tip, "bad-signature");
+}
+
+/// The payload and the armor of HEAD.
+fn taken_apart(bench: &Bench) -> (String, String) {
+    let text = bench.repository.read_object("commit", "HEAD");
+    let start = text.find("gpgsig").unwrap();
+    let end = start + text[start..].find("\n\n").unwrap() + 1;
+    let armor = text[start..end].split_once(' ').unwrap().1;
+    let payload = [&text[..start], &text[end..]].concat();
+    (payload, armor.replace("\n ", "\n").trim_end().to_owned())
+}
+
+#[test]
+fn nobody_without_a_key_writes_a_signature_differently() {
+    let (bench, pat) = bench();
+    commit(&bench, &pat);
+    let (payload, armor) = taken_apart(&bench);
+    let body: String = armor
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with(['-', '=']))
+        .collect();
+    let armored = |lines: &str| {
+        format!("-----BEGIN PGP SIGNATURE-----\n\n{lines}\n-----END PGP SIGNATURE-----")
+    };
+    let one_line_is_too_long = armored(&body);
+    let with_comment = armor.replacen("\n\n", "\nComment: hello\n\n", 1);
+    let with_wrong_checksum = armor.replacen("\n=", "\n=A", 1);
+    let twice = format!("{armor}\n{armor}");
+    let with_text_behind = format!("{armor}\nhello");
+    let blank_lines = armor.replacen("\n\n", "\n\n\n", 1);
+    for malleated in [
+        one_line_is_too_long,
+        with_comment,
+        with_wrong_checksum,
+        twice,
+        with_text_behind,
+        blank_lines,
+        armored("iHUE"),
+        armored("AAAA"),
+        armored(""),
+    ] {
+        let tip = bench.repository.write_commit(&payload, &malleated);
+        bench.refuses(&tip, "malformed-signature");
+    }
+}
+
+#[test]
+fn a_signature_over_a_text_or_two_in_one_armor_are_refused() {
+    let (bench, pat) = bench();
+    let repository = &bench.repository;
+    commit(&bench, &pat);
+    let (payload, _) = taken_apart(&bench);
+    let file = repository.file("payload", &payload);
+    let sign = |options: &[&str]| {
+        let detached = ["--detach-sign", "--output", "-", file.to_str().unwrap()];
+        repository.gpg(&pat, &[options, &detached].concat())
+    };
+    let put = |armor: &[u8]| {
+        let armor = String::from_utf8(armor.to_owned()).unwrap();
+        repository.write_commit(&payload, &armor)
+    };
+    bench.accepts(&put(&sign(&["--armor"])));
+    // Of a text, line ends and spaces before them are not signed.
+    bench.refuses(
+        &put(&sign(&["--armor", "--textmode"])),
+        "malformed-signature",
+    );
+    let two = [sign(&[]), sign(&[])].concat();
+    let lines: Vec<String> = base64(&two)
+        .as_bytes()
+        .chunks(64)
+        .map(|chunk| String::from_utf8(chunk.to_owned()).unwrap())
+        .collect();
+    let armor = format!(
+        "-----BEGIN PGP SIGNATURE-----\n\n{}\n-----END PGP SIGNATURE-----",
+        lines.join("\n")
+    );
+    bench.refuses(&put(armor.as_bytes()), "malformed-signature");
+}
+
+#[test]
+fn a_revoked_certificate_or_subkey_signs_nothing() {
+    let (mut bench, mut pat) = bench();
+    commit(&bench, &pat);
+    bench.accepts("HEAD");
+    add_subkey(&bench.repository, &mut pat, &[], "1y");
+    list(&mut bench, &pat);
+    commit(&bench, &pat);
+    bench.accepts("HEAD");
+    revoke(&bench.repository, &mut pat);
+    list(&mut bench, &pat);
+    bench.refuses("HEAD", "key-revoked");
+    bench.refuses("HEAD~1", "key-revoked");
+}
+
+#[test]
+fn what_has_expired_signs_nothing_whatever_date_it_says() {
+    let (mut bench, _) = bench();
+    let then = ["--faked-system-time", "20240101T000000"];
+    let repository = &bench.repository;
+    let old = repository.certificate_at("old", "ed25519", "1y", &then);
+    repository.sign_at(&old, "20240601T000000");
+    list(&mut bench, &old);
+    commit(&bench, &old);
+    bench.refuses("HEAD", "key-expired");
+    // Another who is valid now signs it again, and so stands for it.
+    bench.repository.commit(&bench.alice, "as it was");
+    bench.accepts("HEAD");
+
+    // A subkey of a certificate that goes on.
+    let repository = &bench.repository;
+    repository.reset(&bench.anchor);
+    let mut sub = repository.certificate_at("sub", "ed25519", "never", &then);
+    let a_day_later = ["--faked-system-time", "20240102T000000"];
+    add_subkey(repository, &mut sub, &a_day_later, "1y");
+    repository.sign_at(&sub, "20240601T000000");
+    list(&mut bench, &sub);
+    commit(&bench, &sub);
+    bench.refuses("HEAD", "key-expired");
+}
+
+#[test]
+fn what_says_that_it_is_from_later_than_now_counts_later() {
+    let (mut bench, pat) = bench_with("ed25519", "never");
+    bench.repository.sign_at(&pat, "20380101T000000");
+    commit(&bench, &pat);
+    let answer = bench.refuses("HEAD", "key-not-yet-valid");
+    assert!(
+        answer.text("detail").contains("dated later"),
+        "{}",
+        answer.json
+    );
+    let then = ["--faked-system-time", "20380101T000000"];
+    let repository = &bench.repository;
+    repository.reset("HEAD~1");
+    let late = repository.certificate_at("late", "ed25519", "never", &then);
+    repository.sign_at(&late, "20380101T000000");
+    list(&mut bench, &late);
+    commit(&bench, &late);
+    bench.refuses("HEAD", "key-not-yet-valid");
+}
+
+#[test]
+fn weak_keys_and_hashes_sign_nothing() {
+    let (bench, pat) = bench_with("rsa2048", "2y");
+    commit(&bench, &pat);
+    bench.refuses("HEAD", "weak-key");
+    let (bench, pat) = bench_with("rsa3072", "2y");
+    std::fs::write(pat.file.join("gpg.conf"), "digest-algo SHA1\n").unwrap();
+    commit(&bench, &pat);
+    let answer = bench.refuses("HEAD", "weak-key");
+    assert!(answer.text("detail").contains("SHA1"), "{}", answer.json);
+}
+
+#[test]
+fn what_is_no_certificate_is_not_listed() {
+    let (mut bench, pat) = bench();
+    let secret = bench.repository.gpg(&pat, &["--export-secret-keys"]);
+    let armored = bench.repository.gpg(&pat, &["--export", "--armor"]);
+    let twice = [
+        pat.clone(),
+        bench.repository.certificate("eve", "ed25519", "2y"),
+    ]
+    .map(|key| bench.repository.gpg(&key, &["--export"]));
+    for bytes in [secret, armored, twice.concat(), b"nothing".to_vec()] {
+        let line = format!("openpgp {}", base64(&bytes));
+        let wrong = Key {
+            public: line,
+            ..pat.clone()
+        };
+        list(&mut bench, &wrong);
+        commit(&bench, &bench.alice);
+        bench.refuses("HEAD", "signers-file-invalid");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[test]
+fn a_host_revokes_a_certificate_by_its_fingerprint() {
+    let (mut bench, pat) = bench();
+    commit(&bench, &pat);
+    bench.accepts("HEAD");
+    let line = format!("{} # lost\n", pat.fingerprint);
+    bench.revoked = bench.repository.file("revoked", &line);
+    bench.refuses("HEAD", "key-revoked");
+    bench.revoked = bench
+        .repository
+        .file("revoked", &format!("{}\n", pat.public));
+    bench.refuses("HEAD", "key-revoked");
+}
+
+/// A policy that lists a certificate, which `rules` call pat.
+fn court(rules: &str) -> (Court, Key) {
+    let mut court = Court::new();
+    let pat = court.bench.repository.certificate("pat", "ed25519", "2y");
+    court.bench.gpg_home = Some(pat.file.clone());
+    court.more_keys = format!("pat = \"{}\"\n", pat.public);
+    court.change(rules);
+    court.alice("list pat");
+    // It signs something before it counts for more.
+    commit(&court.bench, &pat);
+    court.accepts();
+    (court, pat)
+}
+
+const SITE: &str = "[root]\nkeys = [\"alice\"]\n[[allow]]\nkeys = [\"bob\", \"pat\"]\npaths = [\"layers/site/**\"]\n";
+
+#[test]
+fn a_certificate_of_the_policy_changes_what_it_may_and_nothing_else() {
+    let (court, pat) = court(SITE);
+    court.put("layers/site/motd");
+    commit(&court.bench, &pat);
+    let answer = court.accepts();
+    assert_eq!(answer.text("signer"), pat.fingerprint);
+    court.put("layers/base/motd");
+    commit(&court.bench, &pat);
+    court.refuses("out-of-scope");
+}
+
+#[test]
+fn a_policy_revokes_a_certificate_by_its_name() {
+    for (reason, rule) in [("retired", "key-expired"), ("compromised", "key-revoked")] {
+        let (mut court, pat) = court(SITE);
+        let rules = format!("{SITE}[[revoked]]\nkey = \"pat\"\nreason = \"{reason}\"\n");
+        court.change(&rules);
+        court.alice("no longer pat");
+        if reason == "retired" {
+            court.accepts();
+        }
+        court.put("layers/site/motd");
+        commit(&court.bench, &pat);
+        court.refuses(rule);
+    }
+}
+
+#[test]
+fn a_certificate_that_a_tip_shows_as_revoked_counts_no_longer_on_the_way() {
+    let (mut court, mut pat) = court(SITE);
+    let trusted = court.bench.repository.id("HEAD");
+    court.bench.trust(&trusted);
+    court.put("layers/site/motd");
+    commit(&court.bench, &pat);
+    court.accepts();
+    revoke(&court.bench.repository, &mut pat);
+    court.more_keys = format!("pat = \"{}\"\n", pat.public);
+    court.write();
+    court.alice("pat revoked it");
+    court.refuses("key-revoked");
+}
+
+#[test]
+fn a_new_subkey_counts_from_the_policy_that_shows_it() {
+    let (mut court, mut pat) = court(SITE);
+    add_subkey(&court.bench.repository, &mut pat, &[], "1y");
+    court.put("layers/site/motd");
+    commit(&court.bench, &pat);
+    court.refuses("unknown-key");
+    court.bench.repository.reset("HEAD~1");
+    court.more_keys = format!("pat = \"{}\"\n", pat.public);
+    court.write();
+    court.alice("pat has a new subkey");
+    court.accepts();
+    court.put("layers/site/motd");
+    commit(&court.bench, &pat);
+    court.accepts();
+}
+
+#[test]
+fn nobody_shows_a_subkey_of_his_own_in_the_change_that_it_signs() {
+    let rules = RULES.replace("[\"alice\"]", "[\"alice\", \"pat\"]");
+    let (mut court, mut pat) = court(&rules);
+    add_subkey(&court.bench.repository, &mut pat, &[], "1y");
+    court.more_keys = format!("pat = \"{}\"\n", pat.public);
+    court.write();
+    commit(&court.bench, &pat);
+    // What was before decides, and that does not know it.
+    court.refuses("unknown-key");
+}
+
+const TWO: &str = "[root]\nkeys = [\"alice\"]\n[[allow]]\nkeys = [\"bob\", \"pat\"]\npaths = [\"layers/**\"]\n[[protect]]\npaths = [\"layers/base/**\"]\nthreshold = 2\n";
+
+#[test]
+fn an_approval_may_be_signed_by_a_certificate_and_counts_once() {
+    let (mut court, mut pat) = court(TWO);
+    court.put("layers/base/motd");
+    let change = court.bob("say hello");
+    court.waits();
+    court.approve(&pat, &change);
+    court.accepts();
+
+    // By its primary key and by a subkey it is one signer.
+    add_subkey(&court.bench.repository, &mut pat, &[], "1y");
+    court.more_keys = format!("pat = \"{}\"\n", pat.public);
+    court.write();
+    court.alice("pat has a new subkey");
+    court.put("layers/base/issue");
+    let primary = format!("{}!", pat.digits().unwrap());
+    let by_primary = Key {
+        fingerprint: format!("openpgp:{primary}"),
+        ..pat.clone()
+    };
+    let change = commit(&court.bench, &by_primary);
+    court.approve(&pat, &change);
+    court.waits();
+    court.approve(&court.bench.bob, &change);
+    court.accepts();
+}
+
+#[test]
+fn an_approval_by_a_certificate_that_has_expired_needs_another_to_stand_for_it() {
+    let mut court = Court::new();
+    let then = ["--faked-system-time", "20240101T000000"];
+    let repository = &court.bench.repository;
+    let old = repository.certificate_at("pat", "ed25519", "1y", &then);
+    repository.sign_at(&old, "20240601T000000");
+    court.more_keys = format!("pat = \"{}\"\n", old.public);
+    court.change(TWO);
+    court.alice("list pat");
+    court.bench.anchor = court.bench.repository.id("HEAD");
+    court.put("layers/base/motd");
+    let change = court.bob("say hello");
+    court.approve(&old, &change);
+    court.bob("more");
+    court.refuses("key-expired");
+    court.alice("as it was");
+    court.accepts();
+}
+
+#[test]
+fn a_certificate_approves_with_the_command_of_limpet() {
+    let (court, pat) = court(TWO);
+    court.put("layers/base/motd");
+    court.bob("say hello");
+    let repository = &court.bench.repository;
+    for (name, value) in [
+        ("user.signingkey", pat.digits().unwrap()),
+        ("user.name", "Tess Ter"),
+        ("user.email", "tess@example.net"),
+    ] {
+        repository.git(&["config", name, value]);
+    }
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_limpet"))
+        .arg("approve")
+        .current_dir(repository.work())
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GNUPGHOME", &pat.file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    court.accepts();
+}
+
+#[test]
+fn a_release_may_be_signed_by_a_certificate() {
+    let (mut bench, pat) = bench();
+    bench.options.extend(["--tags".to_owned(), "^1".to_owned()]);
+    let work = commit(&bench, &bench.alice);
+    let tag = |key: &Key, name: &str| {
+        let arguments = ["tag", "-s", "-f", "-m", "a release", name, &work];
+        bench.repository.git_signed(key, &arguments);
+    };
+    tag(&pat, "v1.0.0");
+    bench.accepts("v1.0.0");
+    let eve = bench.repository.certificate("eve", "ed25519", "2y");
+    tag(&eve, "v1.1.0");
+    bench.refuses("v1.1.0", "unknown-key");
+
+    let (mut court, pat) = court(SITE);
+    let options = ["--tags".to_owned(), "^1".to_owned()];
+    court.bench.options.extend(options);
+    let head = court.bench.repository.id("HEAD");
+    let arguments = ["tag", "-s", "-m", "a release", "v1.0.0", &head];
+    court.bench.repository.git_signed(&pat, &arguments);
+    court.bench.accepts("v1.0.0");
+}
