@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bad_days::{FILE, declared_when_asked, drift_is_undone_unasked, layer, status_says};
+use crate::bad_days::{declared_when_asked, drift_is_undone_unasked, layer, status_says};
 use crate::fixture::machine::wait_until;
 use crate::scene::{SOON, Scene};
 
@@ -219,67 +219,4 @@ fn a_fetcher_that_cannot_start_is_said_at_once_with_what_to_do() {
     drift_is_undone_unasked(&scene, "round 2");
     machine.sh("systemctl start limpet-fetch.socket");
     scene.converge();
-}
-
-/// Connects as often as it can, and asks for the most work there is, or says nothing.
-const FLOOD: &str = r#"
-use IO::Socket::UNIX;
-my $request = shift;
-my @open;
-while (1) {
-    my $socket = IO::Socket::UNIX->new(Peer => "/run/limpet/control.sock") or next;
-    $socket->autoflush(1);
-    print $socket "$request\n" if $request;
-    push @open, $socket;
-    shift @open if @open > 100;
-}
-"#;
-
-#[test]
-fn a_control_socket_flooded_by_operators_stops_neither_enforcement_nor_root() {
-    let scene = Scene::enrolled("flood", &layer("first", ""));
-    scene.poll_often();
-    let machine = &scene.machine;
-    machine.write_file("/root/flood.pl", FLOOD);
-    machine.sh("cp /root/flood.pl /usr/local/bin/flood.pl; chmod 0755 /usr/local/bin/flood.pl");
-    let pid = machine.main_pid("limpet.service");
-    let cursor = machine.journal_cursor();
-    for (number, request) in ["", r#"{"request":"plan"}"#, r#"{"request":"status"}"#]
-        .iter()
-        .enumerate()
-    {
-        machine
-            .run(&[
-                "systemd-run",
-                "--quiet",
-                &format!("--unit=flood{number}"),
-                "--uid=nobody",
-                "--gid=limpet-operators",
-                "perl",
-                "/usr/local/bin/flood.pl",
-                request,
-            ])
-            .success();
-    }
-    for content in ["second", "third"] {
-        drift_is_undone_unasked(&scene, machine.read_file(FILE).trim());
-        scene.declare(&layer(content, ""));
-        scene.converge();
-    }
-    for number in 0..3 {
-        let unit = format!("flood{number}.service");
-        assert!(machine.is_active(&unit), "{unit} ended by itself");
-        machine.sh(&format!("systemctl stop {unit}"));
-    }
-    let said = machine.journal_after(&cursor, "SYSLOG_IDENTIFIER", "limpet");
-    assert!(said.len() < 20, "{said:#?}");
-    assert_eq!(machine.main_pid("limpet.service"), pid);
-    let status = format!("/proc/{}/status", machine.pid_here(pid));
-    let status = std::fs::read_to_string(status).expect("the agent runs");
-    let memory: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
-        .and_then(|kib| kib.parse().ok())
-        .expect("the kernel knows its memory");
-    assert!(memory < 64 << 10, "{memory} KiB after the flood");
 }

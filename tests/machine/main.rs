@@ -26,6 +26,7 @@ mod bad_days_server;
 mod bad_days_state;
 mod bad_days_system;
 mod contested;
+mod control;
 mod dnf;
 mod doctor;
 mod downloads;
