@@ -1,11 +1,13 @@
 //! What other programs of the machine take away: the bus, the package manager's lock, the right time.
 
 use crate::bad_days::{
-    FILE, declared, drift_is_undone, drift_is_undone_unasked, journal_is_quiet, layer, status_says,
+    FILE, declared, declared_when_asked, drift_is_undone, drift_is_undone_unasked,
+    journal_is_quiet, layer, status_says,
 };
 use crate::fixture::apt_repository::{AptRepository, Package};
 use crate::fixture::machine::{Machine, wait_until};
-use crate::scene::{SOON, Scene};
+use crate::fixture::repository::Key;
+use crate::scene::{LAYER, SOON, SUBJECT, Scene};
 
 const OPERATOR: &str = "the operator of this host";
 
@@ -180,6 +182,90 @@ fn a_wrong_clock_stops_nothing_that_is_in_force() {
             .to_owned();
         assert!(since.as_str() < "2099", "{since}");
     }
+}
+
+#[test]
+fn neither_a_clock_in_1970_nor_a_year_off_revives_a_key() {
+    let scene = Scene::prepared("year", &layer("first", ""));
+    let (machine, repository) = (&scene.machine, &scene.repository);
+    // From a file, because no certificate of a server is valid in another century.
+    let publish = || {
+        let file = repository.directory().join("fleet.bundle");
+        repository.git(&["bundle", "create", "-q", file.to_str().unwrap(), "main"]);
+        let bytes = std::fs::read(&file).expect("the bundle is readable");
+        machine.write_file("/srv/fleet.bundle.new", bytes);
+        machine.sh("chmod 644 /srv/fleet.bundle.new; mv /srv/fleet.bundle.new /srv/fleet.bundle");
+    };
+    let change = |key: &Key, content: &str| {
+        repository.write(LAYER, &layer(content, ""));
+        repository.commit(key, SUBJECT);
+        publish();
+    };
+    let [old, carol] = ["old", "carol"].map(|name| repository.key(name));
+    let in_a_year = machine.sh("date -u -d '1 year' +%Y%m%dZ");
+    let until = |time: &str| format!("namespaces=\"git\",valid-before=\"{}\"", time.trim());
+    let signers = [
+        scene.alice.allowed(),
+        old.allowed_with(&until("20240101Z")),
+        carol.allowed_with(&until(&in_a_year)),
+    ];
+    machine.write_file("/root/allowed_signers", signers.concat());
+    publish();
+    let anchor = scene.head();
+    machine
+        .run(&[
+            "limpet",
+            "enroll",
+            "/srv/fleet.bundle",
+            "--anchor",
+            &anchor,
+            "--allowed-signers",
+            "/root/allowed_signers",
+            "--name",
+            "scene",
+            "--yes",
+        ])
+        .success();
+    fake_the_time(&scene);
+    scene.converge();
+    let set_clock = |offset: &str| {
+        machine.write_file(TIME_FILE, format!("{offset}\n"));
+        machine.sh("systemctl stop limpet-fetch.service; systemctl restart limpet.service");
+    };
+    let reason = || scene.status()["errors"].to_string();
+
+    set_clock("-56y");
+    let before = scene.head();
+    change(&old, "by a key that has expired");
+    scene.refuses(&before);
+    assert!(reason().contains("expired at 2024-01-01"), "{}", reason());
+    // Whose key is valid still may, whatever the clock says.
+    change(&scene.alice, "by alice");
+    declared_when_asked(&scene, "by alice");
+
+    // Two years later, with what was signed in time.
+    change(&carol, "by carol, in time");
+    set_clock("+2y");
+    scene.sync();
+    assert!(reason().contains("expired at"), "{}", reason());
+    assert_eq!(machine.read_file(FILE), "by alice\n");
+    change(&scene.alice, "by alice again");
+    declared_when_asked(&scene, "by alice again");
+
+    // Nobody is left who may: what is in force stays, and who can help is told.
+    machine.write_file(
+        "/etc/limpet/allowed_signers",
+        carol.allowed_with(&until(&in_a_year)),
+    );
+    let before = scene.head();
+    change(&carol, "too late");
+    scene.refuses(&before);
+    assert!(
+        reason().contains("extend the key's valid-before"),
+        "{}",
+        reason()
+    );
+    drift_is_undone(&scene, "by alice again");
 }
 
 #[test]

@@ -159,7 +159,10 @@ fn a_stranger_is_kept_out_and_an_operator_may_only_look() {
         "{stranger:?}"
     );
     let status = ask("--regid=limpet-operators", r#"{"request":"status"}"#);
-    assert!(status.stdout.contains("\"state\":\"converged\""), "{status:?}");
+    assert!(
+        status.stdout.contains("\"state\":\"converged\""),
+        "{status:?}"
+    );
     for request in [
         SYNC,
         r#"{"request":"rollback","to":null,"for_secs":null,"reason":"none","by":"root"}"#,

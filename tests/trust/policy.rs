@@ -528,6 +528,42 @@ fn a_key_expires() {
 }
 
 #[test]
+fn an_approval_by_a_key_that_has_expired_needs_another_to_stand_for_it() {
+    let rules = "[root]\nkeys = [\"alice\"]\n[[allow]]\nkeys = [\"bob\"]\npaths = [\"layers/**\"]\n[[protect]]\npaths = [\"layers/base/**\"]\nthreshold = 2\n";
+    let mut court = Court::with(rules);
+    let old = court.bench.repository.key("old");
+    court.more_keys = format!(
+        "old = {{ key = \"{}\", not_after = \"2026-01-01T00:00:00Z\" }}\n",
+        old.public
+    );
+    court.write();
+    court.bench.anchor = court.alice("old has signed here for years");
+    let base = court.bench.repository.id("HEAD");
+    court.put("layers/base/motd");
+    let change = court.bob("say hello");
+    court.approve(&old, &change);
+    court.bob("more");
+    court.refuses("key-expired");
+    court.alice("as it was");
+    court.accepts();
+
+    // On a branch that is merged it is the same.
+    let repository = &court.bench.repository;
+    repository.checkout(&base);
+    repository.branch("feature", &base);
+    court.put("layers/base/issue");
+    let change = court.bob("say more");
+    court.approve(&old, &change);
+    let repository = &court.bench.repository;
+    repository.checkout("main");
+    repository.reset(&base);
+    repository.merge(&court.bench.bob, "feature");
+    court.refuses("key-expired");
+    court.alice("as it was");
+    court.accepts();
+}
+
+#[test]
 fn a_threshold_counts_only_keys_that_can_sign() {
     let rules = format!("{RULES}[[protect]]\npaths = [\"layers/base/**\"]\nthreshold = 3\n");
     let mut court = Court::with(&rules);
