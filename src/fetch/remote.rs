@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use gix::progress::Discard;
+use gix::remote::fetch::Status;
+use gix::remote::fetch::refs::update::Mode;
 use gix_transport::client::blocking_io::Transport;
 
 use super::attempt::Attempt;
@@ -155,7 +157,14 @@ fn receive(
             .prepare_fetch(Discard, Default::default())?
             .receive(Discard, interrupt)
     });
-    let Err(error) = result else { return Ok(()) };
+    let error = match result {
+        Ok(outcome) if lacks_what_is_offered(&outcome.status) => {
+            let cause = "the server offers a commit and sent a pack without it";
+            return Err(FetchError::Source(attempt.trouble(Class::Transient, cause)));
+        }
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
     if attempt.time_left().is_zero() {
         return Err(FetchError::Source(attempt.too_long()));
     }
@@ -163,6 +172,15 @@ fn receive(
         return Err(FetchError::Source(trouble));
     }
     Err(explain(attempt, &error))
+}
+
+/// Does what came lack the commit that it was sent for: gix then leaves the ref as it was, and calls that no failure.
+fn lacks_what_is_offered(status: &Status) -> bool {
+    let (Status::NoPackReceived { update_refs, .. } | Status::Change { update_refs, .. }) = status;
+    update_refs
+        .updates
+        .iter()
+        .any(|update| matches!(update.mode, Mode::RejectedSourceObjectNotFound { .. }))
 }
 
 /// Reads all of a listing.
