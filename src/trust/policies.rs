@@ -101,24 +101,34 @@ impl<'a> Policies<'a> {
     pub(super) fn keys_near(&self, commit: &Commit) -> Result<Vec<PublicKey>, Stop> {
         let mut keys = Vec::new();
         for parent in &commit.parents {
-            match read_commit(self.objects, *parent) {
-                Ok(parent) => keys.extend(self.keys_of(parent.id, parent.tree)?),
-                Err(Stop::Refused(_) | Stop::Unavailable(ObjectError::Missing(_))) => {}
-                Err(unavailable) => return Err(unavailable),
-            }
+            keys.extend(self.keys_in(*parent)?);
         }
         keys.extend(self.keys_of(commit.id, commit.tree)?);
         Ok(keys)
     }
 
+    /// The keys that the policy of the commit `id` lists.
+    pub(super) fn keys_in(&self, id: ObjectId) -> Result<Vec<PublicKey>, Stop> {
+        let commit = if_there(read_commit(self.objects, id))?;
+        match commit {
+            Some(commit) => self.keys_of(id, commit.tree),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The keys that the policy of `tree` lists.
     pub(super) fn keys_of(&self, commit: ObjectId, tree: ObjectId) -> Result<Vec<PublicKey>, Stop> {
-        let policy = match self.of(commit, tree) {
-            Ok(policy) => policy,
-            Err(Stop::Refused(_)) => None,
-            Err(unavailable) => return Err(unavailable),
-        };
+        let policy = if_there(self.of(commit, tree))?.flatten();
         let keys = policy.iter().flat_map(|policy| policy.keys.values());
         Ok(keys.map(|named| named.key.clone()).collect())
+    }
+}
+
+/// What was read; none where it breaks a rule, or is not there: whoever looks for keys looks elsewhere.
+fn if_there<T>(read: Result<T, Stop>) -> Result<Option<T>, Stop> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(Stop::Refused(_) | Stop::Unavailable(ObjectError::Missing(_))) => Ok(None),
+        Err(unavailable) => Err(unavailable),
     }
 }

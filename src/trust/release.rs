@@ -143,7 +143,7 @@ pub(super) fn judge(
 ) -> Result<Verdict, Stop> {
     let mut judge = Judge::new(objects, policy, now);
     if let Some(head) = trusted {
-        judge.start_at(head)?;
+        judge.start_at(head);
     }
     let release = Release::of(Tag::read(objects, id, name)?, &judge)?;
     if let Some(wanted) = &policy.releases
@@ -205,7 +205,7 @@ fn release_again(
     now: Timestamp,
 ) -> Result<Verdict, Stop> {
     let mut judge = Judge::new(objects, policy, now);
-    judge.start_at(head)?;
+    judge.start_at(head);
     let own = judge.policy_of(head.commit, head.tree)?;
     release.signer(&judge, own.as_deref(), &Standing::of_head(head))?;
     let commit = read_commit(objects, head.commit)?;

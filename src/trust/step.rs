@@ -23,10 +23,10 @@ use super::policies::Policies;
 use super::rule::{Refusal, Rule, Stop};
 use super::succession::{check_succession, resolve};
 use super::tree::ChangeCheck;
-use super::{Policy, TrustedHead, place_in_repository, read_commit};
+use super::{Policy, TrustedHead, place_in_repository};
 use crate::config::TrustMode;
 use crate::document::Place;
-use crate::git::{ObjectError, ObjectId, Objects};
+use crate::git::{ObjectId, Objects};
 
 /// A commit as far as a step is about it.
 #[derive(Debug, Clone)]
@@ -100,8 +100,8 @@ pub(super) struct Judge<'a> {
     compromised: BTreeMap<String, String>,
     trees: RefCell<ChangeCheck<'a>>,
     policies: Policies<'a>,
-    /// The keys that what is trusted lists.
-    trusted_keys: Vec<PublicKey>,
+    /// What is trusted: a commit and its tree.
+    trusted: Option<(ObjectId, ObjectId)>,
     allowed: RefCell<HashMap<(ObjectId, ObjectId), Rc<Allowed>>>,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Judge<'a> {
             compromised: BTreeMap::new(),
             trees: RefCell::new(ChangeCheck::new(objects)),
             policies: Policies::new(objects, &policy.source_path),
-            trusted_keys: Vec::new(),
+            trusted: None,
             allowed: RefCell::default(),
         };
         if let Ok(signers) = &policy.allowed {
@@ -139,15 +139,14 @@ impl<'a> Judge<'a> {
 
     /// Starts where `head` is trusted: its keys are known, and nothing new counts of those that any policy on the way to it revoked as
     /// compromised.
-    pub(super) fn start_at(&mut self, head: &TrustedHead) -> Result<(), Stop> {
+    pub(super) fn start_at(&mut self, head: &TrustedHead) {
         for revoked in &head.revocations {
             if let (Some(fingerprint), Reason::Compromised) = (&revoked.fingerprint, revoked.reason)
             {
                 self.distrust(fingerprint.clone(), POLICY_FILE.to_owned());
             }
         }
-        self.trusted_keys = self.policies.keys_of(head.commit, head.tree)?;
-        Ok(())
+        self.trusted = Some((head.commit, head.tree));
     }
 
     /// Does the policy that `tree` carries revoke keys as compromised: then nothing of them counts on the way there.
@@ -184,15 +183,7 @@ impl<'a> Judge<'a> {
         payload: &[u8],
         id: ObjectId,
     ) -> Result<Voucher, Stop> {
-        self.who_signed(armor, (payload, "tag"), || {
-            match read_commit(self.objects, id) {
-                Ok(commit) => self.policies.keys_of(id, commit.tree),
-                Err(Stop::Refused(_) | Stop::Unavailable(ObjectError::Missing(_))) => {
-                    Ok(Vec::new())
-                }
-                Err(unavailable) => Err(unavailable),
-            }
-        })
+        self.who_signed(armor, (payload, "tag"), || self.policies.keys_in(id))
     }
 
     /// Who made the signature `armor` over a payload, which is a noun. Where it does not carry its key, that is one of the host's file,
@@ -206,7 +197,10 @@ impl<'a> Judge<'a> {
         Voucher::by(armor, payload, noun, || {
             let own = self.policy.allowed.iter();
             let own = own.flat_map(|signers| signers.public_keys());
-            let mut known: Vec<PublicKey> = own.chain(&self.trusted_keys).cloned().collect();
+            let mut known: Vec<PublicKey> = own.cloned().collect();
+            if let Some((commit, tree)) = self.trusted {
+                known.extend(self.policies.keys_of(commit, tree)?);
+            }
             known.extend(near()?);
             Ok(known)
         })

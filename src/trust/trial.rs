@@ -58,7 +58,7 @@ pub(super) fn judge<'a>(
     let mut judge = Judge::new(objects, policy, now);
     let start = match trusted {
         Some(trusted) => {
-            judge.start_at(trusted)?;
+            judge.start_at(trusted);
             Start::at_head(trusted)?
         }
         None => Start::at_anchor(objects, policy, &judge)?,
