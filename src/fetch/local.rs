@@ -4,10 +4,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::refs::Found;
-use super::store;
+use super::{Lane, Trouble, store};
 use crate::config::Follow;
 use crate::git::TAGS;
 use crate::model::{Class, Failure};
+
+/// Where run-limpet-stick.mount mounts a stick; the directory is empty, or not there, as long as none is plugged in.
+const STICK: &str = "/run/limpet/stick";
+
+/// The trouble with a source at `path`, if that is on a stick that is not plugged in: like a network that is not there, it is nobody's
+/// failure.
+pub fn without_stick(path: &Path) -> Option<Trouble> {
+    let is_empty = || match std::fs::read_dir(STICK) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    (path.starts_with(STICK) && is_empty()).then(|| {
+        let message = format!("no stick with '{}' is plugged in", path.display());
+        Trouble::from(Failure::new(Class::Transient, message)).in_lane(Lane::Offline)
+    })
+}
 
 /// The repository at `path`, bare or with a work tree.
 pub fn open(path: &Path) -> Result<gix::Repository, Failure> {

@@ -176,6 +176,9 @@ impl Place {
         if let Kind::Path(path) = &self.kind
             && !path.is_file()
         {
+            if let Some(trouble) = local::without_stick(path) {
+                return Err(trouble);
+            }
             let repository = local::open(path)?;
             let tip = local::read_tip(&repository, wanted.follow)?;
             return Ok((tip.into_tip(), Serving::Local(path.clone())));

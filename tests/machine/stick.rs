@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::bad_days::status_says;
 use crate::fixture::machine::{Machine, Network, Output, output_of, wait_until};
 use crate::fixture::package;
 use crate::fixture::repository::Repository;
@@ -140,6 +141,8 @@ fn a_host_without_a_network_lives_by_a_stick() {
     // Without the stick the host goes on.
     assert_eq!(scene.sync().code(), 75);
     assert_eq!(scene.status()["state"], "converged");
+    let waits = format!("no stick with '{BUNDLE}' is plugged in");
+    status_says(&scene, "offline", &waits, "nobody");
 
     let old = repository.directory().join("old.bundle");
     bundle(repository, "main", &old);
