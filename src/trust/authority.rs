@@ -70,7 +70,7 @@ impl Voucher {
         known: Vec<PublicKey>,
     ) -> Result<Self, Stop> {
         let issuer = block.issuer();
-        let detail = format!("no certificate that is listed has the key '{issuer}'");
+        let detail = format!("no certificate that is listed has the key '{issuer}' for signing");
         let mut refusal = Refusal::new(Rule::UnknownKey, detail).signed_by(issuer);
         for key in known {
             let holds = key

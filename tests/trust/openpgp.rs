@@ -78,6 +78,50 @@ fn a_subkey_signs_for_its_certificate() {
 }
 
 #[test]
+fn nobody_takes_the_subkey_of_another_for_their_own() {
+    use sequoia_openpgp::packet::signature::SignatureBuilder;
+    use sequoia_openpgp::parse::Parse as _;
+    use sequoia_openpgp::serialize::MarshalInto as _;
+    use sequoia_openpgp::types::{KeyFlags, SignatureType};
+    use sequoia_openpgp::{Cert, Packet, cert::CertBuilder};
+
+    let (mut bench, mut pat) = bench();
+    add_subkey(&bench.repository, &mut pat, &[], "1y");
+    commit(&bench, &pat);
+    let theirs = bench.repository.gpg(&pat, &["--export"]);
+    let theirs = Cert::from_bytes(&theirs).unwrap();
+    let subkey = theirs.keys().subkeys().last().unwrap().key().clone();
+    let flags = KeyFlags::empty();
+    for flags in [
+        flags.clone().set_transport_encryption(),
+        flags.set_signing(),
+    ] {
+        let (eve, _) = CertBuilder::new().add_userid("eve").generate().unwrap();
+        let primary = eve.primary_key().key().clone();
+        let mut signer = primary.parts_into_secret().unwrap().into_keypair().unwrap();
+        // What only the subkey itself could sign is missing.
+        let binding = SignatureBuilder::new(SignatureType::SubkeyBinding)
+            .set_key_flags(flags)
+            .unwrap()
+            .sign_subkey_binding(&mut signer, None, &subkey)
+            .unwrap();
+        let packets: [Packet; 2] = [subkey.clone().into(), binding.into()];
+        let (eve, _) = eve.insert_packets(packets).unwrap();
+        let eve = Key {
+            name: "eve".to_owned(),
+            public: format!("openpgp {}", base64(&eve.to_vec().unwrap())),
+            fingerprint: format!("openpgp:{:X}", eve.fingerprint()),
+            file: pat.file.clone(),
+        };
+        bench.allow(&[bench.alice.allowed(), eve.allowed()]);
+        bench.refuses("HEAD", "unknown-key");
+        bench.allow(&[bench.alice.allowed(), eve.allowed(), pat.allowed()]);
+        let answer = bench.accepts("HEAD");
+        assert_eq!(answer.text("signer"), pat.fingerprint);
+    }
+}
+
+#[test]
 fn who_is_not_listed_signs_nothing() {
     let (bench, _) = bench();
     let eve = bench.repository.certificate("eve", "ed25519", "2y");

@@ -8,10 +8,12 @@
 //! - The date that a signature claims makes nothing valid, it can only make it refused.
 //! - What is read of a signature is one packet in one armor, written the one way, so that nobody without a key can write it differently.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use sequoia_openpgp::cert::amalgamation::ValidAmalgamation as _;
+use sequoia_openpgp::cert::amalgamation::key::PrimaryKey as _;
 use sequoia_openpgp::packet::key::{KeyParts, KeyRole, PublicParts, UnspecifiedRole};
 use sequoia_openpgp::packet::signature::subpacket::SubpacketTag;
 use sequoia_openpgp::packet::{Key, Signature};
@@ -39,7 +41,7 @@ const SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// A certificate: a primary key with what it says of itself and of its subkeys.
 #[derive(Debug, Clone)]
-pub(super) struct Certificate(Box<Cert>);
+pub(super) struct Certificate(Arc<Cert>);
 
 impl PartialEq for Certificate {
     fn eq(&self, other: &Self) -> bool {
@@ -62,7 +64,7 @@ impl Certificate {
         if cert.is_tsk() {
             return Err("it holds a private key");
         }
-        Ok(Certificate(Box::new(cert)))
+        Ok(Certificate(Arc::new(cert)))
     }
 
     /// The primary key's packet: two certificates are of one key when these are the same.
@@ -230,7 +232,12 @@ impl Block {
         payload: &[u8],
         noun: &str,
     ) -> Option<Result<Made, Refusal>> {
-        let mut keys = certificate.0.keys();
+        // A subkey for signing is bound by itself as well: anybody could write another's key into a certificate of theirs.
+        let mut keys = certificate.0.keys().filter(|own| {
+            let may_sign =
+                |binding: &Signature| binding.key_flags().is_some_and(|flags| flags.for_signing());
+            own.primary() || own.self_signatures().any(may_sign)
+        });
         let key = keys.find(|own| own.key().fingerprint() == self.issuer)?;
         let key = key.key().parts_as_public().role_as_unspecified();
         let holds = self.holds(certificate, key, payload, noun);
