@@ -46,7 +46,7 @@ const SECRET_LIMIT: usize = 16 << 10;
 const FILE_LIMIT: u64 = 4 << 20;
 
 /// What a new `revoked` file says.
-const REVOKED_TEXT: &str = "# One revoked key or fingerprint (SHA256:...) a line. This file must exist, and wins over everything else.\n";
+const REVOKED_TEXT: &str = "# One revoked key or fingerprint (SHA256:... or openpgp:...) a line. This file must exist, and wins over everything else.\n";
 
 /// Enrol this host: write its configuration and start the agent.
 #[derive(Debug, clap::Args)]

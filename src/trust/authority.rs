@@ -25,6 +25,9 @@ impl std::fmt::Display for Signer {
     }
 }
 
+/// How many certificates are tried that say they have the key of one signature.
+const MAX_TRIES: usize = 8;
+
 /// A key that signed a commit, whether or not it may.
 #[derive(Debug, Clone)]
 pub(super) struct Voucher {
@@ -37,15 +40,15 @@ pub(super) struct Voucher {
 
 impl Voucher {
     /// Who made the signature `armor` over `payload`, which is a `noun`: it holds, and the key is none that anybody could sign for. A
-    /// signature that does not carry its key is by one of those that are `known`.
+    /// signature that does not carry its key is by one of those that are `known`: the first that come are asked first.
     pub(super) fn by(
         armor: &[u8],
         payload: &[u8],
         noun: &str,
-        known: impl FnOnce() -> Result<Vec<PublicKey>, Stop>,
+        known: [&dyn Fn() -> Result<Vec<PublicKey>, Stop>; 2],
     ) -> Result<Self, Stop> {
         if openpgp::is_armor(armor) {
-            return Voucher::by_certificate(&Block::parse(armor)?, payload, noun, known()?);
+            return Voucher::by_certificate(&Block::parse(armor)?, payload, noun, known);
         }
         let signature = Signature::parse(armor)?;
         let fingerprint = signature.key.fingerprint();
@@ -67,24 +70,32 @@ impl Voucher {
         block: &Block,
         payload: &[u8],
         noun: &str,
-        known: Vec<PublicKey>,
+        known: [&dyn Fn() -> Result<Vec<PublicKey>, Stop>; 2],
     ) -> Result<Self, Stop> {
         let issuer = block.issuer();
         let detail = format!("no certificate that is listed has the key '{issuer}' for signing");
         let mut refusal = Refusal::new(Rule::UnknownKey, detail).signed_by(issuer);
-        for key in known {
-            let holds = key
-                .certificate()
-                .and_then(|certificate| block.by(certificate, payload, noun));
-            match holds {
-                None => {}
-                Some(Err(cause)) => refusal = cause,
-                Some(Ok(made)) => {
-                    return Ok(Voucher {
-                        fingerprint: key.fingerprint(),
-                        key: Some(key),
-                        made: Some(made),
-                    });
+        let mut tries = 0..MAX_TRIES;
+        for known in known {
+            for key in known()? {
+                let holds = key
+                    .certificate()
+                    .and_then(|certificate| block.by(certificate, payload, noun));
+                match holds {
+                    None => {}
+                    Some(Ok(made)) => {
+                        return Ok(Voucher {
+                            fingerprint: key.fingerprint(),
+                            key: Some(key),
+                            made: Some(made),
+                        });
+                    }
+                    Some(Err(cause)) => {
+                        refusal = cause;
+                        if tries.next().is_none() {
+                            return Err(refusal.into());
+                        }
+                    }
                 }
             }
         }
@@ -98,6 +109,11 @@ impl Voucher {
             fingerprint: String::new(),
             made: None,
         }
+    }
+
+    /// The subkey that made it, or the primary key again; none of an SSH key.
+    pub(super) fn subkey(&self) -> Option<String> {
+        self.made.as_ref().map(Made::fingerprint)
     }
 
     /// Why the signature counts no longer, if so, by what the key that is `listed` says of itself.

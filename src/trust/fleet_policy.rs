@@ -453,7 +453,7 @@ impl Reading {
                 self.wrong(
                     &place,
                     message,
-                    "copy it from the .pub file that ssh-keygen made: \"ssh-ed25519 AAAA…\"",
+                    "copy it from the .pub file that ssh-keygen made: \"ssh-ed25519 AAAA…\"; or write \"openpgp \" and what gpg --export KEY | base64 -w0 prints",
                 );
                 None
             }

@@ -9,6 +9,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, EcdsaVerificationAlgorithm,
@@ -207,6 +208,12 @@ impl PublicKey {
         }
     }
 
+    /// Could it sign at `now`, as far as it says so itself.
+    pub(super) fn can_sign(&self, now: Timestamp) -> bool {
+        self.certificate()
+            .is_none_or(|certificate| certificate.can_sign(now))
+    }
+
     /// Why the key says itself that it no longer counts, if it does: only OpenPGP has a way to say so.
     pub(super) fn revocation(&self) -> Option<Reason> {
         self.certificate().and_then(Certificate::revocation)
@@ -396,7 +403,7 @@ fn bit_length(number: &[u8]) -> usize {
 /// The points of Curve25519 whose order divides 8, as they are encoded; the sign bit is not compared. For such a key there are
 /// signatures that hold over any message, and ring does not look (neither does OpenSSH). The list is libsodium's
 /// (`ge25519_has_small_order`), with the encodings that are not canonical.
-fn has_small_order(point: &[u8]) -> bool {
+pub(super) fn has_small_order(point: &[u8]) -> bool {
     const ORDER_8: [u8; 32] = [
         0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
         0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,

@@ -298,14 +298,12 @@ pub fn describe_commit(
     let fingerprint = match &commit.signature {
         None => None,
         Some(armor) => {
-            let known = || {
-                let policies = Policies::new(objects, source_path);
-                let mut keys = policies.keys_near(&commit)?;
+            let listed = || {
                 let listed = signers.iter().flat_map(|signers| signers.public_keys());
-                keys.extend(listed.cloned());
-                Ok(keys)
+                Ok(listed.cloned().collect())
             };
-            let voucher = Voucher::by(armor, &commit.payload, "commit", known);
+            let near = || Policies::new(objects, source_path).keys_near(&commit);
+            let voucher = Voucher::by(armor, &commit.payload, "commit", [&listed, &near]);
             Some(voucher.map_err(|stop| stop.of(id))?.fingerprint)
         }
     };

@@ -1,6 +1,6 @@
 //! The policies that trees carry, each read once, and the keys that they list.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -13,6 +13,12 @@ use super::{place_in_repository, read_commit};
 use crate::document::Source;
 use crate::git::{EntryKind, ObjectError, ObjectId, ObjectKind, Objects};
 
+/// How much text of policies is read only to look for keys, before anybody signed for it, in bytes.
+const MAX_LOOKED_THROUGH: u64 = 8 << 20;
+
+/// How many commits are read only for that.
+const MAX_COMMITS: usize = 20_000;
+
 /// The policies of the trees that were asked for.
 pub(super) struct Policies<'a> {
     objects: &'a dyn Objects,
@@ -21,6 +27,11 @@ pub(super) struct Policies<'a> {
     by_blob: RefCell<HashMap<ObjectId, Rc<FleetPolicy>>>,
     /// Which trees have which.
     carried: RefCell<HashMap<ObjectId, Option<ObjectId>>>,
+    /// The trees of commits that were looked through for keys; none of what is not there.
+    trees: RefCell<HashMap<ObjectId, Option<ObjectId>>>,
+    /// What was looked through for keys, by blob, and how much text it was.
+    keys: RefCell<HashMap<ObjectId, Rc<[PublicKey]>>>,
+    looked_through: Cell<u64>,
 }
 
 impl<'a> Policies<'a> {
@@ -31,6 +42,9 @@ impl<'a> Policies<'a> {
             file: place_in_repository(source_path, POLICY_FILE),
             by_blob: RefCell::default(),
             carried: RefCell::default(),
+            trees: RefCell::default(),
+            keys: RefCell::default(),
+            looked_through: Cell::default(),
         }
     }
 
@@ -45,50 +59,64 @@ impl<'a> Policies<'a> {
         commit: ObjectId,
         tree: ObjectId,
     ) -> Result<Option<Rc<FleetPolicy>>, Stop> {
-        let file = &self.file;
-        let invalid = |detail: String| {
-            Refusal::new(Rule::PolicyInvalid, detail)
-                .of(commit)
-                .about(file.as_str())
-        };
-        let known = self.carried.borrow().get(&tree).copied();
-        let blob = match known {
-            Some(blob) => blob,
-            None => {
-                let entry = find_entry(self.objects, commit, tree, file)?;
-                let blob = match entry {
-                    None => None,
-                    Some(entry) if entry.kind == EntryKind::File => Some(entry.id),
-                    Some(_) => return Err(invalid(format!("its '{file}' is no file")).into()),
-                };
-                self.carried.borrow_mut().insert(tree, blob);
-                blob
-            }
-        };
-        let Some(blob) = blob else {
+        let Some(blob) = self.blob_of(commit, tree)? else {
             return Ok(None);
         };
         if let Some(policy) = self.by_blob.borrow().get(&blob) {
             return Ok(Some(Rc::clone(policy)));
         }
+        let policy = Rc::new(self.parse(commit, self.read(commit, blob)?)?);
+        self.by_blob.borrow_mut().insert(blob, Rc::clone(&policy));
+        Ok(Some(policy))
+    }
+
+    fn invalid(&self, commit: ObjectId, detail: String) -> Refusal {
+        Refusal::new(Rule::PolicyInvalid, detail)
+            .of(commit)
+            .about(self.file.as_str())
+    }
+
+    /// Which blob the tree of `commit` has as its policy.
+    fn blob_of(&self, commit: ObjectId, tree: ObjectId) -> Result<Option<ObjectId>, Stop> {
+        if let Some(blob) = self.carried.borrow().get(&tree) {
+            return Ok(*blob);
+        }
+        let file = &self.file;
+        let blob = match find_entry(self.objects, commit, tree, file)? {
+            None => None,
+            Some(entry) if entry.kind == EntryKind::File => Some(entry.id),
+            Some(_) => {
+                let detail = format!("its '{file}' is no file");
+                return Err(self.invalid(commit, detail).into());
+            }
+        };
+        self.carried.borrow_mut().insert(tree, blob);
+        Ok(blob)
+    }
+
+    fn read(&self, commit: ObjectId, blob: ObjectId) -> Result<String, Stop> {
         let object = self
             .objects
             .get(&blob)
             .map_err(|error| Stop::reading(error, commit, Rule::PolicyInvalid))?;
-        let text = match (object.kind, String::from_utf8(object.data)) {
-            (ObjectKind::Blob, Ok(text)) => text,
-            _ => return Err(invalid(format!("its '{file}' is not UTF-8 text")).into()),
-        };
-        let policy = FleetPolicy::parse(&Source::new(file.as_str(), text)).map_err(|mistakes| {
+        match (object.kind, String::from_utf8(object.data)) {
+            (ObjectKind::Blob, Ok(text)) => Ok(text),
+            _ => {
+                let detail = format!("its '{}' is not UTF-8 text", self.file);
+                Err(self.invalid(commit, detail).into())
+            }
+        }
+    }
+
+    fn parse(&self, commit: ObjectId, text: String) -> Result<FleetPolicy, Refusal> {
+        let file = &self.file;
+        FleetPolicy::parse(&Source::new(file.as_str(), text)).map_err(|mistakes| {
             let first = mistakes.first();
             let place = first.and_then(|mistake| mistake.place.as_ref());
             let place = place.map_or(file.clone(), |place| place.location().to_string());
             let cause = first.map_or("it cannot be read", |mistake| mistake.message.as_str());
-            invalid(format!("{place}: {cause}"))
-        })?;
-        let policy = Rc::new(policy);
-        self.by_blob.borrow_mut().insert(blob, Rc::clone(&policy));
-        Ok(Some(policy))
+            self.invalid(commit, format!("{place}: {cause}"))
+        })
     }
 
     /// Do the two trees, which were asked for, carry different policies.
@@ -97,7 +125,8 @@ impl<'a> Policies<'a> {
         carried.get(&before) != carried.get(&after)
     }
 
-    /// The keys that `commit` may be signed by: those that its parents list, and its own. What cannot be read lists none.
+    /// The keys that `commit` may be signed by: those that its parents list, and its own. What cannot be read lists none, nor does what is
+    /// beyond the limits: nobody has signed for any of it yet.
     pub(super) fn keys_near(&self, commit: &Commit) -> Result<Vec<PublicKey>, Stop> {
         let mut keys = Vec::new();
         for parent in &commit.parents {
@@ -109,18 +138,45 @@ impl<'a> Policies<'a> {
 
     /// The keys that the policy of the commit `id` lists.
     pub(super) fn keys_in(&self, id: ObjectId) -> Result<Vec<PublicKey>, Stop> {
-        let commit = if_there(read_commit(self.objects, id))?;
-        match commit {
-            Some(commit) => self.keys_of(id, commit.tree),
+        let known = self.trees.borrow().get(&id).copied();
+        let tree = match known {
+            Some(tree) => tree,
+            None if self.trees.borrow().len() >= MAX_COMMITS => None,
+            None => {
+                let commit = if_there(read_commit(self.objects, id))?;
+                let tree = commit.map(|commit| commit.tree);
+                self.trees.borrow_mut().insert(id, tree);
+                tree
+            }
+        };
+        match tree {
+            Some(tree) => self.keys_of(id, tree),
             None => Ok(Vec::new()),
         }
     }
 
     /// The keys that the policy of `tree` lists.
     pub(super) fn keys_of(&self, commit: ObjectId, tree: ObjectId) -> Result<Vec<PublicKey>, Stop> {
-        let policy = if_there(self.of(commit, tree))?.flatten();
-        let keys = policy.iter().flat_map(|policy| policy.keys.values());
-        Ok(keys.map(|named| named.key.clone()).collect())
+        let Some(blob) = if_there(self.blob_of(commit, tree))?.flatten() else {
+            return Ok(Vec::new());
+        };
+        if let Some(keys) = self.keys.borrow().get(&blob) {
+            return Ok(keys.to_vec());
+        }
+        if self.looked_through.get() >= MAX_LOOKED_THROUGH {
+            return Ok(Vec::new());
+        }
+        let mut keys = Vec::new();
+        if let Some(text) = if_there(self.read(commit, blob))? {
+            let length = text.len() as u64;
+            self.looked_through.set(self.looked_through.get() + length);
+            if let Ok(policy) = self.parse(commit, text) {
+                keys.extend(policy.keys.values().map(|named| named.key.clone()));
+            }
+        }
+        // Also that there are none.
+        self.keys.borrow_mut().insert(blob, keys.as_slice().into());
+        Ok(keys)
     }
 }
 

@@ -21,7 +21,7 @@ use super::fleet_policy::{FleetPolicy, POLICY_FILE, Reason};
 use super::key::PublicKey;
 use super::policies::Policies;
 use super::rule::{Refusal, Rule, Stop};
-use super::succession::{check_succession, resolve};
+use super::succession::{check_succession, given_up, resolve};
 use super::tree::ChangeCheck;
 use super::{Policy, TrustedHead, place_in_repository};
 use crate::config::TrustMode;
@@ -118,8 +118,12 @@ impl<'a> Judge<'a> {
             allowed: RefCell::default(),
         };
         if let Ok(signers) = &policy.allowed {
-            for key in signers.public_keys() {
-                judge.distrust_revoked(key, signers.file());
+            let mut keys = signers.public_keys();
+            for key in keys
+                .by_ref()
+                .filter(|key| key.revocation() == Some(Reason::Compromised))
+            {
+                judge.distrust(key.fingerprint(), signers.file().to_owned());
             }
         }
         judge
@@ -128,13 +132,6 @@ impl<'a> Judge<'a> {
     /// Nothing new of this key counts.
     fn distrust(&mut self, fingerprint: String, said_by: String) {
         self.compromised.entry(fingerprint).or_insert(said_by);
-    }
-
-    /// Nothing new of this key counts, if it says so itself.
-    fn distrust_revoked(&mut self, key: &PublicKey, said_by: &str) {
-        if key.revocation() == Some(Reason::Compromised) {
-            self.distrust(key.fingerprint(), said_by.to_owned());
-        }
     }
 
     /// Starts where `head` is trusted: its keys are known, and nothing new counts of those that any policy on the way to it revoked as
@@ -154,10 +151,7 @@ impl<'a> Judge<'a> {
         let Some(policy) = self.policy_of(commit, tree)? else {
             return Ok(());
         };
-        for named in policy.keys.values() {
-            self.distrust_revoked(&named.key, policy.file());
-        }
-        for revoked in resolve(&policy, &[]) {
+        for revoked in resolve(&policy, &[]).into_iter().chain(given_up(&policy)) {
             if let (Some(fingerprint), Reason::Compromised) = (revoked.fingerprint, revoked.reason)
             {
                 self.distrust(fingerprint, policy.file().to_owned());
@@ -192,18 +186,27 @@ impl<'a> Judge<'a> {
         &self,
         armor: &[u8],
         (payload, noun): (&[u8], &str),
-        near: impl FnOnce() -> Result<Vec<PublicKey>, Stop>,
+        near: impl Fn() -> Result<Vec<PublicKey>, Stop>,
     ) -> Result<Voucher, Stop> {
-        Voucher::by(armor, payload, noun, || {
+        let own = || {
             let own = self.policy.allowed.iter();
             let own = own.flat_map(|signers| signers.public_keys());
             let mut known: Vec<PublicKey> = own.cloned().collect();
             if let Some((commit, tree)) = self.trusted {
                 known.extend(self.policies.keys_of(commit, tree)?);
             }
-            known.extend(near()?);
             Ok(known)
-        })
+        };
+        Voucher::by(armor, payload, noun, [&own, &near])
+    }
+
+    /// Refuses who signed with a key of which nothing new counts, or with a subkey of which nothing does.
+    pub(super) fn check_voucher(&self, voucher: &Voucher) -> Result<(), Refusal> {
+        self.check_compromised(&voucher.fingerprint)?;
+        match voucher.subkey() {
+            None => Ok(()),
+            Some(subkey) => self.check_compromised(&subkey),
+        }
     }
 
     /// Refuses a key of which nothing new counts.
@@ -371,7 +374,8 @@ impl<'a> Judge<'a> {
         voucher: &Voucher,
     ) -> Result<Admitted, Refusal> {
         let fingerprint = &voucher.fingerprint;
-        self.check_compromised(fingerprint)?;
+        self.check_voucher(voucher)?;
+        let subkey = voucher.subkey();
         let unknown = |file: &str| {
             Refusal::new(
                 Rule::UnknownKey,
@@ -386,7 +390,9 @@ impl<'a> Judge<'a> {
                     .and_then(|key| policy.find(key))
                     .ok_or_else(|| unknown(policy.file()))?;
                 let revoked = policy.revoked.iter().find(|revoked| {
-                    policy.fingerprint_of(&revoked.key) == Some(fingerprint.as_str())
+                    let of_it = policy.fingerprint_of(&revoked.key);
+                    of_it.is_some()
+                        && (of_it == Some(fingerprint.as_str()) || of_it == subkey.as_deref())
                 });
                 if let Some(revoked) = revoked {
                     let detail = format!(
@@ -533,6 +539,7 @@ impl<'a> Judge<'a> {
             let listed = voucher.key.as_ref().and_then(|key| policy.find(key));
             if let Some((_, listed)) = listed
                 && voters.contains_key(&voucher.fingerprint)
+                && voucher.subkey().is_none_or(|subkey| !is_revoked(&subkey))
                 && let Ok(lapsed) = voucher.lapsed(&listed.key, self.now)
             {
                 let has_lapsed = signers.entry(voucher.fingerprint.clone()).or_insert(true);
@@ -577,7 +584,7 @@ impl Admitted {
 impl super::path::Steps for Judge<'_> {
     fn vouch(&self, commit: &Commit) -> Result<Voucher, Stop> {
         let voucher = self.identify(commit)?;
-        self.check_compromised(&voucher.fingerprint)
+        self.check_voucher(&voucher)
             .map_err(|refusal| refusal.of(commit.id))?;
         Ok(voucher)
     }

@@ -116,6 +116,17 @@ pub(super) fn resolve(policy: &FleetPolicy, known: &[(String, Option<String>)]) 
     resolved.collect()
 }
 
+/// The keys of `policy` that say themselves that somebody else may have them.
+pub(super) fn given_up(policy: &FleetPolicy) -> impl Iterator<Item = Revocation> {
+    let keys = policy.keys.iter();
+    let given_up = keys.filter(|(_, key)| key.key.revocation() == Some(Reason::Compromised));
+    given_up.map(|(name, key)| Revocation {
+        name: name.clone(),
+        fingerprint: Some(key.fingerprint.clone()),
+        reason: Reason::Compromised,
+    })
+}
+
 /// The names that mean a key in a policy that follows `before`, which revokes `revoked`.
 pub(super) fn known_names(
     before: &FleetPolicy,
@@ -163,7 +174,9 @@ pub(super) fn check_thresholds(
         let is_revoked = revocations
             .iter()
             .any(|revoked| revoked.fingerprint.as_ref() == Some(&key.fingerprint));
-        let is_expired = now.is_some_and(|now| key.not_after.is_some_and(|end| end <= now));
+        let is_expired = now.is_some_and(|now| {
+            key.not_after.is_some_and(|end| end <= now) || !key.key.can_sign(now)
+        });
         let is_proven = !must_be_proven || !unproven.contains(&key.fingerprint);
         !is_revoked && !is_expired && is_proven
     };

@@ -15,7 +15,7 @@ use super::fleet_policy::{FleetPolicy, Reason};
 use super::path::Way;
 use super::rule::{Refusal, Rule, Stop};
 use super::step::{Allowed, Footing, Judge, Stepping};
-use super::succession::{Revocation, check_thresholds, known_names, resolve};
+use super::succession::{Revocation, check_thresholds, given_up, known_names, resolve};
 use super::{AllowedSigners, TrustedHead};
 
 /// What a host knows of keys beyond the policy in its tree.
@@ -70,7 +70,7 @@ impl Standing {
     /// Adds what `policy` revokes, and forgets nothing.
     fn note(&mut self, policy: &FleetPolicy, known: &[(String, Option<String>)]) {
         self.version = Some(policy.version);
-        for revoked in resolve(policy, known) {
+        for revoked in resolve(policy, known).into_iter().chain(given_up(policy)) {
             let before = self.revocations.iter_mut().find(|before| {
                 before.fingerprint == revoked.fingerprint
                     && (before.fingerprint.is_some() || before.name == revoked.name)

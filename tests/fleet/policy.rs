@@ -152,7 +152,7 @@ fn a_policy_with_mistakes_is_told_whole() {
     3 | alice = "ssh-ed25519 AAAA"
       |         ^^^^^^^^^^^^^^^^^^
       |
-    hint: copy it from the .pub file that ssh-keygen made: "ssh-ed25519 AAAA…"
+    hint: copy it from the .pub file that ssh-keygen made: "ssh-ed25519 AAAA…"; or write "openpgp " and what gpg --export KEY | base64 -w0 prints
     error: trust.toml:5:9: trust.toml has no key 'bob'
       |
     5 | keys = ["bob"]

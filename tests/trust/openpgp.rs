@@ -1,5 +1,12 @@
 //! Commits, tags and approvals that are signed with OpenPGP, by gpg itself.
 
+use sequoia_openpgp::cert::CertBuilder;
+use sequoia_openpgp::packet::Signature;
+use sequoia_openpgp::packet::key::{Key4, PrimaryRole, PublicParts};
+use sequoia_openpgp::parse::Parse as _;
+use sequoia_openpgp::serialize::MarshalInto as _;
+use sequoia_openpgp::{Cert, Packet};
+
 use crate::Bench;
 use crate::policy::{Court, RULES};
 use crate::repository::{Key, Repository};
@@ -57,7 +64,7 @@ fn a_certificate_that_is_listed_signs_and_is_named_by_its_fingerprint() {
         commit(&bench, &bench.alice);
         bench.accepts("HEAD");
     }
-    for algorithm in ["rsa3072", "nistp256", "nistp384"] {
+    for algorithm in ["rsa3072", "rsa4096", "nistp256", "nistp384", "nistp521"] {
         let (bench, pat) = bench_with(algorithm, "2y");
         commit(&bench, &pat);
         bench.accepts("HEAD");
@@ -80,10 +87,7 @@ fn a_subkey_signs_for_its_certificate() {
 #[test]
 fn nobody_takes_the_subkey_of_another_for_their_own() {
     use sequoia_openpgp::packet::signature::SignatureBuilder;
-    use sequoia_openpgp::parse::Parse as _;
-    use sequoia_openpgp::serialize::MarshalInto as _;
     use sequoia_openpgp::types::{KeyFlags, SignatureType};
-    use sequoia_openpgp::{Cert, Packet, cert::CertBuilder};
 
     let (mut bench, mut pat) = bench();
     add_subkey(&bench.repository, &mut pat, &[], "1y");
@@ -288,9 +292,29 @@ fn what_says_that_it_is_from_later_than_now_counts_later() {
 
 #[test]
 fn weak_keys_and_hashes_sign_nothing() {
-    let (bench, pat) = bench_with("rsa2048", "2y");
-    commit(&bench, &pat);
-    bench.refuses("HEAD", "weak-key");
+    for algorithm in ["rsa2048", "brainpoolP256r1", "secp256k1"] {
+        let (bench, pat) = bench_with(algorithm, "2y");
+        commit(&bench, &pat);
+        bench.refuses("HEAD", "weak-key");
+    }
+    // A policy does not even list what anybody can sign for.
+    let point = [&[1][..], &[0; 31]].concat();
+    let time = std::time::SystemTime::UNIX_EPOCH;
+    let key: Key4<PublicParts, PrimaryRole> = Key4::import_public_ed25519(&point, time).unwrap();
+    let packet: Packet = sequoia_openpgp::packet::Key::from(key).into();
+    let mut court = Court::new();
+    court.more_keys = format!(
+        "anybody = \"openpgp {}\"\n",
+        base64(&packet.to_vec().unwrap())
+    );
+    court.write();
+    court.alice("anybody");
+    let answer = court.refuses("policy-invalid");
+    assert!(
+        answer.text("detail").contains("small order"),
+        "{}",
+        answer.json
+    );
     let (bench, pat) = bench_with("rsa3072", "2y");
     std::fs::write(pat.file.join("gpg.conf"), "digest-algo SHA1\n").unwrap();
     commit(&bench, &pat);
@@ -308,7 +332,14 @@ fn what_is_no_certificate_is_not_listed() {
         bench.repository.certificate("eve", "ed25519", "2y"),
     ]
     .map(|key| bench.repository.gpg(&key, &["--export"]));
-    for bytes in [secret, armored, twice.concat(), b"nothing".to_vec()] {
+    let (many, _) = (0..300)
+        .fold(CertBuilder::new(), |builder, number| {
+            builder.add_userid(format!("{number}@example.net"))
+        })
+        .generate()
+        .unwrap();
+    let many = many.to_vec().unwrap();
+    for bytes in [secret, armored, twice.concat(), many, b"nothing".to_vec()] {
         let line = format!("openpgp {}", base64(&bytes));
         let wrong = Key {
             public: line,
@@ -337,6 +368,40 @@ fn a_host_revokes_a_certificate_by_its_fingerprint() {
         .repository
         .file("revoked", &format!("{}\n", pat.public));
     bench.refuses("HEAD", "key-revoked");
+}
+
+/// The fingerprint of the newest subkey of a certificate.
+fn subkey_of(repository: &Repository, key: &Key) -> String {
+    let bytes = repository.gpg(key, &["--export"]);
+    let cert = Cert::from_bytes(&bytes).unwrap();
+    let subkey = cert.keys().subkeys().last().unwrap();
+    format!("openpgp:{:X}", subkey.key().fingerprint())
+}
+
+#[test]
+fn a_subkey_that_was_stolen_is_revoked_by_its_own_fingerprint() {
+    let (mut bench, mut pat) = bench();
+    add_subkey(&bench.repository, &mut pat, &[], "1y");
+    list(&mut bench, &pat);
+    commit(&bench, &pat);
+    bench.accepts("HEAD");
+    let subkey = subkey_of(&bench.repository, &pat);
+    bench.revoked = bench.repository.file("revoked", &format!("{subkey}\n"));
+    bench.refuses("HEAD", "key-revoked");
+
+    for (reason, rule) in [("retired", "key-expired"), ("compromised", "key-revoked")] {
+        let (mut court, mut pat) = court(SITE);
+        add_subkey(&court.bench.repository, &mut pat, &[], "1y");
+        court.more_keys = format!("pat = \"{}\"\n", pat.public);
+        let subkey = subkey_of(&court.bench.repository, &pat);
+        let rules = format!("{SITE}[[revoked]]\nkey = \"{subkey}\"\nreason = \"{reason}\"\n");
+        court.change(&rules);
+        court.alice("no longer by that");
+        court.accepts();
+        court.put("layers/site/motd");
+        commit(&court.bench, &pat);
+        court.refuses(rule);
+    }
 }
 
 /// A policy that lists a certificate, which `rules` call pat.
@@ -396,6 +461,89 @@ fn a_certificate_that_a_tip_shows_as_revoked_counts_no_longer_on_the_way() {
     court.write();
     court.alice("pat revoked it");
     court.refuses("key-revoked");
+}
+
+#[test]
+fn a_certificate_that_revoked_itself_stays_so_when_it_is_listed_no_more() {
+    let (mut court, mut pat) = court(SITE);
+    court.bench.trust(&court.bench.repository.id("HEAD"));
+    court.put("layers/site/motd");
+    commit(&court.bench, &pat);
+    revoke(&court.bench.repository, &mut pat);
+    let listed = std::mem::replace(&mut court.more_keys, format!("pat = \"{}\"\n", pat.public));
+    court.write();
+    court.alice("pat revoked it");
+    court.more_keys.clear();
+    court.change(RULES);
+    court.alice("without pat");
+    court.refuses("key-revoked");
+    court.more_keys = listed;
+    court.change(SITE);
+    court.alice("with the pat of before");
+    court.refuses("key-revoked");
+}
+
+#[test]
+fn a_policy_is_not_left_to_certificates_that_cannot_sign() {
+    let mut court = Court::new();
+    let then = ["--faked-system-time", "20240101T000000"];
+    let repository = &court.bench.repository;
+    let old = repository.certificate_at("pat", "ed25519", "1y", &then);
+    court.more_keys = format!("pat = \"{}\"\n", old.public);
+    court.change(&RULES.replace("[\"alice\"]", "[\"alice\", \"pat\"]\nthreshold = 2"));
+    court.alice("two of which one has expired");
+    let answer = court.refuses("policy-invalid");
+    assert!(
+        answer.text("detail").contains("1 of its keys can sign"),
+        "{}",
+        answer.json
+    );
+}
+
+#[test]
+fn what_is_not_signed_of_a_signature_is_its_keys_id_or_nothing() {
+    use sequoia_openpgp::packet::signature::subpacket::{Subpacket, SubpacketValue};
+    let (bench, pat) = bench();
+    commit(&bench, &pat);
+    let (payload, armor) = taken_apart(&bench);
+    let packets = sequoia_openpgp::PacketPile::from_bytes(armor.as_bytes()).unwrap();
+    let Some(Packet::Signature(real)) = packets.path_ref(&[0]).cloned() else {
+        panic!("{armor}");
+    };
+    let put = |changed: Signature| {
+        let bytes = Packet::from(changed).to_vec().unwrap();
+        let lines: Vec<String> = base64(&bytes)
+            .as_bytes()
+            .chunks(64)
+            .map(|line| String::from_utf8(line.to_owned()).unwrap())
+            .collect();
+        let lines = lines.join("\n");
+        let armor =
+            format!("-----BEGIN PGP SIGNATURE-----\n\n{lines}\n-----END PGP SIGNATURE-----");
+        bench.repository.write_commit(&payload, &armor)
+    };
+    let issuer = real.issuer_fingerprints().next().unwrap().into();
+    let with = |value: SubpacketValue, is_critical: bool| {
+        let mut changed = real.clone();
+        let area = changed.unhashed_area_mut();
+        area.clear();
+        area.add(Subpacket::new(value, is_critical).unwrap())
+            .unwrap();
+        put(changed)
+    };
+    bench.accepts(&with(SubpacketValue::Issuer(issuer), false));
+    let mut without = real.clone();
+    without.unhashed_area_mut().clear();
+    bench.accepts(&put(without));
+    let issuer: sequoia_openpgp::KeyID = real.issuer_fingerprints().next().unwrap().into();
+    let other = sequoia_openpgp::KeyID::from(1);
+    for malleated in [
+        with(SubpacketValue::Issuer(issuer), true),
+        with(SubpacketValue::Issuer(other), false),
+        with(SubpacketValue::SignersUserID(b"12345678".to_vec()), false),
+    ] {
+        bench.refuses(&malleated, "malformed-signature");
+    }
 }
 
 #[test]

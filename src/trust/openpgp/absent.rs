@@ -42,7 +42,17 @@ impl Certificate {
         match *self {}
     }
 
+    pub(super) fn can_sign(&self, _: Timestamp) -> bool {
+        match *self {}
+    }
+
     pub(super) fn lapsed(&self, _: &Made, _: Timestamp) -> Result<Option<String>, Refusal> {
+        match *self {}
+    }
+}
+
+impl Made {
+    pub(super) fn fingerprint(&self) -> String {
         match *self {}
     }
 }

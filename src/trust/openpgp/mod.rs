@@ -6,7 +6,10 @@
 //! - A signature does not carry its key. Who made it is looked for among the certificates at hand; whether that may sign is then asked
 //!   of the certificate that the deciding file lists, and of no other copy.
 //! - The date that a signature claims makes nothing valid, it can only make it refused.
-//! - What is read of a signature is one packet in one armor, written the one way, so that nobody without a key can write it differently.
+//! - What is read of a signature is one packet in one armor, with nothing in it that is not signed but its key's id. Who has no key can
+//!   write it in a few ways all the same (with a checksum or not, for one): a commit is known by what was signed, not by its id alone.
+//! - What a repository says is hostile before its signature holds: certificates are small, of few packets, and of keys that are verified
+//!   here; no other mathematics is reached.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,18 +17,20 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use sequoia_openpgp::cert::amalgamation::ValidAmalgamation as _;
 use sequoia_openpgp::cert::amalgamation::key::PrimaryKey as _;
+use sequoia_openpgp::crypto::mpi::PublicKey;
 use sequoia_openpgp::packet::key::{KeyParts, KeyRole, PublicParts, UnspecifiedRole};
-use sequoia_openpgp::packet::signature::subpacket::SubpacketTag;
+use sequoia_openpgp::packet::signature::subpacket::{Subpacket, SubpacketTag, SubpacketValue};
 use sequoia_openpgp::packet::{Key, Signature};
-use sequoia_openpgp::parse::{Dearmor, PacketParserBuilder, Parse as _};
+use sequoia_openpgp::parse::{Dearmor, PacketParserBuilder, PacketParserResult, Parse as _};
 use sequoia_openpgp::policy::{AsymmetricAlgorithm, HashAlgoSecurity, Policy as _, StandardPolicy};
 use sequoia_openpgp::serialize::MarshalInto as _;
 use sequoia_openpgp::types::{
-    HashAlgorithm, PublicKeyAlgorithm, RevocationStatus, RevocationType, SignatureType,
+    Curve, HashAlgorithm, RevocationStatus, RevocationType, SignatureType,
 };
-use sequoia_openpgp::{Cert, Fingerprint};
+use sequoia_openpgp::{Cert, Fingerprint, Packet};
 
 use super::fleet_policy::Reason;
+use super::key::has_small_order;
 use super::rule::{Refusal, Rule};
 
 mod armor;
@@ -34,8 +39,10 @@ pub(super) use armor::is_armor;
 
 /// The largest certificate: without photographs and what others say of it, none comes near.
 const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
-/// The smallest and the largest RSA modulus, as for SSH keys.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 3072..=8192;
+/// The most packets of one: its parts are compared with each other.
+const MAX_PACKETS: usize = 256;
+/// The smallest RSA modulus, as for SSH keys, and the largest that is verified.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 3072..=4096;
 /// How far ahead of the host's time a signature may be dated: clocks differ.
 const SKEW: Duration = Duration::from_secs(5 * 60);
 
@@ -57,10 +64,22 @@ impl Certificate {
         if bytes.len() > MAX_CERTIFICATE_BYTES {
             return Err("it is larger than 64 KiB: export it with --export-options export-clean");
         }
-        let cert = PacketParserBuilder::from_bytes(bytes)
+        let broken = |_| "it is not one OpenPGP certificate";
+        let mut packets: Vec<Packet> = Vec::new();
+        let mut rest = PacketParserBuilder::from_bytes(bytes)
             .and_then(|builder| builder.dearmor(Dearmor::Disabled).build())
-            .and_then(Cert::try_from)
-            .map_err(|_| "it is not one OpenPGP certificate")?;
+            .map_err(broken)?;
+        while let PacketParserResult::Some(parser) = rest {
+            if packets.len() == MAX_PACKETS {
+                return Err(
+                    "it has more than 256 packets: export it with --export-options export-clean",
+                );
+            }
+            let (packet, next) = parser.next().map_err(broken)?;
+            packets.push(packet);
+            rest = next;
+        }
+        let cert = Cert::from_packets(packets.into_iter()).map_err(broken)?;
         if cert.is_tsk() {
             return Err("it holds a private key");
         }
@@ -85,15 +104,27 @@ impl Certificate {
 
     /// Whether it revokes itself, whatever date that has.
     pub(super) fn revocation(&self) -> Option<Reason> {
-        let reasons = self.0.primary_key().self_revocations().map(|signature| {
-            match signature.reason_for_revocation() {
-                Some((reason, _)) if reason.revocation_type() == RevocationType::Soft => {
-                    Reason::Retired
-                }
-                _ => Reason::Compromised,
-            }
-        });
+        let primary = self.0.primary_key();
+        let reasons = primary
+            .self_revocations()
+            .map(|signature| match is_soft(signature) {
+                true => Reason::Retired,
+                false => Reason::Compromised,
+            });
         reasons.max()
+    }
+
+    /// Could any key of it sign at `now`.
+    pub(super) fn can_sign(&self, now: Timestamp) -> bool {
+        let time = SystemTime::from(now);
+        let policy = policy_at(time);
+        let Ok(valid) = self.0.with_policy(&policy, time) else {
+            return false;
+        };
+        let mut keys = valid.keys().alive().revoked(false).for_signing();
+        self.revocation().is_none()
+            && valid.alive().is_ok()
+            && keys.any(|key| weakness(key.key()).is_none())
     }
 
     /// Why what was `made` counts no longer, if so: the certificate, its subkey or the signature has ended.
@@ -101,11 +132,14 @@ impl Certificate {
         let refused = |rule, detail| Err(Refusal::new(rule, detail).signed_by(self.fingerprint()));
         let (name, issuer) = (self.fingerprint(), shown(&made.key.fingerprint()));
         let time = SystemTime::from(now);
-        if self.revocation().is_some() {
-            return refused(
-                Rule::KeyRevoked,
-                format!("signer '{name}' revoked its key itself"),
-            );
+        match self.revocation() {
+            None => {}
+            // As if the policy said so.
+            Some(Reason::Retired) => return Ok(Some("retired its key itself".to_owned())),
+            Some(Reason::Compromised) => {
+                let detail = format!("signer '{name}' revoked its key itself");
+                return refused(Rule::KeyRevoked, detail);
+            }
         }
         let primary = self.0.primary_key().key().creation_time();
         if [primary, made.key.creation_time()]
@@ -143,13 +177,15 @@ impl Certificate {
             let detail = format!("'{issuer}' is no key of '{name}' that may sign");
             return refused(Rule::UnknownKey, detail);
         };
-        let statuses = [valid.revocation_status(), key.revocation_status()];
-        if !statuses
-            .iter()
-            .all(|status| matches!(status, RevocationStatus::NotAsFarAsWeKnow))
-        {
-            let detail = format!("the key '{issuer}' of '{name}' is revoked");
-            return refused(Rule::KeyRevoked, detail);
+        match key.revocation_status() {
+            RevocationStatus::NotAsFarAsWeKnow => {}
+            RevocationStatus::Revoked(by) if by.iter().all(|signature| is_soft(signature)) => {
+                return Ok(Some(format!("retired its key '{issuer}'")));
+            }
+            _ => {
+                let detail = format!("the key '{issuer}' of '{name}' is revoked");
+                return refused(Rule::KeyRevoked, detail);
+            }
         }
         let ends = [
             valid.primary_key().key_expiration_time(),
@@ -175,6 +211,13 @@ impl Certificate {
 pub(super) struct Made {
     signature: Box<Signature>,
     key: Key<PublicParts, UnspecifiedRole>,
+}
+
+impl Made {
+    /// The key, which may be a subkey: `openpgp:` and what gpg prints.
+    pub(super) fn fingerprint(&self) -> String {
+        shown(&self.key.fingerprint())
+    }
 }
 
 /// The signature that a commit carries.
@@ -208,11 +251,13 @@ impl Block {
         }
         let issuer = signature.issuer_fingerprints().next().cloned();
         let issuer = issuer.ok_or_else(|| malformed("it does not name its key"))?;
-        let loose = signature.unhashed_area();
-        let is_its_id = loose.iter().count() == 1
-            && loose.serialized_len() == 10
-            && signature.issuers().next() == Some(&(&issuer).into());
-        if loose.iter().count() != 0 && !is_its_id {
+        let is_its_id = |loose: &Subpacket| {
+            let value = SubpacketValue::Issuer((&issuer).into());
+            *loose.value() == value && !loose.critical()
+        };
+        let loose: Vec<&Subpacket> = signature.unhashed_area().iter().collect();
+        if !matches!(loose.as_slice(), []) && !matches!(loose.as_slice(), [only] if is_its_id(only))
+        {
             return Err(malformed(
                 "it has more than its key's id outside of what is signed",
             ));
@@ -295,23 +340,43 @@ fn shown(fingerprint: &Fingerprint) -> String {
     format!("openpgp:{fingerprint:X}")
 }
 
+/// Does a revocation say that the key was given up, and not that somebody else may have it.
+fn is_soft(revocation: &Signature) -> bool {
+    let reason = revocation.reason_for_revocation();
+    reason.is_some_and(|(reason, _)| reason.revocation_type() == RevocationType::Soft)
+}
+
 fn is_strong(hash: HashAlgorithm) -> bool {
     use HashAlgorithm::{SHA3_256, SHA3_512, SHA256, SHA384, SHA512};
     matches!(hash, SHA256 | SHA384 | SHA512 | SHA3_256 | SHA3_512)
 }
 
+/// Why no signature of a key may count, if so. What is not listed here is verified by nobody, and not even tried.
 fn weakness<P: KeyParts, R: KeyRole>(key: &Key<P, R>) -> Option<String> {
-    #[allow(deprecated, reason = "they are still made")]
-    match (key.pk_algo(), key.mpis().bits()) {
-        (PublicKeyAlgorithm::RSAEncryptSign | PublicKeyAlgorithm::RSASign, bits) => {
-            let bits = bits.unwrap_or(0);
-            (!RSA_BITS.contains(&bits)).then(|| {
-                let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
-                format!("is RSA with {bits} bits, {least} to {most} are needed")
-            })
+    let small_order = |point: &[u8]| {
+        has_small_order(point).then(|| "has small order, so anybody can sign for it".to_owned())
+    };
+    match key.mpis() {
+        PublicKey::RSA { n, .. } if RSA_BITS.contains(&n.bits()) => None,
+        PublicKey::RSA { n, .. } => {
+            let (bits, least, most) = (n.bits(), RSA_BITS.start(), RSA_BITS.end());
+            Some(format!(
+                "is RSA with {bits} bits, {least} to {most} are taken"
+            ))
         }
-        (PublicKeyAlgorithm::DSA, _) => Some("is DSA".into()),
-        _ => None,
+        PublicKey::ECDSA {
+            curve: Curve::NistP256 | Curve::NistP384 | Curve::NistP521,
+            ..
+        } => None,
+        PublicKey::EdDSA {
+            curve: Curve::Ed25519,
+            q,
+        } => small_order(q.value().strip_prefix(&[0x40]).unwrap_or_default()),
+        PublicKey::Ed25519 { a } => small_order(a),
+        _ => Some(format!(
+            "is of a kind that does not count ({}): Ed25519, NIST curves and RSA do",
+            key.pk_algo()
+        )),
     }
 }
 
