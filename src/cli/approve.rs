@@ -151,18 +151,22 @@ impl Git<'_> {
         output.status.success().then(|| value.trim().to_owned())
     }
 
-    /// The format that the author signs commits in. Git takes OpenPGP where nothing is said, and so do we where the key is one of that.
+    /// The format that the author signs commits in. Git takes OpenPGP where nothing is said, and so do we where the key is no SSH key.
     fn signature_format(&self) -> String {
-        let is_openpgp = |key: String| {
-            let digits = key.trim_start_matches("0x").trim_end_matches('!');
-            digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        let is_of_ssh = |key: &String| {
+            ["ssh-", "sk-", "ecdsa-", "key::"]
+                .iter()
+                .any(|start| key.starts_with(start))
+                || key.contains('/')
+                || key.ends_with(".pub")
         };
-        match self.configured("gpg.format") {
-            Some(format) => format,
-            None if self.configured("user.signingkey").is_some_and(is_openpgp) => {
-                "openpgp".to_owned()
-            }
-            None => "ssh".to_owned(),
+        match (
+            self.configured("gpg.format"),
+            self.configured("user.signingkey"),
+        ) {
+            (Some(format), _) => format,
+            (None, Some(key)) if !is_of_ssh(&key) => "openpgp".to_owned(),
+            (None, _) => "ssh".to_owned(),
         }
     }
 
