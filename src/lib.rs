@@ -73,6 +73,7 @@ pub mod sys;
 
 pub mod age;
 pub mod archive;
+pub mod checksum;
 pub mod config;
 pub mod document;
 pub mod git;

@@ -11,6 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 
+use crate::checksum::crc24;
+
 /// Whole distributions sign with less.
 pub(super) const MAX_BYTES: usize = 1 << 20;
 
@@ -39,7 +41,7 @@ impl Certificates {
             text.push('\n');
             rest = behind;
         }
-        let checksum = STANDARD.encode(&crc24(&self.binary).to_be_bytes()[1..]);
+        let checksum = STANDARD.encode(crc24(&self.binary));
         text.push_str(&format!("={checksum}\n{END}PUBLIC KEY BLOCK-----\n"));
         text
     }
@@ -137,11 +139,10 @@ fn without_armor(bytes: &[u8]) -> Result<Vec<u8>, NoCertificate> {
         if !is_ended {
             return Err(no("ends within its armor"));
         }
-        if let Some(checksum) = checksum {
-            let expected = crc24(&block).to_be_bytes();
-            if STANDARD.decode(checksum).ok().as_deref() != Some(&expected[1..]) {
-                return Err(no("has an armor whose checksum is wrong"));
-            }
+        if let Some(checksum) = checksum
+            && STANDARD.decode(checksum).ok().as_deref() != Some(&crc24(&block))
+        {
+            return Err(no("has an armor whose checksum is wrong"));
         }
         packets.extend(block);
     }
@@ -155,20 +156,6 @@ fn without_armor(bytes: &[u8]) -> Result<Vec<u8>, NoCertificate> {
 /// `PUBLIC KEY BLOCK`.
 fn label<'a>(line: &'a str, beginning: &str) -> Option<&'a str> {
     line.strip_prefix(beginning)?.strip_suffix("-----")
-}
-
-fn crc24(bytes: &[u8]) -> u32 {
-    let mut crc = 0x00B7_04CE_u32;
-    for byte in bytes {
-        crc ^= u32::from(*byte) << 16;
-        for _ in 0..8 {
-            crc <<= 1;
-            if crc & 0x0100_0000 != 0 {
-                crc ^= 0x0186_4CFB;
-            }
-        }
-    }
-    crc & 0x00FF_FFFF
 }
 
 /// Takes the packets apart, and keeps those that are part of a certificate.

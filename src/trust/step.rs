@@ -118,12 +118,10 @@ impl<'a> Judge<'a> {
             allowed: RefCell::default(),
         };
         if let Ok(signers) = &policy.allowed {
-            let mut keys = signers.public_keys();
-            for key in keys
-                .by_ref()
-                .filter(|key| key.revocation() == Some(Reason::Compromised))
-            {
-                judge.distrust(key.fingerprint(), signers.file().to_owned());
+            for key in signers.public_keys() {
+                if key.revocation() == Some(Reason::Compromised) {
+                    judge.distrust(key.fingerprint(), signers.file().to_owned());
+                }
             }
         }
         judge

@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 11] = [
     &["kinds", "trust", "fetch", "control"],
     &["sys", "record", "report"],
     &["config"],
-    &["age", "archive", "document", "git"],
+    &["age", "archive", "checksum", "document", "git"],
     &["model", "schedule"],
 ];
 

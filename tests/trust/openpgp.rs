@@ -216,15 +216,7 @@ fn a_signature_over_a_text_or_two_in_one_armor_are_refused() {
         "malformed-signature",
     );
     let two = [sign(&[]), sign(&[])].concat();
-    let lines: Vec<String> = base64(&two)
-        .as_bytes()
-        .chunks(64)
-        .map(|chunk| String::from_utf8(chunk.to_owned()).unwrap())
-        .collect();
-    let armor = format!(
-        "-----BEGIN PGP SIGNATURE-----\n\n{}\n-----END PGP SIGNATURE-----",
-        lines.join("\n")
-    );
+    let armor = armored(&two);
     bench.refuses(&put(armor.as_bytes()), "malformed-signature");
 }
 
@@ -404,6 +396,17 @@ fn a_subkey_that_was_stolen_is_revoked_by_its_own_fingerprint() {
     }
 }
 
+/// A packet in an armor as gpg writes it, without its checksum.
+fn armored(packet: &[u8]) -> String {
+    let body = base64(packet);
+    let lines: Vec<&str> = (0..body.len())
+        .step_by(64)
+        .map(|start| &body[start..body.len().min(start + 64)])
+        .collect();
+    let lines = lines.join("\n");
+    format!("-----BEGIN PGP SIGNATURE-----\n\n{lines}\n-----END PGP SIGNATURE-----")
+}
+
 /// A policy that lists a certificate, which `rules` call pat.
 fn court(rules: &str) -> (Court, Key) {
     let mut court = Court::new();
@@ -512,14 +515,7 @@ fn what_is_not_signed_of_a_signature_is_its_keys_id_or_nothing() {
     };
     let put = |changed: Signature| {
         let bytes = Packet::from(changed).to_vec().unwrap();
-        let lines: Vec<String> = base64(&bytes)
-            .as_bytes()
-            .chunks(64)
-            .map(|line| String::from_utf8(line.to_owned()).unwrap())
-            .collect();
-        let lines = lines.join("\n");
-        let armor =
-            format!("-----BEGIN PGP SIGNATURE-----\n\n{lines}\n-----END PGP SIGNATURE-----");
+        let armor = armored(&bytes);
         bench.repository.write_commit(&payload, &armor)
     };
     let issuer = real.issuer_fingerprints().next().unwrap().into();

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::checksum::crc24;
+
 const BEGIN: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
 const END: &[u8] = b"-----END PGP SIGNATURE-----";
 /// What GnuPG and sequoia break their lines at.
@@ -32,26 +34,11 @@ pub(super) fn decode(armor: &[u8]) -> Result<Vec<u8>, &'static str> {
     if STANDARD.encode(&bytes).as_bytes() != text {
         return Err("it is not base64");
     }
-    let expected = STANDARD.encode(&crc24(&bytes).to_be_bytes()[1..]);
+    let expected = STANDARD.encode(crc24(&bytes));
     match checksum.is_none_or(|checksum| checksum == expected.as_bytes()) {
         true => Ok(bytes),
         false => Err("its checksum is wrong"),
     }
-}
-
-/// RFC 9580, 6.1.
-fn crc24(bytes: &[u8]) -> u32 {
-    let mut crc = 0x00B7_04CE_u32;
-    for byte in bytes {
-        crc ^= u32::from(*byte) << 16;
-        for _ in 0..8 {
-            crc <<= 1;
-            if crc & 0x0100_0000 != 0 {
-                crc ^= 0x0186_4CFB;
-            }
-        }
-    }
-    crc & 0x00FF_FFFF
 }
 
 /// The body of the one packet there is, whose length is written as short as can be.
